@@ -1,0 +1,108 @@
+# The commands of the project. `make train` and `make test` work in a fresh clone: they make .venv and install into it.
+#
+#   make train                     train the default network
+#   make test                      lint, type check, tests
+#   make test PYTHON=python3.12    with another interpreter (remove .venv first)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+NATIVE := setup.py CMakeLists.txt $(wildcard csrc/*)
+JOBS ?= 2
+SANITIZE ?= address
+
+.PHONY: help venv train test lint typecheck docs bench sanitize wheel clean gpu-check gpu-bench
+
+help:
+	@sed -n 's/^#   //p' Makefile; echo "other targets: venv lint typecheck docs bench sanitize wheel clean gpu-check gpu-bench"
+
+# --- set-up -----------------------------------------------------------------------------------------------------------
+
+venv: $(BIN)/python
+
+# Debian and Ubuntu split ensurepip off into python3-venv; virtualenv, where present, brings its own pip.
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo "error: '$(PYTHON)' was not found. Name a Python of at least 3.11, for example: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: pyframe needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1). For example: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo "creating $(VENV) with $$($(PYTHON) --version 2>&1)"
+	@$(PYTHON) -m venv $(VENV) >$(VENV).log 2>&1 || { rm -rf $(VENV); $(PYTHON) -m virtualenv --quiet $(VENV) >>$(VENV).log 2>&1; } || { \
+	  rm -rf $(VENV); cat $(VENV).log >&2; rm -f $(VENV).log; \
+	  echo "error: '$(PYTHON)' cannot create virtual environments. On Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@rm -f $(VENV).log
+
+# A stamp says which set of packages is installed. Both sets install the package itself editable, which builds the
+# native extension; where that is impossible the installation goes on without it, and the last line says why.
+define report_native
+	@$(BIN)/python -c "from pyframe.backend import native as n; print('native extension:', n.isa() if n.available() else f'not in use: {n.why_not()}')"
+endef
+
+$(VENV)/.stamp-train: $(BIN)/python pyproject.toml $(NATIVE)
+	@echo "installing pyframe and what training needs"
+	@$(PIP) --editable '.[examples,plots]'
+	$(report_native)
+	@touch $@
+
+$(VENV)/.stamp-dev: $(BIN)/python pyproject.toml $(NATIVE)
+	@echo "installing pyframe and the development packages"
+	@$(PIP) --editable '.[dev]'
+	$(report_native)
+	@touch $@ $(VENV)/.stamp-train
+
+# --- the two commands -------------------------------------------------------------------------------------------------
+
+train: $(VENV)/.stamp-train
+	$(BIN)/pyframe train lenet
+
+# Everything runs even after a failure, the tests last so that their summary is the last thing to read.
+test: $(VENV)/.stamp-dev
+	@status=0; \
+	$(BIN)/ruff check . || status=1; \
+	$(BIN)/ruff format --check . || status=1; \
+	$(BIN)/mypy || status=1; \
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --doctest-modules tests pyframe benchmarks/timing.py || status=1; \
+	[ $$status = 0 ] || echo "make test: something failed, see above" >&2; \
+	exit $$status
+
+# --- parts and tools --------------------------------------------------------------------------------------------------
+
+lint: $(VENV)/.stamp-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(VENV)/.stamp-dev
+	$(BIN)/mypy
+
+docs: $(VENV)/.stamp-dev
+	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/.stamp-dev
+	@set -e; for file in benchmarks/[a-z]*.py; do \
+	  name=$$(basename $$file .py); \
+	  if grep -q '__main__' $$file; then echo "== benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name; fi; \
+	done
+
+# The native tests on an extension built with a sanitizer: SANITIZE=address (the default), undefined or thread. A
+# sanitizer's runtime has to be in the process before Python starts.
+sanitize: $(VENV)/.stamp-dev
+	PATH=$(CURDIR)/$(BIN):$$PATH cmake -S . -B build/sanitize-$(SANITIZE) -G Ninja -DPYFRAME_SANITIZE=$(SANITIZE) -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DPYFRAME_OUTPUT_DIR=$(CURDIR)/build/sanitize-$(SANITIZE)/module
+	PATH=$(CURDIR)/$(BIN):$$PATH cmake --build build/sanitize-$(SANITIZE) --parallel $(JOBS)
+	runtime=$$(ldd build/sanitize-$(SANITIZE)/module/_native*.so | sed -n 's/.*=> \(.*lib[atu][a-z]*san[^ ]*\).*/\1/p'); \
+	LD_PRELOAD="$$runtime $$(g++ -print-file-name=libstdc++.so.6)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 TSAN_OPTIONS=die_after_fork=0:allocator_may_return_null=1 \
+	  PYFRAME_NATIVE_PATH=$$(echo $(CURDIR)/build/sanitize-$(SANITIZE)/module/_native*.so) \
+	  $(BIN)/python -m pytest -p no:cacheprovider tests/packaging/test_native.py tests/packaging/test_thread_pool.py
+
+wheel: $(VENV)/.stamp-dev
+	$(BIN)/python -m build
+	@ls -l dist
+
+gpu-check gpu-bench:
+	@echo "make $@: not available yet, it arrives with the CUDA runtime" >&2; exit 1
+
+clean:
+	rm -rf build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -f pyframe/_native*.so pyframe/_native_build.json $(VENV)/.stamp-*
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,102 @@
+"""pyframe: tensors with gradients on NumPy and CuPy, PyTorch's names, kernels of its own."""
+
+from __future__ import annotations
+
+import importlib as _importlib
+import warnings as _warnings
+from typing import Any as _Any
+
+# Overflow to inf and 0/0 are ordinary results here, as in PyTorch. np.errstate would cost 1.2 µs
+# per op, so NumPy's warnings are dropped where they come from our own frames.
+_warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"pyframe(\.|$)")
+
+from . import dtypes, errors  # noqa: E402
+from .device import Device as device  # noqa: E402
+from .device import get_default_device, set_default_device  # noqa: E402
+from .dtypes import (  # noqa: E402
+    bfloat16,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    int8,
+    int16,
+    int32,
+    int64,
+    promote_types,
+    result_type,
+    set_default_dtype,
+    uint8,
+)
+from .op.choice import kernels  # noqa: E402
+from .random import (  # noqa: E402
+    Generator,
+    default_generator,
+    fork_rng,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    seed,
+    set_rng_state,
+)
+from .tensor import (  # noqa: E402
+    Size,
+    Tensor,
+    as_tensor,
+    from_dlpack,
+    from_numpy,
+    make,
+    pointwise,
+    register,
+    to_dlpack,
+)
+from .tensor.printing import set_printoptions  # noqa: E402
+
+from . import autograd, ops  # noqa: E402  isort: skip
+from .autograd import (  # noqa: E402
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from .autograd.explain import explain  # noqa: E402
+from .op.registry import exported as _exported  # noqa: E402
+
+__version__ = "0.1.0"
+
+dtype = dtypes.np.dtype
+tensor_on = make
+is_tensor = lambda value: isinstance(value, Tensor)  # noqa: E731
+
+# Imported when first used: together they cost as much as the rest.
+_LAZY = ("nn", "optim", "data", "utils", "testing", "io", "cuda", "train", "cli", "interop")
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _LAZY:
+        return _importlib.import_module(f".{name}", __name__)
+    if name in ("save", "load"):
+        return getattr(_importlib.import_module(".io", __name__), name)
+    raise AttributeError(f"module 'pyframe' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, "save", "load"})
+
+
+globals().update(_exported("pyframe"))
+
+# PyTorch's short names of dtypes; last, since they shadow Python's own.
+globals().update(
+    {
+        "bool": dtypes.bool_,
+        "float": float32,
+        "double": float64,
+        "half": float16,
+        "int": int32,
+        "long": int64,
+        "short": int16,
+    }
+)

@@ -1,0 +1,29 @@
+"""The CPU's backend: NumPy arrays; large ones come from the native caching allocator (L1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..device import Device, cpu
+from . import native
+from .base import Backend
+
+
+class CpuBackend(Backend):
+    """NumPy. See :class:`pyframe.backend.base.Backend`."""
+
+    name = "cpu"
+    xp = np
+    array_type = np.ndarray
+    checks_values = True
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        return native.empty(shape, dtype)
+
+    def device_of(self, array: Any) -> Device:
+        return cpu
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        return array

@@ -1,0 +1,5 @@
+"""The command line ``pyframe`` (L6): train, predict, doctor, ops."""
+
+from .main import main
+
+__all__ = ["main"]

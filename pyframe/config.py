@@ -1,0 +1,64 @@
+"""Settings (L0): one immutable record of what the running code asked for, held by one ContextVar.
+
+Every op reads it once per call (about 40 ns), so grad mode, inference mode, autocast, tracing and
+forced kernels live together. ``mode.plain`` is true when an op can take its short path.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mode:
+    """What the current context asks of ops.
+
+    Args:
+        grad: record ops on the tape.
+        inference: outputs are inference tensors, which can never be part of a recorded graph.
+        kernel: name of the only kernel that may run (``None``: the first that supports the call).
+        autocast: an autocast policy, or ``None``.
+        trace: the active tracer, or ``None``.
+        detect_anomaly: check every gradient for NaN.
+    """
+
+    grad: bool = True
+    inference: bool = False
+    kernel: str | None = None
+    autocast: Any = None
+    trace: Any = None
+    detect_anomaly: bool = False
+    # Derived. Inference tensors share one cell whose second entry is non-zero, so that the check
+    # that recording makes anyway (was a view's storage rewritten?) also finds them.
+    plain: bool = True
+    cell: list | None = None
+
+
+# Its version is NaN, which differs from every stamp: saving such a tensor for backward is found there.
+INFERENCE_CELL = [float("nan"), -1]
+
+_mode: ContextVar[Mode] = ContextVar("pyframe_mode", default=Mode())
+get_mode = _mode.get
+
+
+def set_mode(**changes: Any) -> Token:
+    """Replaces fields of the current mode; returns the token for :func:`reset_mode`."""
+    mode = replace(_mode.get(), **changes)
+    mode = replace(
+        mode,
+        plain=mode.kernel is None and mode.autocast is None and mode.trace is None,
+        cell=INFERENCE_CELL if mode.inference else None,
+    )
+    return _mode.set(mode)
+
+
+def enter(mode: Mode) -> Token:
+    """Makes ``mode`` current; returns the token for :func:`reset_mode`."""
+    return _mode.set(mode)
+
+
+def reset_mode(token: Token) -> None:
+    """Restores the mode that was current before ``token`` was made."""
+    _mode.reset(token)

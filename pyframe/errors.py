@@ -1,0 +1,124 @@
+"""Error classes and the one formatter that writes every message (L0: imports nothing of pyframe).
+
+A message has one shape everywhere::
+
+    conv2d: weight expects 16 input channels but input has 3 (input: float32[8,3,32,32],
+    weight: float32[32,16,3,3], groups=1). Pass groups=... or a weight with 3 input channels.
+
+An op states the predicate that failed and the fix; :func:`fail` adds the operands. Each class also
+derives from the built-in exception that PyTorch raises in that case, so ``except ValueError`` of a
+ported program still works.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+
+class PyframeError(Exception):
+    """Base of every error that pyframe raises on purpose."""
+
+
+class ShapeError(PyframeError, RuntimeError):
+    """Shapes that do not fit together."""
+
+
+class DtypeError(PyframeError, RuntimeError):
+    """A dtype that an op does not take."""
+
+
+class DeviceError(PyframeError, RuntimeError):
+    """Operands on different devices, or a device that is not there."""
+
+
+class ArgumentError(PyframeError, ValueError):
+    """A parameter with a value outside its range."""
+
+
+class ParameterError(ArgumentError, RuntimeError):
+    """A parameter outside its range, where PyTorch raises a RuntimeError."""
+
+
+class ChoiceError(ArgumentError, RuntimeError):
+    """A parameter that is none of its choices, where PyTorch raises RuntimeError."""
+
+
+class ArgumentTypeError(PyframeError, TypeError):
+    """An argument of the wrong Python type."""
+
+
+class RangeError(PyframeError, IndexError):
+    """An index, class or dimension outside its range."""
+
+
+class AutogradError(PyframeError, RuntimeError):
+    """A backward pass that cannot be right: freed graph, overwritten value, in-place on a leaf."""
+
+
+class ExchangeError(PyframeError, RuntimeError, BufferError):
+    """Memory that cannot be shared with another library as asked (DLPack)."""
+
+
+class KernelError(PyframeError, RuntimeError):
+    """A forced kernel that cannot run, or a kernel that failed."""
+
+
+class StateError(PyframeError, RuntimeError):
+    """Saved state that does not fit the object it is loaded into."""
+
+
+class FileError(PyframeError, ValueError):
+    """A file that is truncated, hostile or of another format."""
+
+
+class MissingDependencyError(PyframeError, ImportError):
+    """An optional package is not installed; the message has its ``pip install`` line."""
+
+
+def describe(value: Any) -> str:
+    """Writes an operand as ``float32[8,3]`` (with its device unless that is the CPU), else its repr.
+
+    >>> import numpy as np
+    >>> describe(np.zeros((2, 3), np.float32)), describe((1, 2)), describe(None)
+    ('float32[2,3]', '(1, 2)', 'None')
+    """
+    shape = getattr(value, "shape", None)
+    dtype = getattr(value, "dtype", None)
+    if shape is not None and dtype is not None:
+        device = str(getattr(value, "device", "cpu"))
+        where = "" if device == "cpu" else f" on {device}"
+        return f"{dtype}[{','.join(map(str, shape))}]{where}"
+    if isinstance(value, (list, tuple)) and any(hasattr(v, "dtype") for v in value):
+        return "[" + ", ".join(map(describe, value)) + "]"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def message(op: str, what: str, fix: str = "", /, **operands: Any) -> str:
+    """The text ``op: what (operands). fix``; see the module's docstring."""
+    shown = ", ".join(
+        f"{name}: {describe(value)}" if hasattr(value, "dtype") else f"{name}={describe(value)}"
+        for name, value in operands.items()
+    )
+    text = f"{op}: {what}" + (f" ({shown})" if shown else "")
+    return f"{text}. {fix}" if fix else text
+
+
+def fail(
+    error: type[PyframeError], op: str, what: str, fix: str = "", /, **operands: Any
+) -> NoReturn:
+    """Raises ``error`` with :func:`message`.
+
+    >>> fail(ShapeError, "add", "shapes do not broadcast", "Reshape one of them.", dim=3)
+    Traceback (most recent call last):
+    pyframe.errors.ShapeError: add: shapes do not broadcast (dim=3). Reshape one of them.
+    """
+    raise error(message(op, what, fix, **operands))
+
+
+def missing(package: str, purpose: str, extra: str) -> MissingDependencyError:
+    """The error for an optional package that is not installed (to be raised by the caller)."""
+    return MissingDependencyError(
+        f"{purpose} needs {package}, which is not installed. "
+        f'Install it with: pip install "pyframe-tensor[{extra}]"'
+    )

@@ -1,0 +1,161 @@
+"""Which implementation of an op runs: the first kernel that supports the call, else the forward (L2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .. import config
+from ..backend import backend_of
+from ..dtypes import compute_dtype, float32, is_half
+from ..errors import KernelError, fail
+from .record import Kernel, Op
+
+PORTABLE = "portable"
+
+
+def _layout(array: Any) -> tuple:
+    """What a kernel may decide on, coarse enough that few distinct keys occur."""
+    if array is None:
+        return ()
+    if array.__class__ in (list, tuple):
+        return tuple(_layout(a) for a in array)
+    return (array.dtype.num, array.ndim, array.size.bit_length(), array.flags.c_contiguous)
+
+
+_chosen: dict[tuple, Kernel | None] = {}
+
+
+def clear_choices() -> None:
+    """Forgets all cached choices (after a change of settings that ``available`` depends on)."""
+    _chosen.clear()
+
+
+def choose(op: Op, arrays: tuple, params: dict[str, Any], forced: str | None = None) -> Kernel | None:
+    """The kernel for this call, or ``None`` for the portable forward.
+
+    Raises:
+        KernelError: if a kernel is forced and cannot run here.
+    """
+    backend = _backend(arrays)
+    kernels = op.kernels.get(backend.name, ())
+    if forced == PORTABLE:
+        return None
+    if forced is not None:
+        for kernel in kernels:
+            if kernel.name == forced:
+                why = kernel.available() or kernel.supports(*arrays, **params)
+                if why:
+                    fail(KernelError, op.name, f"kernel {forced!r} cannot run: {why}")
+                return kernel
+        names = [k.name for k in kernels] + [PORTABLE]
+        fail(KernelError, op.name, f"no kernel {forced!r} on {backend.name}", f"There are {names}.")
+    if not kernels:
+        return None
+    try:
+        key = (op.name, tuple(_layout(a) for a in arrays), tuple(params.values()))
+        if key in _chosen:
+            return _chosen[key]
+    except TypeError:  # an unhashable parameter: decide anew each time
+        key = None
+    found = None
+    for kernel in kernels:
+        if not kernel.available() and not kernel.supports(*arrays, **params):
+            found = kernel
+            break
+    if key is not None:
+        _chosen[key] = found
+    return found
+
+
+def _backend(arrays: tuple) -> Any:
+    for array in arrays:
+        if array is None:
+            continue
+        if array.__class__ in (list, tuple):
+            if array:
+                return backend_of(array[0])
+            continue
+        return backend_of(array)
+    raise AssertionError("an op without array inputs does not dispatch")
+
+
+def run(op: Op, arrays: tuple, params: dict[str, Any], forced: str | None = None) -> Any:
+    """Runs the chosen implementation; the portable forward computes half types in float32."""
+    kernel = choose(op, arrays, params, forced)
+    if kernel is not None:
+        return kernel.run(*arrays, **params)
+    return run_portable(op, arrays, params)
+
+
+def run_portable(op: Op, arrays: tuple, params: dict[str, Any]) -> Any:
+    """The array-module generic forward, half types through float32."""
+    backend = _backend(arrays)
+    half = None
+    if op.half == "float32":
+        converted = []
+        for array in arrays:
+            if array.__class__ in (list, tuple):
+                half = half or next((a.dtype for a in array if is_half(a.dtype)), None)
+                converted.append([_widen(a) for a in array])
+            else:
+                if array is not None and is_half(array.dtype):
+                    half = half or array.dtype
+                converted.append(_widen(array))
+        arrays = tuple(converted)
+        if params.get("dtype") is not None:  # the parameter called dtype states the output's
+            half = None
+    out = op.forward(backend.xp, *arrays, **params)
+    if op.several:
+        return tuple(_finish(backend, o, half) for o in out)
+    return _finish(backend, out, half)
+
+
+def _widen(array: Any) -> Any:
+    if array is None or not is_half(array.dtype):
+        return array
+    return array.astype(compute_dtype(array.dtype))
+
+
+def _finish(backend: Any, out: Any, half: Any) -> Any:
+    if out.__class__ is not backend.array_type:  # NumPy turns 0-d results into scalars
+        out = backend.asarray(out)
+    if half is not None and out.dtype == float32:
+        out = out.astype(half)
+    return out
+
+
+@contextmanager
+def kernels(name: str) -> Iterator[None]:
+    """Forces the kernel called ``name`` (``"portable"``: none) for every op inside the block.
+
+    Raises:
+        KernelError: from an op whose kernel of that name is absent or cannot run.
+
+    >>> import pyframe
+    >>> with pyframe.kernels("portable"):
+    ...     y = pyframe.ones(2) + 1
+    """
+    token = config.set_mode(kernel=name)
+    try:
+        yield
+    finally:
+        config.reset_mode(token)
+
+
+def candidates(op: Op, arrays: tuple, params: dict[str, Any]) -> list[tuple[str, str]]:
+    """``(name, reason it was not taken or "chosen")`` of every implementation, in order."""
+    rows: list[tuple[str, str]] = []
+    taken = False
+    entries: list[tuple[str, Callable[[], str]]] = [
+        (k.name, lambda k=k: k.available() or k.supports(*arrays, **params))
+        for k in op.kernels.get(_backend(arrays).name, ())
+    ]
+    for name, why_not in [*entries, (PORTABLE, lambda: "")]:
+        reason = why_not()
+        if not reason:
+            reason = "can run, but an earlier one was taken" if taken else "chosen"
+            taken = True
+        rows.append((name, reason))
+    return rows

@@ -1,0 +1,50 @@
+"""All op records and composite functions by name (L2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .record import Op
+
+ops: dict[str, Op] = {}
+
+
+@dataclass(slots=True)
+class Composite:
+    """A public function that is written with ops and has no rule of its own.
+
+    Args: ``export``, ``method``, ``aliases``, ``dunder`` as in :class:`~pyframe.op.record.Op`.
+    """
+
+    name: str
+    function: Callable
+    export: tuple[str, ...] = ("pyframe", "Tensor")
+    method: str = ""
+    aliases: tuple[str, ...] = ()
+    dunder: str = ""
+    module: str = ""
+
+
+composites: dict[str, Composite] = {}
+
+
+def get(name: str) -> Op:
+    """The record of the op called ``name``.
+
+    Raises:
+        KeyError: if there is none.
+    """
+    return ops[name]
+
+
+def exported(namespace: str) -> dict[str, Any]:
+    """``{public name: function}`` of a namespace: ``"pyframe"``, ``"functional"`` or ``"Tensor"``."""
+    found: dict[str, Any] = {}
+    for item in [*ops.values(), *composites.values()]:
+        if namespace in item.export:
+            name = item.method if namespace == "Tensor" and item.method else item.name
+            for public in (name, *item.aliases):
+                found[public] = item.function
+    return found

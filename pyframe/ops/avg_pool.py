@@ -1,0 +1,452 @@
+"""Average pooling in one to three dimensions; windows are summed one dimension after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import is_floating
+from ..errors import ArgumentTypeError, DtypeError, ShapeError, fail
+from ..op.record import Cost, Failing, Op, Sample
+from ..op.samples import Maker
+from ..op.windows import pool_output, product, spatial
+from ..tensor.register import register
+from .max_pool import check_pool, inside, padded, padded_size, pool_errors
+
+
+def _divisor(
+    size: tuple,
+    out: tuple,
+    kernel: tuple,
+    stride: tuple,
+    padding: tuple,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Any:
+    """What window sums are divided by: a number, or an array of shape ``out``."""
+    if divisor_override is not None:
+        return float(divisor_override)
+    counts = np.ones(())
+    for s, o, k, step, p in zip(size, out, kernel, stride, padding, strict=True):
+        start = np.arange(o) * step - p
+        stop = np.minimum(start + k, s + p)
+        if not count_include_pad:
+            start, stop = np.maximum(start, 0), np.minimum(stop, s)
+        counts = counts[..., None] * (stop - start)
+    first = float(counts.flat[0])
+    return first if (counts == first).all() else counts
+
+
+def _divided(xp: Any, sums: Any, divisor: Any) -> Any:
+    if divisor.__class__ is np.ndarray:
+        return sums / xp.asarray(divisor.astype(sums.dtype))
+    return sums / divisor
+
+
+def _along(axis: int, start: int, count: int, step: int, ndim: int) -> tuple:
+    index = [slice(None)] * ndim
+    index[axis] = slice(start, start + (count - 1) * step + 1, step)
+    return tuple(index)
+
+
+def _forward(
+    xp: Any,
+    input: Any,
+    *,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    n = len(kernel_size)
+    size = input.shape[input.ndim - n :]
+    ones = (1,) * n
+    out = pool_output(size, kernel_size, stride, padding, ones, ceil_mode)
+    y = padded(xp, input, padded_size(out, kernel_size, stride, ones), padding, 0)
+    for i in reversed(range(n)):
+        axis = input.ndim - n + i
+        total = y[_along(axis, 0, out[i], stride[i], y.ndim)]
+        for t in range(1, kernel_size[i]):
+            total = total + y[_along(axis, t, out[i], stride[i], y.ndim)]
+        y = total
+    divisor = _divisor(size, out, kernel_size, stride, padding, count_include_pad, divisor_override)
+    return _divided(xp, y, divisor)
+
+
+def _grad_forward(
+    xp: Any,
+    grad_output: Any,
+    *,
+    input_size: tuple,
+    kernel_size: tuple,
+    stride: tuple,
+    padding: tuple,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Any:
+    n = len(kernel_size)
+    size, out = input_size[-n:], grad_output.shape[-n:]
+    divisor = _divisor(size, out, kernel_size, stride, padding, count_include_pad, divisor_override)
+    y = _divided(xp, grad_output, divisor)
+    covered = padded_size(out, kernel_size, stride, (1,) * n)
+    for i in range(n):
+        axis = y.ndim - n + i
+        spread = xp.zeros((*y.shape[:axis], covered[i], *y.shape[axis + 1 :]), y.dtype)
+        for t in range(kernel_size[i]):
+            spread[_along(axis, t, out[i], stride[i], y.ndim)] += y
+        y = spread
+    if covered == tuple(size) and not any(padding):
+        return y
+    target, source = inside(size, covered, padding)
+    result = xp.zeros(input_size, grad_output.dtype)
+    result[source] = y[target]
+    return result
+
+
+# ---------------------------------------------------------------- reference, samples, errors
+
+
+def _windows(size: tuple, params: dict) -> Iterator[tuple]:
+    """``(output position, input positions inside the image, divisor)`` of every window."""
+    n = len(size)
+    kernel = spatial("", "", params["kernel_size"], n)
+    stride = kernel if params.get("stride") is None else spatial("", "", params["stride"], n)
+    padding = spatial("", "", params.get("padding", 0), n, 0)
+    out = pool_output(size, kernel, stride, padding, (1,) * n, params.get("ceil_mode", False))
+    for at in np.ndindex(*out):
+        spots = []
+        counted = 0
+        for tap in np.ndindex(*kernel):
+            spot = [o * s + t - p for o, s, t, p in zip(at, stride, tap, padding, strict=True)]
+            within = all(0 <= i < s for i, s in zip(spot, size, strict=True))
+            counted += all(i < s + p for i, s, p in zip(spot, size, padding, strict=True))
+            if within:
+                spots.append(tuple(spot))
+        divisor = counted if params.get("count_include_pad", True) else len(spots)
+        yield at, spots, params.get("divisor_override") or divisor
+
+
+def _reference(n: int) -> Callable:
+    def reference(input: np.ndarray, **params: Any) -> np.ndarray:
+        windows = list(_windows(input.shape[-n:], params))
+        out = tuple(np.max([at for at, _, _ in windows], axis=0) + 1)
+        y = np.zeros((*input.shape[:-n], *out))
+        for at, spots, divisor in windows:
+            for spot in spots:
+                y[(..., *at)] += input[(..., *spot)] / divisor
+        return y
+
+    return reference
+
+
+def _reference_grad(grad_output: np.ndarray, input_size: tuple, **params: Any) -> np.ndarray:
+    n = len(params["kernel_size"])
+    y = np.zeros(input_size)
+    for at, spots, divisor in _windows(input_size[-n:], params):
+        for spot in spots:
+            y[(..., *spot)] += grad_output[(..., *at)] / divisor
+    return y
+
+
+_CASES: dict[int, list[tuple[tuple, dict]]] = {
+    1: [
+        ((2, 3, 7), {"kernel_size": 2}),
+        ((3, 8), {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False}),
+        ((2, 2, 6), {"kernel_size": (3,), "stride": 2, "ceil_mode": True}),
+    ],
+    2: [
+        ((2, 2, 4, 6), {"kernel_size": 2}),
+        ((2, 5, 7), {"kernel_size": 3, "stride": 2, "padding": 1}),
+        ((1, 2, 5, 7), {"kernel_size": (2, 3), "stride": (2, 1), "padding": (1, 0)}),
+        ((1, 2, 6, 6), {"kernel_size": 3, "padding": 1, "count_include_pad": False}),
+        ((1, 2, 6, 5), {"kernel_size": 3, "stride": 2, "ceil_mode": True, "padding": 1}),
+        ((1, 1, 5, 5), {"kernel_size": 2, "stride": 1, "divisor_override": 3}),
+        ((0, 2, 4, 4), {"kernel_size": 2}),
+    ],
+    3: [
+        ((1, 2, 4, 4, 3), {"kernel_size": 2, "stride": (2, 1, 1)}),
+        ((1, 3, 4, 4), {"kernel_size": (3, 2, 2), "padding": 1}),
+    ],
+}
+
+
+def _samples(n: int) -> Callable:
+    def samples(make: Maker) -> Iterator[Sample]:
+        for shape, params in _CASES[n]:
+            yield Sample(make(*shape), **params)
+
+    return samples
+
+
+def _canonical(n: int, params: dict) -> dict:
+    kernel = spatial("", "", params["kernel_size"], n)
+    return {
+        "kernel_size": kernel,
+        "stride": spatial("", "", params.get("stride", kernel), n),
+        "padding": spatial("", "", params.get("padding", 0), n, 0),
+        "ceil_mode": params.get("ceil_mode", False),
+        "count_include_pad": params.get("count_include_pad", True),
+        "divisor_override": params.get("divisor_override"),
+    }
+
+
+def _output_shape(size: tuple, p: dict) -> tuple:
+    n = len(p["kernel_size"])
+    out = pool_output(
+        size[-n:], p["kernel_size"], p["stride"], p["padding"], (1,) * n, p["ceil_mode"]
+    )
+    return (*size[:-n], *out)
+
+
+def _grad_samples(make: Maker) -> Iterator[Sample]:
+    for n, cases in _CASES.items():
+        for shape, params in cases:
+            p = _canonical(n, params)
+            yield Sample(make(*_output_shape(shape, p)), input_size=shape, **p)
+
+
+def _grad_errors(make: Maker) -> Iterator[Failing]:
+    p = _canonical(1, {"kernel_size": 2})
+    yield Failing(ShapeError, "must have the shape", make(2, 3, 3), input_size=(2, 3, 4), **p)
+
+
+def _errors(n: int) -> Callable:
+    shared = pool_errors(n, max_pool=False)
+
+    def errors(make: Maker) -> Iterator[Failing]:
+        yield from shared(make)
+        yield Failing(DtypeError, "floating point", make.ints(2, 3, *(4,) * n), kernel_size=2)
+        if n > 1:
+            x = make(2, 3, *(4,) * n)
+            yield Failing(ShapeError, "must not be zero", x, kernel_size=2, divisor_override=0)
+
+    return errors
+
+
+def _check_grad(grad_output: Any, *, input_size: Any, **p: Any) -> tuple:
+    expected = _output_shape(tuple(input_size), p)
+    if tuple(grad_output.shape) != expected:
+        fail(
+            ShapeError,
+            "avg_pool_grad",
+            f"grad_output must have the shape {expected}",
+            grad_output=grad_output,
+        )
+    return (tuple(input_size), *p.values())
+
+
+def _check_pooling(
+    name: str,
+    n: int,
+    input: Any,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    ceil_mode: Any,
+    divisor_override: Any,
+) -> tuple:
+    if not is_floating(input.dtype):
+        fail(DtypeError, name, "input must be floating point", "Use .float().", input=input)
+    if divisor_override is not None and divisor_override.__class__ is not int:
+        fail(
+            ArgumentTypeError,
+            name,
+            f"divisor_override must be an integer or None, not {divisor_override!r}",
+        )
+    if divisor_override == 0:
+        fail(ShapeError, name, "divisor_override must not be zero")
+    return check_pool(name, n, input, kernel_size, stride, padding, 1, ceil_mode)[:3]
+
+
+# ---------------------------------------------------------------- records
+
+
+def _pooling(
+    g: Any,
+    kernel_size: tuple,
+    stride: tuple,
+    padding: tuple,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Any:
+    """Pools ``g`` by the public op of its dimensions; that of one dimension has no divisor."""
+    words = (g, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    if len(kernel_size) == 1:
+        return avg_pool1d(*words)
+    return (avg_pool2d if len(kernel_size) == 2 else avg_pool3d)(*words, divisor_override)
+
+
+avg_pool_grad = register(
+    Op(
+        "avg_pool_grad",
+        _grad_forward,
+        vjp={"grad_output": _pooling},
+        check=_check_grad,
+        export=(),
+        reference=_reference_grad,
+        samples=_grad_samples,
+        errors=_grad_errors,
+        cost=lambda grad_output, *, input_size, kernel_size, **_: Cost(
+            grad_output.size * product(kernel_size),
+            (grad_output.size + product(input_size)) * grad_output.dtype.itemsize,
+        ),
+        doc="""Gradient of an average pooling with respect to its input.
+
+    Args:
+        grad_output: cotangent of the pooled values.
+        input_size: shape of the pooling's input.
+        kernel_size, stride, padding: of the pooling, as tuples.
+        ceil_mode, count_include_pad, divisor_override: of the pooling.
+
+    Raises:
+        ShapeError: if the shapes do not fit.
+    """,
+    )
+)
+
+
+def _rule(
+    g: Any,
+    input_shape: tuple,
+    kernel_size: tuple,
+    stride: tuple,
+    padding: tuple,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Any:
+    return avg_pool_grad(
+        g,
+        input_shape,
+        kernel_size,
+        stride,
+        padding,
+        ceil_mode,
+        count_include_pad,
+        divisor_override,
+    )
+
+
+def _cost(input: Any, *, kernel_size: Any, **params: Any) -> Cost:
+    size = input.dtype.itemsize
+    return Cost(2.0 * input.size, 2.0 * input.size * size)
+
+
+_DOC = """Mean of every window of {n}-D images.
+
+    Args:
+        input: (batch, channels, {n} dimensions), or without the batch; floating point.
+        kernel_size: lengths of the window, one integer or {n}.
+        stride: steps between windows; default: ``kernel_size``.
+        padding: zeros around input, at most half of the kernel.
+        ceil_mode: keep a last window that hangs over the end.
+        count_include_pad: padding counts in the mean.
+        {override}
+
+    Raises:
+        ShapeError: if input or a parameter does not fit.
+        DtypeError: if input is not floating point.
+    """
+
+
+def _record(n: int, forward: Callable, check: Callable, vjp: Callable) -> Callable:
+    override = "divisor_override: divide by this number instead." if n > 1 else ""
+    return register(
+        Op(
+            f"avg_pool{n}d",
+            forward,
+            vjp={"input": vjp},
+            check=check,
+            export=("pyframe", "functional") if n == 1 else ("functional",),
+            reference=_reference(n),
+            samples=_samples(n),
+            errors=_errors(n),
+            cost=_cost,
+            doc=_DOC.format(n=n, override=override).replace("        \n", ""),
+        )
+    )
+
+
+def _make_one() -> Callable:
+    """avg_pool1d, which has no divisor in PyTorch."""
+
+    def forward(
+        xp: Any,
+        input: Any,
+        *,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> Any:
+        return _forward(
+            xp,
+            input,
+            kernel_size=kernel_size,
+            stride=stride,
+            padding=padding,
+            ceil_mode=ceil_mode,
+            count_include_pad=count_include_pad,
+        )
+
+    def check(
+        input: Any,
+        *,
+        kernel_size: Any,
+        stride: Any,
+        padding: Any,
+        ceil_mode: Any,
+        count_include_pad: Any,
+    ) -> tuple:
+        geometry = _check_pooling(
+            "avg_pool1d", 1, input, kernel_size, stride, padding, ceil_mode, None
+        )
+        return (*geometry, bool(ceil_mode), bool(count_include_pad))
+
+    def rule(
+        g: Any,
+        input_shape: tuple,
+        kernel_size: tuple,
+        stride: tuple,
+        padding: tuple,
+        ceil_mode: bool,
+        count_include_pad: bool,
+    ) -> Any:
+        return _rule(
+            g, input_shape, kernel_size, stride, padding, ceil_mode, count_include_pad, None
+        )
+
+    return _record(1, forward, check, rule)
+
+
+def _make(n: int) -> Callable:
+    """avg_pool2d or avg_pool3d."""
+
+    def check(
+        input: Any,
+        *,
+        kernel_size: Any,
+        stride: Any,
+        padding: Any,
+        ceil_mode: Any,
+        count_include_pad: Any,
+        divisor_override: Any,
+    ) -> tuple:
+        geometry = _check_pooling(
+            f"avg_pool{n}d", n, input, kernel_size, stride, padding, ceil_mode, divisor_override
+        )
+        return (*geometry, bool(ceil_mode), bool(count_include_pad), divisor_override)
+
+    return _record(n, _forward, check, _rule)
+
+
+avg_pool1d = _make_one()
+avg_pool2d = _make(2)
+avg_pool3d = _make(3)

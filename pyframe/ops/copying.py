@@ -1,0 +1,181 @@
+"""Copies: ``clone``, ``contiguous`` and ``copy_``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentTypeError, ShapeError, fail
+from ..op.record import Cost, Failing, Op, Sample
+from ..op.registry import get
+from ..op.samples import Maker, unary
+from ..tensor.dispatch import unbroadcast
+from ..tensor.inplace import inplace
+from ..tensor.register import composite, register
+from ..tensor.tensor import Tensor, tensor_types
+from .cast import cast
+from .fill import zero_gradient
+
+
+def _contiguous(xp: Any, input: Any, *, memory_format: Any = None) -> Any:
+    return input if input.flags.c_contiguous else input.copy()
+
+
+def _same(input: Any, memory_format: Any = None) -> Any:
+    return np.array(input)
+
+
+def _copy_cost(input: Any, memory_format: Any = None) -> Cost:
+    return Cost(0, 2 * input.nbytes)
+
+
+clone = register(
+    Op(
+        "clone",
+        lambda xp, input, *, memory_format=None: input.copy(),
+        vjp={"input": lambda g: g},
+        half="native",
+        reference=_same,
+        samples=unary(),
+        cost=_copy_cost,
+        doc="""A copy of input that is on the tape: the gradient goes to input.
+
+    Args:
+        input: tensor of any dtype.
+        memory_format: accepted for compatibility; copies are in C order.
+
+    >>> import pyframe
+    >>> x = pyframe.tensor([1.0, 2.0])
+    >>> y = x.clone()
+    >>> y[0] = 5
+    >>> x
+    tensor([1., 2.])
+    """,
+    )
+)
+
+contiguous = register(
+    Op(
+        "contiguous",
+        _contiguous,
+        vjp={"input": lambda g: g},
+        half="native",
+        view="maybe",
+        export=("Tensor",),
+        reference=_same,
+        samples=unary(),
+        cost=_copy_cost,
+        doc="""input with its elements in C order without gaps; input itself if they already are.
+
+    Args:
+        input: tensor of any dtype.
+        memory_format: accepted for compatibility.
+
+    >>> import pyframe
+    >>> x = pyframe.ones(2, 3)
+    >>> x.contiguous() is x
+    True
+    """,
+    )
+)
+
+
+def _copy(xp: Any, input: Any, source: Any) -> Any:
+    if source.dtype != input.dtype:
+        source = source.astype(input.dtype)
+    return source if source.shape == input.shape else xp.broadcast_to(source, input.shape)
+
+
+def _copy_check(input: Any, source: Any) -> tuple:
+    if source.shape != input.shape:
+        try:
+            fits = np.broadcast_shapes(input.shape, source.shape) == input.shape
+        except ValueError:
+            fits = False
+        if not fits:
+            fail(
+                ShapeError,
+                "copy_",
+                "source does not broadcast to the tensor",
+                "Give it the same shape, or lengths of 1 where it is to be repeated.",
+                tensor=input,
+                source=source,
+            )
+    return ()
+
+
+def _source_gradient(g: Any, source_shape: tuple, source_dtype: np.dtype) -> Any:
+    if g.shape != source_shape:
+        g = unbroadcast(g, source_shape)
+    return g if g.dtype == source_dtype else cast(g, source_dtype)
+
+
+def _copy_samples(make: Maker) -> Iterator[Sample]:
+    yield Sample(make(2, 3), make(2, 3))
+    yield Sample(make(2, 3), make(3))
+    yield Sample(make(2, 3), make(2, 1))
+    yield Sample(make(2, 3), make())
+    yield Sample(make(0, 3), make(3))
+    yield Sample(make(), make())
+
+
+def _copy_errors(make: Maker) -> Iterator[Failing]:
+    yield Failing(ShapeError, "does not broadcast", make(3), make(2))
+    yield Failing(ShapeError, "does not broadcast", make(3), make(2, 3))
+
+
+copied = register(
+    Op(
+        "copied",
+        _copy,
+        vjp={"input": lambda g: zero_gradient(g), "source": _source_gradient},
+        check=_copy_check,
+        half="native",
+        export=(),
+        reference=lambda input, source: np.zeros_like(input) + source,
+        samples=_copy_samples,
+        errors=_copy_errors,
+        cost=lambda input, source: Cost(0, input.nbytes + source.nbytes),
+        doc="""source, broadcast to the shape of input and in its dtype: what ``copy_`` records.
+
+    Args:
+        input: tensor whose values are replaced.
+        source: tensor that broadcasts to it.
+
+    Raises:
+        ShapeError: if it does not.
+    """,
+    )
+)
+
+
+@composite(export=("Tensor",))
+def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
+    """Copies ``src`` into the tensor, from any dtype and device; the gradient goes to ``src``.
+
+    Args:
+        self: the tensor.
+        src: tensor that broadcasts to the shape.
+        non_blocking: accepted for compatibility.
+
+    Raises:
+        ShapeError: if it does not broadcast.
+        AutogradError: if the tensor is a leaf that requires grad.
+
+    >>> import pyframe
+    >>> pyframe.zeros(2, 2).copy_(pyframe.tensor([1, 2]))
+    tensor([[1., 2.],
+            [1., 2.]])
+    """
+    if src.__class__ not in tensor_types:
+        fail(
+            ArgumentTypeError,
+            "copy_",
+            f"expected a Tensor, not {type(src).__name__}",
+            "Use fill_() for a number, pyframe.tensor(...) for an array.",
+        )
+    if src.device is not self.device:
+        src = src.to(self.device)
+    return inplace(get("copied"), self, (src,))

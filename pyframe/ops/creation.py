@@ -1,0 +1,540 @@
+"""New tensors with given values: ``tensor``, ``zeros``, ``arange``, ``eye`` and their relatives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from operator import index
+from typing import Any
+
+import numpy as np
+
+from .. import dtypes
+from ..backend import backends
+from ..device import Device, as_device
+from ..errors import ArgumentTypeError, ParameterError, ShapeError, fail
+from ..tensor.register import composite
+from ..tensor.tensor import Tensor, as_tensor, make, tensor_types
+from .fill import constant
+
+_LIKE = """
+    Args:
+        input: tensor (or raw array: then the result is one too).
+        dtype: default: that of input.
+        device: default: that of input.
+        requires_grad: whether ops on the result are recorded.
+        layout, pin_memory, memory_format: accepted for compatibility.
+"""
+
+
+def sizes(op: str, size: Any) -> tuple[int, ...]:
+    """A shape given as ``(2, 3)``, ``((2, 3),)`` or ``(Size([2, 3]),)``.
+
+    Raises:
+        ArgumentTypeError: if a size is no integer.
+        ShapeError: if one is negative.
+    """
+    if len(size) == 1 and isinstance(size[0], (tuple, list)):
+        size = size[0]
+    try:
+        shape = tuple([s if s.__class__ is int else index(s) for s in size])
+    except TypeError:
+        fail(ArgumentTypeError, op, "a size must be integers", "Write e.g. (2, 3).", size=size)
+    for s in shape:
+        if s < 0:
+            fail(ShapeError, op, "a size must not be negative", size=shape)
+    return shape
+
+
+def given_sizes(op: str, positional: tuple, size: Any) -> tuple[int, ...]:
+    """As :func:`sizes`, where the sizes come spread out, in a tuple, or as ``size=``."""
+    if size is not None:
+        positional = (size,) if isinstance(size, (tuple, list)) else (tuple(size),)
+    elif not positional:
+        fail(
+            ArgumentTypeError, op, "missing argument 'size'", "Write e.g. (2, 3); () is one number."
+        )
+    return sizes(op, positional)
+
+
+def filled(
+    shape: tuple, value: Any, dtype: np.dtype, device: Device, requires_grad: bool
+) -> Tensor:
+    """A new Tensor with every element ``value``; ``None`` leaves it uninitialised."""
+    array = device.backend.empty(shape, dtype)
+    if value is not None:
+        array.fill(value)
+    out = make(array, device)
+    return out.requires_grad_() if requires_grad else out
+
+
+def _float_dtype(dtype: Any) -> np.dtype:
+    return dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
+
+
+def _maker(name: str, value: Any, doc: str) -> Callable:
+    def function(
+        *size: Any,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        layout: Any = None,
+        pin_memory: bool = False,
+        memory_format: Any = None,
+        **size_keyword: Any,
+    ) -> Tensor:
+        if size_keyword:
+            size = (_size_keyword(name, size_keyword, size),)
+        shape = given_sizes(name, size, None)
+        return filled(shape, value, _float_dtype(dtype), as_device(device), requires_grad)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"""{doc}
+
+    Args:
+        *size: the lengths, spread out or in a tuple; also as ``size=``.
+        dtype: default: the default dtype.
+        device: default: the default device.
+        requires_grad: whether ops on it are recorded.
+        layout, pin_memory, memory_format: accepted for compatibility.
+
+    Raises:
+        ShapeError: if a size is negative.
+        ArgumentTypeError: if a size is no integer.
+
+    >>> import pyframe
+    >>> pyframe.{name}(2, 3).shape
+    Size([2, 3])
+    """
+    return composite(name, export=("pyframe",))(function)
+
+
+def _size_keyword(op: str, keywords: dict, positional: tuple) -> tuple:
+    size = keywords.pop("size", None)
+    if keywords or size is None or positional:
+        wrong = next(iter(keywords), "size")
+        fail(ArgumentTypeError, op, f"unexpected argument {wrong!r}")
+    return (size,) if size.__class__ is int else tuple(size)
+
+
+zeros = _maker("zeros", 0, "A tensor of zeros.")
+ones = _maker("ones", 1, "A tensor of ones.")
+empty = _maker("empty", None, "A tensor whose values are not set.")
+
+
+@composite(export=("pyframe",))
+def full(
+    size: Any,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    layout: Any = None,
+    pin_memory: bool = False,
+) -> Tensor:
+    """A tensor with every element ``fill_value``.
+
+    Args:
+        size: the lengths, a tuple.
+        fill_value: number; it decides the dtype if none is given.
+        dtype: default: bool, int64 or the default float dtype, as the number is.
+        device: default: the default device.
+        requires_grad: whether ops on it are recorded.
+        layout: accepted for compatibility.
+        pin_memory: accepted for compatibility.
+
+    Raises:
+        ShapeError: if a size is negative.
+        ArgumentTypeError: if ``size`` is no tuple of integers.
+
+    >>> import pyframe
+    >>> pyframe.full((2, 2), 7)
+    tensor([[7, 7],
+            [7, 7]])
+    """
+    if not isinstance(size, (tuple, list)):
+        fail(ArgumentTypeError, "full", "size must be a tuple of integers", size=size)
+    value = _number("full", fill_value)
+    dtype = dtypes.scalar_dtype(value) if dtype is None else dtypes.as_dtype(dtype)
+    shape = sizes("full", (size,))
+    return filled(shape, constant(value, dtype), dtype, as_device(device), requires_grad)
+
+
+def _number(op: str, value: Any) -> Any:
+    if value.__class__ in tensor_types or isinstance(value, np.generic):
+        value = value.item()
+    if not isinstance(value, (int, float)):
+        fail(ArgumentTypeError, op, f"expected a number, not {type(value).__name__}")
+    return value
+
+
+def _like(input: Any, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Any:
+    dtype = input.dtype if dtype is None else dtypes.as_dtype(dtype)
+    if value is not None:
+        value = constant(value, dtype)
+    if input.__class__ in backends:
+        array = backends[input.__class__].xp.empty(input.shape, dtype=dtype)
+        if value is not None:
+            array.fill(value)
+        return array
+    place = input.device if device is None else as_device(device)
+    return filled(input.array.shape, value, dtype, place, requires_grad)
+
+
+def _like_maker(name: str, value: Any, what: str) -> Callable:
+    def function(
+        input: Any,
+        *,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        layout: Any = None,
+        pin_memory: bool = False,
+        memory_format: Any = None,
+    ) -> Any:
+        return _like(input, value, dtype, device, requires_grad)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"""A tensor of the shape of input, {what}.
+{_LIKE}
+    >>> import pyframe
+    >>> pyframe.{name}(pyframe.arange(3)).dtype
+    dtype('int64')
+    """
+    return composite(name, export=("pyframe",))(function)
+
+
+zeros_like = _like_maker("zeros_like", 0, "with zeros")
+ones_like = _like_maker("ones_like", 1, "with ones")
+empty_like = _like_maker("empty_like", None, "whose values are not set")
+
+
+@composite(export=("pyframe",))
+def full_like(
+    input: Any,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    layout: Any = None,
+    pin_memory: bool = False,
+    memory_format: Any = None,
+) -> Any:
+    """A tensor of the shape (and by default dtype and device) of input, filled with a number.
+
+    >>> import pyframe
+    >>> pyframe.full_like(pyframe.zeros(2), 3)
+    tensor([3., 3.])
+    """
+    return _like(input, _number("full_like", fill_value), dtype, device, requires_grad)
+
+
+def _new_maker(name: str, value: Any, what: str) -> None:
+    def method(
+        self: Tensor,
+        *size: Any,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        layout: Any = None,
+        pin_memory: bool = False,
+        **size_keyword: Any,
+    ) -> Tensor:
+        if size_keyword:
+            size = (_size_keyword(name, size_keyword, size),)
+        shape = given_sizes(name, size, None)
+        dtype = self.array.dtype if dtype is None else dtypes.as_dtype(dtype)
+        place = self.device if device is None else as_device(device)
+        return filled(shape, value, dtype, place, requires_grad)
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"A tensor of the given size {what}; dtype and device are this tensor's."
+    composite(name, export=("Tensor",))(method)
+
+
+_new_maker("new_zeros", 0, "with zeros")
+_new_maker("new_ones", 1, "with ones")
+_new_maker("new_empty", None, "whose values are not set")
+
+
+@composite(export=("Tensor",))
+def new_full(
+    self: Tensor,
+    size: Any,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    layout: Any = None,
+    pin_memory: bool = False,
+) -> Tensor:
+    """A tensor filled with a number; dtype and device are this tensor's.
+
+    >>> import pyframe
+    >>> pyframe.zeros(1).new_full((2,), 3)
+    tensor([3., 3.])
+    """
+    dtype = self.array.dtype if dtype is None else dtypes.as_dtype(dtype)
+    place = self.device if device is None else as_device(device)
+    value = constant(_number("new_full", fill_value), dtype)
+    return filled(sizes("new_full", (size,)), value, dtype, place, requires_grad)
+
+
+@composite(export=("Tensor",))
+def new_tensor(
+    self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor of ``data``, always a copy; dtype and device are by default this tensor's.
+
+    >>> import pyframe
+    >>> pyframe.zeros(1).new_tensor([1, 2])
+    tensor([1., 2.])
+    """
+    return tensor(
+        data,
+        dtype=self.array.dtype if dtype is None else dtype,
+        device=self.device if device is None else device,
+        requires_grad=requires_grad,
+    )
+
+
+@composite(export=("pyframe",))
+def tensor(
+    data: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
+    """A new leaf tensor with a copy of ``data``.
+
+    Args:
+        data: number, nested sequence, NumPy or CuPy array, or Tensor.
+        dtype: default: the data's own; Python floats give the default dtype.
+        device: default: that of the data, else the default device.
+        requires_grad: whether ops on it are recorded.
+        pin_memory: accepted for compatibility.
+
+    Raises:
+        ArgumentTypeError: if the data are not numbers.
+        ArgumentError: if nested sequences have unequal lengths.
+
+    >>> import pyframe
+    >>> pyframe.tensor([[1, 2], [3, 4]])
+    tensor([[1, 2],
+            [3, 4]])
+    """
+    if dtype is None and data.__class__ in (list, tuple):
+        dtype = _numpy_float(data)
+    out = as_tensor(data, dtype, device)
+    if data.__class__ in tensor_types:
+        out = make(out.array.copy() if _shares(out.array, data.array) else out.array, out.device)
+    elif data.__class__ not in _PYTHON and _shares(out.array, data):
+        out = make(out.array.copy(), out.device)
+    return out.requires_grad_() if requires_grad else out
+
+
+_PYTHON = {list, tuple, int, float, bool}
+
+
+def _shares(array: Any, data: Any) -> bool:
+    """Whether ``array`` may use the memory of ``data``: anything but a plain copy of an array."""
+    if isinstance(array, np.ndarray) and isinstance(data, np.ndarray):
+        return np.may_share_memory(array, data)
+    return not isinstance(data, np.generic)
+
+
+def _numpy_float(data: Any) -> Any:
+    """float64 if the sequence holds NumPy's own float64 numbers, which keep their dtype."""
+    while data.__class__ in (list, tuple):
+        if not data:
+            return None
+        data = data[0]
+    is_numpy = isinstance(data, (np.generic, np.ndarray))
+    return dtypes.float64 if is_numpy and data.dtype == np.float64 else None
+
+
+_UNSET: Any = object()
+
+
+@composite(export=("pyframe",))
+def arange(
+    start: Any = _UNSET,
+    end: Any = None,
+    step: Any = 1,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    layout: Any = None,
+    pin_memory: bool = False,
+) -> Tensor:
+    """start, start + step, … up to but not including end.
+
+    Args:
+        start: first value; a single argument is ``end``.
+        end: bound.
+        step: distance, not 0.
+        dtype: default: int64 if all are integers, else the default dtype.
+        device: default: the default device.
+        requires_grad: whether ops on it are recorded.
+        layout: accepted for compatibility.
+        pin_memory: accepted for compatibility.
+
+    Raises:
+        ParameterError: if ``step`` is 0, has the wrong sign, or a bound is not finite.
+
+    >>> import pyframe
+    >>> pyframe.arange(1, 2.5, 0.5)
+    tensor([1.0000, 1.5000, 2.0000])
+    """
+    if end is None:
+        if start is _UNSET:
+            fail(ArgumentTypeError, "arange", "missing argument 'end'")
+        start, end = 0, start
+    elif start is _UNSET:
+        start = 0
+    start, end, step = (_number("arange", v) for v in (start, end, step))
+    whole = not any(isinstance(v, float) for v in (start, end, step))
+    if dtype is None:
+        dtype = dtypes.int64 if whole else dtypes.get_default_dtype()
+    dtype = dtypes.as_dtype(dtype)
+    if not (math.isfinite(start) and math.isfinite(end) and math.isfinite(step)):
+        fail(ParameterError, "arange", "the bounds must be finite", start=start, end=end, step=step)
+    if step == 0:
+        fail(ParameterError, "arange", "step must not be zero")
+    if (end - start) * step < 0:
+        fail(
+            ParameterError,
+            "arange",
+            "the bounds are not in the direction of step",
+            "Swap the bounds, or the sign of step.",
+            start=start,
+            end=end,
+            step=step,
+        )
+    if whole:
+        array = np.arange(start, end, step, dtype=np.int64)
+    else:
+        array = start + step * np.arange(math.ceil((end - start) / step), dtype=np.float64)
+    return _made(array, dtype, device, requires_grad)
+
+
+def _made(array: np.ndarray, dtype: np.dtype, device: Any, requires_grad: bool) -> Tensor:
+    place = as_device(device)
+    out = make(place.backend.asarray(array.astype(dtype, copy=False)), place)
+    return out.requires_grad_() if requires_grad else out
+
+
+@composite(export=("pyframe",))
+def linspace(
+    start: Any,
+    end: Any,
+    steps: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    layout: Any = None,
+    pin_memory: bool = False,
+) -> Tensor:
+    """``steps`` values at equal distances from start to end, both included.
+
+    Args:
+        start: the first value.
+        end: the last value.
+        steps: how many.
+        dtype: default: the default dtype.
+        device: default: the default device.
+        requires_grad: whether ops on it are recorded.
+        layout: accepted for compatibility.
+        pin_memory: accepted for compatibility.
+
+    Raises:
+        ParameterError: if ``steps`` is negative.
+
+    >>> import pyframe
+    >>> pyframe.linspace(0, 1, 3)
+    tensor([0.0000, 0.5000, 1.0000])
+    """
+    array = _spaced("linspace", start, end, steps)
+    return _made(array, _float_dtype(dtype), device, requires_grad)
+
+
+@composite(export=("pyframe",))
+def logspace(
+    start: Any,
+    end: Any,
+    steps: Any,
+    base: float = 10.0,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    layout: Any = None,
+    pin_memory: bool = False,
+) -> Tensor:
+    """``steps`` values at equal ratios from base**start to base**end, both included.
+
+    Args and errors as for :func:`linspace`.
+
+    >>> import pyframe
+    >>> pyframe.logspace(0, 2, 3)
+    tensor([  1.,  10., 100.])
+    """
+    array = np.power(float(base), _spaced("logspace", start, end, steps))
+    return _made(array, _float_dtype(dtype), device, requires_grad)
+
+
+def _spaced(op: str, start: Any, end: Any, steps: Any) -> np.ndarray:
+    start, end = float(_number(op, start)), float(_number(op, end))
+    try:
+        steps = index(steps)
+    except TypeError:
+        fail(ArgumentTypeError, op, f"steps must be an integer, not {type(steps).__name__}")
+    if steps < 0:
+        fail(ParameterError, op, "steps must not be negative", steps=steps)
+    if steps < 2:
+        return np.full(steps, start)
+    # From both ends, so that the middle is symmetric and the last value exact.
+    distance = (end - start) / (steps - 1)
+    i = np.arange(steps, dtype=np.float64)
+    return np.where(i < steps // 2, start + distance * i, end - distance * (steps - 1 - i))
+
+
+@composite(export=("pyframe",))
+def eye(
+    n: Any,
+    m: Any = None,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    layout: Any = None,
+    pin_memory: bool = False,
+) -> Tensor:
+    """The identity matrix, ``n`` × ``m`` (square by default).
+
+    Args:
+        n: rows.
+        m: columns.
+        dtype: default: the default dtype.
+        device: default: the default device.
+        requires_grad: whether ops on it are recorded.
+        layout: accepted for compatibility.
+        pin_memory: accepted for compatibility.
+
+    Raises:
+        ShapeError: if a size is negative.
+
+    >>> import pyframe
+    >>> pyframe.eye(2)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    rows, columns = sizes("eye", (n, n if m is None else m))
+    return _made(np.eye(rows, columns, dtype=np.int8), _float_dtype(dtype), device, requires_grad)

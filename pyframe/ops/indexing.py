@@ -1,0 +1,806 @@
+"""``x[index]`` and ``x[index] = value`` with PyTorch's semantics.
+
+The basic part of an index (numbers, slices, ``None``, ``...``) is a view and comes first; integer
+and boolean tensors then select from that view, and copy.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from math import prod
+from types import EllipsisType, NoneType
+from typing import Any
+
+import numpy as np
+
+from .. import config, dtypes
+from ..backend import backend_of, backends
+from ..errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    DeviceError,
+    DtypeError,
+    RangeError,
+    ShapeError,
+    fail,
+)
+from ..op.record import Cost, Failing, Op, Sample
+from ..op.samples import Maker
+from ..tensor.dispatch import number_as_array, unbroadcast
+from ..tensor.inplace import check_distinct, inplace, refuse_write
+from ..tensor.register import composite, register
+from ..tensor.tensor import Tensor, as_tensor, tensor_types
+from .cast import cast
+from .index_select import take_rows
+from .reshape import reshape
+from .segments import check_index, segment_sum
+
+_BASIC = frozenset({int, slice, NoneType, EllipsisType})
+_BOUND = frozenset({int, NoneType})
+
+# ---- views: numbers, slices, None, ...
+
+
+def _short(input: Any, index: Any) -> Any:
+    cls = index.__class__
+    if cls is int:
+        return input[index, ...], index  # with the ellipsis NumPy makes a 0-d view, not a scalar
+    if cls is slice:
+        plain = (
+            index.step is None
+            and index.start.__class__ in _BOUND
+            and index.stop.__class__ in _BOUND
+        )
+        return (input[index], index) if plain else None
+    for i in index:
+        if i.__class__ is slice and not (
+            i.step is None and i.start.__class__ in _BOUND and i.stop.__class__ in _BOUND
+        ):
+            return None
+    y = input[index]
+    return (y if y.__class__ is input.__class__ else input[(*index, ...)]), index
+
+
+def _check(input: Any, *, index: Any) -> tuple:
+    """The index as a tuple with one entry per dimension, and the ``None`` of new ones."""
+    entries = index if index.__class__ is tuple else (index,)
+    used = sum(i is not None and i is not Ellipsis for i in entries)
+    if used > input.ndim:
+        fail(
+            RangeError,
+            "index",
+            f"{used} indices for {input.ndim} dimensions",
+            "Use item() to read a 0-d tensor." if not input.ndim else "",
+            input=input,
+            index=index,
+        )
+    full: list[Any] = []
+    dim = 0
+    for i in entries:
+        if i is None:
+            full.append(None)
+        elif i is Ellipsis:
+            if sum(e is Ellipsis for e in entries) > 1:
+                fail(RangeError, "index", "only one ... can be in an index", index=index)
+            full += [slice(None)] * (input.ndim - used)
+            dim += input.ndim - used
+        elif isinstance(i, slice):
+            full.append(_slice(i, input.shape[dim]))
+            dim += 1
+        else:
+            full.append(_number(i, input, dim))
+            dim += 1
+    return ((*full, ...),)
+
+
+def _slice(given: slice, length: int) -> slice:
+    try:
+        start, stop, step = given.indices(length)
+    except (TypeError, ValueError) as error:
+        kind = ArgumentError if isinstance(error, ValueError) else ArgumentTypeError
+        fail(kind, "index", str(error), index=given)
+    if step < 0:
+        fail(ArgumentError, "index", "a slice's step must be positive", "Use flip().", index=given)
+    return slice(start, max(start, stop), step)
+
+
+def _number(given: Any, input: Any, dim: int) -> int:
+    size = input.shape[dim]
+    i = operator.index(given)
+    if not -size <= i < size:
+        fail(
+            RangeError,
+            "index",
+            f"index {i} is out of range for dimension {dim} with size {size}",
+            input=input,
+        )
+    return i
+
+
+def _samples(make: Maker) -> Iterator[Sample]:
+    yield Sample(make(3, 4), index=1)
+    yield Sample(make(3, 4), index=-1)
+    yield Sample(make(3), index=2)
+    yield Sample(make(3, 4), index=slice(1, None))
+    yield Sample(make(3, 4), index=(slice(None), 2))
+    yield Sample(make(3, 4), index=(0, 3))
+    yield Sample(make(3, 5), index=(None, slice(None, None, 2), ..., slice(4, 1)))
+    yield Sample(make(2, 3, 4), index=(..., 0, None))
+    yield Sample(make(), index=(None, ...))
+    yield Sample(make(0, 4), index=(slice(None), 1))
+
+
+def _errors(make: Maker) -> Iterator[Failing]:
+    yield Failing(
+        RangeError, "index 3 is out of range for dimension 0 with size 3", make(3, 4), index=3
+    )
+    yield Failing(RangeError, "for dimension 1 with size 4", make(3, 4), index=(slice(None), -5))
+    yield Failing(RangeError, "3 indices for 2 dimensions", make(3, 4), index=(0, 0, 0))
+    yield Failing(RangeError, "Use item", make(), index=0)
+    yield Failing(ArgumentError, "step must be positive", make(3, 4), index=slice(None, None, -1))
+    yield Failing(ArgumentError, "zero", make(3, 4), index=slice(None, None, 0))
+    yield Failing(ArgumentTypeError, "slice indices", make(3, 4), index=slice(0.5, None))
+
+
+basic_index = register(
+    Op(
+        "basic_index",
+        lambda xp, input, *, index: input[index],
+        vjp={"input": lambda g, input_shape, index: unindex(g, index, input_shape)},
+        check=_check,
+        short=_short,
+        half="native",
+        view="always",
+        export=(),
+        reference=lambda input, index: np.array(np.asarray(input)[index], np.float64),
+        samples=_samples,
+        errors=_errors,
+        cost=lambda input, index: Cost(0, 0),
+        doc="""input[index] for numbers, slices, ``None`` and ``...``: a view.
+
+    Args:
+        input: tensor.
+        index: one of those or a tuple of them; steps of slices must be positive.
+
+    Raises:
+        RangeError: if a number is out of range or there are too many.
+        ArgumentError: if a slice's step is not positive.
+    """,
+    )
+)
+
+
+def _forward_unindex(xp: Any, src: Any, *, index: Any, shape: tuple) -> Any:
+    out = xp.zeros(shape, src.dtype)
+    out[index] = src
+    return out
+
+
+def _reference_unindex(src: np.ndarray, index: Any, shape: tuple) -> np.ndarray:
+    places = np.arange(prod(shape)).reshape(shape)[index]
+    out = np.zeros(prod(shape))
+    for place, value in zip(np.ravel(places), np.ravel(src), strict=True):
+        out[place] = value
+    return out.reshape(shape)
+
+
+def _samples_unindex(make: Maker) -> Iterator[Sample]:
+    yield Sample(make(4), index=1, shape=(3, 4))
+    yield Sample(make(3, 2), index=(slice(None), slice(1, 3)), shape=(3, 4))
+    yield Sample(make(), index=(0, -1), shape=(3, 4))
+    yield Sample(make(0, 4), index=slice(0, 0), shape=(3, 4))
+
+
+unindex = register(
+    Op(
+        "unindex",
+        _forward_unindex,
+        vjp={"src": lambda g, index: basic_index(g, index)},
+        half="native",
+        export=(),
+        reference=_reference_unindex,
+        samples=_samples_unindex,
+        errors=lambda make: iter(()),
+        cost=lambda src, index, shape: Cost(0, src.nbytes + prod(shape) * src.dtype.itemsize),
+        doc="""Zeros of ``shape`` with ``src`` at ``index``: the gradient of a slice.
+
+    Args:
+        src: tensor with the shape of the indexed part.
+        index: of numbers, slices, ``None`` and ``...``.
+        shape: of the result.
+    """,
+    )
+)
+
+
+# ---- copies: integer arrays, several at once
+
+
+def _check_advanced(input: Any, *, index: tuple) -> tuple:
+    shapes = []
+    for dim, i in enumerate(index):
+        if not isinstance(i, slice):
+            check_index("index", i, input.shape[dim], dim)
+            shapes.append(i.shape)
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        fail(RangeError, "index", "the indexing tensors do not broadcast", shapes=shapes)
+    return (index,)
+
+
+def _reference_advanced(input: np.ndarray, index: tuple) -> np.ndarray:
+    return np.asarray(input, np.float64)[index]
+
+
+def _index_samples(make: Maker) -> Iterator[tuple[tuple, tuple]]:
+    every = slice(None)
+    yield (4, 3), (make.ints(5, high=4), make.ints(5, high=3))
+    yield (4, 3), (make.ints(2, 1, low=-4, high=4), make.ints(5, high=3))
+    yield (4, 3, 2), (every, make.ints(5, high=3), make.ints(5, high=2))
+    yield (4, 3, 2), (make.ints(2, 5, high=4), every, make.ints(5, high=2))
+    yield (4, 3), (make.ints(0, high=4), make.ints(0, high=3))
+
+
+def _samples_advanced(make: Maker) -> Iterator[Sample]:
+    for shape, index in _index_samples(make):
+        yield Sample(make(*shape), index=index)
+
+
+def _errors_advanced(make: Maker) -> Iterator[Failing]:
+    two, five = make.ints(2, high=3), make.ints(2, low=5, high=6)
+    yield Failing(RangeError, "index 5 is out of range", make(4, 3), index=(two, five))
+    yield Failing(RangeError, "do not broadcast", make(4, 3), index=(two, make.ints(3, high=3)))
+
+
+advanced_index = register(
+    Op(
+        "advanced_index",
+        lambda xp, input, *, index: input[index],
+        vjp={"input": lambda g, input_shape, index: advanced_sum(g, index, input_shape)},
+        check=_check_advanced,
+        half="native",
+        export=(),
+        reference=_reference_advanced,
+        samples=_samples_advanced,
+        errors=_errors_advanced,
+        cost=lambda input, index: Cost(0, 0),
+        doc="""input[index] for a tuple of integer arrays and full slices (NumPy's rule for the result's
+    layout).
+
+    Args:
+        input: tensor.
+        index: raw integer arrays that broadcast together, or ``slice(None)``.
+
+    Raises:
+        RangeError: if an index is out of range or the arrays do not broadcast.
+    """,
+    )
+)
+
+
+def _places(xp: Any, index: tuple, shape: tuple) -> Any:
+    return xp.arange(prod(shape)).reshape(shape)[index]
+
+
+def _forward_advanced_sum(xp: Any, src: Any, *, index: tuple, shape: tuple) -> Any:
+    places = _places(xp, index, shape).reshape(-1)
+    return segment_sum(xp, src.reshape(-1, 1), places, prod(shape)).reshape(shape)
+
+
+def _reference_advanced_sum(src: np.ndarray, index: tuple, shape: tuple) -> np.ndarray:
+    out = np.zeros(shape)
+    np.add.at(out, index, src)
+    return out
+
+
+def _samples_advanced_sum(make: Maker) -> Iterator[Sample]:
+    for shape, index in _index_samples(make):
+        yield Sample(make(*np.empty(shape)[index].shape), index=index, shape=shape)
+
+
+advanced_sum = register(
+    Op(
+        "advanced_sum",
+        _forward_advanced_sum,
+        vjp={"src": lambda g, index: advanced_index(g, index)},
+        export=(),
+        reference=_reference_advanced_sum,
+        samples=_samples_advanced_sum,
+        errors=lambda make: iter(()),
+        cost=lambda src, index, shape: Cost(src.size, 2 * src.nbytes),
+        doc="""Zeros of ``shape`` to which ``src`` is added at ``index``: the gradient of
+    ``x[integer tensors]``. Deterministic.
+
+    Args:
+        src: tensor with the shape of ``x[index]``.
+        index: raw integer arrays or ``slice(None)``.
+        shape: of the result.
+    """,
+    )
+)
+
+
+def _check_put(input: Any, values: Any, *, index: tuple, accumulate: bool) -> tuple:
+    _check_advanced(input, index=index)
+    # The shape of a selection, without making it: a stride-0 stand-in is indexed.
+    shape = _selected_shape(input.shape, index)
+    check_fits("index_put", values.shape, shape)
+    return index, bool(accumulate)
+
+
+def _selected_shape(shape: tuple, index: tuple) -> tuple:
+    arrays = [i for i in index if not isinstance(i, slice)]
+    joint = np.broadcast_shapes(*(a.shape for a in arrays))
+    at = [d for d, i in enumerate(index) if not isinstance(i, slice)]
+    rest = [s for d, s in enumerate(shape) if d not in at]
+    if at[-1] - at[0] + 1 == len(at):
+        return (*shape[: at[0]], *joint, *shape[at[-1] + 1 :])
+    return (*joint, *rest)
+
+
+def check_fits(op: str, value: tuple, target: tuple) -> None:
+    """Raises unless an array of shape ``value`` broadcasts to ``target``.
+
+    Raises:
+        ShapeError: with both shapes.
+    """
+    trimmed = value
+    while len(trimmed) > len(target) and trimmed[0] == 1:
+        trimmed = trimmed[1:]
+    fits = len(trimmed) <= len(target) and all(
+        v in (1, t) for v, t in zip(trimmed[::-1], target[::-1], strict=False)
+    )
+    if not fits:
+        fail(
+            ShapeError,
+            op,
+            f"a value of shape {tuple(value)} does not broadcast to the selected {tuple(target)}",
+        )
+
+
+def _forward_put(
+    xp: Any, input: Any, values: Any, *, index: tuple, accumulate: bool = False
+) -> Any:
+    out = input.copy()
+    if not accumulate:
+        out[index] = values
+        return out
+    places = _places(xp, index, input.shape)
+    full = xp.broadcast_to(values, places.shape).astype(input.dtype)
+    n = prod(input.shape)
+    return out + segment_sum(xp, full.reshape(-1, 1), places.reshape(-1), n).reshape(input.shape)
+
+
+def _samples_put(make: Maker) -> Iterator[Sample]:
+    yield Sample(make(4, 3), make(2), index=(np.array([0, 3]), np.array([1, -1])))
+    yield Sample(make(4, 3), make(2, 1), index=(np.array([2, 0]),))
+    yield Sample(make(4, 3), make(), index=(slice(None), np.array([2, 0])))
+    yield Sample(make(4, 3), make(3, 3), index=(np.array([2, 0, 2]),), accumulate=True)
+
+
+def _reference_put(input: Any, values: Any, index: tuple, accumulate: bool = False) -> np.ndarray:
+    out = np.array(input, np.float64)
+    if accumulate:
+        np.add.at(out, index, values)
+    else:
+        out[index] = values
+    return out
+
+
+def _errors_put(make: Maker) -> Iterator[Failing]:
+    at = (np.array([0, 1]),)
+    yield Failing(ShapeError, "does not broadcast", make(4, 3), make(3, 3), index=at)
+    yield Failing(RangeError, "out of range", make(4, 3), make(3), index=(np.array([4]),))
+
+
+put = register(
+    Op(
+        "put",
+        _forward_put,
+        vjp={
+            "input": lambda g, index, accumulate: g if accumulate else put(g, _zero(g), index),
+            "values": lambda g, values_shape, index: unbroadcast(
+                advanced_index(g, index), values_shape
+            ),
+        },
+        check=_check_put,
+        half="native",
+        export=(),
+        reference=_reference_put,
+        samples=_samples_put,
+        errors=_errors_put,
+        cost=lambda input, values, index, accumulate: Cost(0, 2 * input.nbytes + values.nbytes),
+        doc="""A copy of input with ``values`` stored, or added, at ``index``.
+
+    Args:
+        input: tensor.
+        values: broadcasts to the shape of ``input[index]``; of input's dtype.
+        index: raw integer arrays or ``slice(None)``. Where a place occurs twice without
+            ``accumulate``, one of the values is stored.
+        accumulate: add (every occurrence counts, in a fixed order).
+
+    Raises:
+        RangeError: if an index is out of range.
+        ShapeError: if the values do not broadcast.
+    """,
+    )
+)
+
+
+def _zero(like: Any) -> Any:
+    """A 0-d zero of the dtype, device and kind (raw or Tensor) of ``like``."""
+    if like.__class__ in tensor_types:
+        return as_tensor(like.device.backend.xp.zeros((), like.dtype), device=like.device)
+    return backend_of(like).xp.zeros((), like.dtype)
+
+
+overwrite = register(
+    Op(
+        "overwrite",
+        lambda xp, input, src: xp.broadcast_to(src, input.shape).astype(input.dtype),
+        vjp={
+            "src": lambda g, src_shape, src_dtype: cast(unbroadcast(g, src_shape), src_dtype),
+        },
+        check=lambda input, src: check_fits("assignment", src.shape, input.shape) or (),
+        half="native",
+        export=(),
+        reference=lambda input, src: np.broadcast_to(np.asarray(src, np.float64), input.shape),
+        samples=lambda make: iter(
+            [
+                Sample(make(3, 4), make(3, 4)),
+                Sample(make(3, 4), make(4)),
+                Sample(make(3, 4), make()),
+                Sample(make(), make()),
+            ]
+        ),
+        errors=lambda make: iter([Failing(ShapeError, "does not broadcast", make(3, 4), make(3))]),
+        cost=lambda input, src: Cost(0, src.nbytes + input.nbytes),
+        doc="""``src`` with input's shape and dtype: what stands in input after ``input[...] = src``.
+
+    Args:
+        input: tensor that gives shape and dtype.
+        src: tensor that broadcasts to it.
+
+    Raises:
+        ShapeError: if it does not.
+    """,
+    )
+)
+
+
+# ---- taking an index apart
+
+
+def split_index(index: Any, input: Any) -> tuple[tuple, list]:
+    """``index`` as a basic index, and the arrays that then select from the view it gives.
+
+    Args:
+        index: whatever stands in brackets.
+        input: the tensor or raw array that is indexed.
+
+    Returns:
+        the basic index, with a full slice where an array stands, and one entry per dimension of
+        the view: an integer array (or Tensor), or ``None`` for a dimension that stays.
+    """
+    shape = input.shape
+    if index.__class__ is list and any(
+        i is None or i is ... or isinstance(i, slice) for i in index
+    ):
+        index = tuple(index)
+    entries = [_entry(i, input) for i in (index if isinstance(index, tuple) else (index,))]
+    used = sum(_width(e) for e in entries)
+    if used > len(shape):
+        fail(RangeError, "index", f"{used} indices for {len(shape)} dimensions", input=input)
+    basic: list[Any] = []
+    arrays: list[Any] = []
+    dim = 0
+    for e in entries:
+        if e is None:
+            basic.append(None)
+            arrays.append(None)
+        elif e is Ellipsis:
+            rest = len(shape) - used
+            basic += [slice(None)] * rest
+            arrays += [None] * rest
+            used, dim = len(shape), dim + rest
+        elif e.__class__ is slice:
+            basic.append(_slice(e, shape[dim]))
+            arrays.append(None)
+            dim += 1
+        elif e.__class__ is int:
+            basic.append(_number(e, input, dim))
+            dim += 1
+        elif e.dtype == dtypes.bool_:
+            if e.ndim:
+                _check_mask(e, shape, dim)
+                basic += [slice(None)] * e.ndim
+            else:  # True and False stand for a new dimension of length 1 or 0
+                basic.append(None)
+            arrays += list(e.reshape(e.shape or (1,)).nonzero())
+            dim += e.ndim
+        else:
+            basic.append(slice(None))
+            arrays.append(e)
+            dim += 1
+    missing = dim_of_view(basic, len(shape), dim) - len(arrays)
+    return (*basic, ...), arrays + [None] * missing
+
+
+def dim_of_view(basic: list, ndim: int, used: int) -> int:
+    """Dimensions of the view that a basic index of ``used`` dimensions gives."""
+    return sum(i.__class__ is not int for i in basic) + ndim - used
+
+
+def _width(entry: Any) -> int:
+    """How many dimensions of the input an entry stands for."""
+    if entry is None or entry is Ellipsis:
+        return 0
+    return entry.ndim if getattr(entry, "dtype", None) == dtypes.bool_ else 1
+
+
+def _check_mask(mask: Any, shape: tuple, dim: int) -> None:
+    if tuple(mask.shape) != tuple(shape[dim : dim + mask.ndim]):
+        fail(
+            RangeError,
+            "index",
+            f"a mask of shape {tuple(mask.shape)} at dimension {dim} does not fit the indexed shape "
+            f"{tuple(shape)}",
+        )
+
+
+def _entry(i: Any, input: Any) -> Any:
+    """One entry of an index as an int, slice, None, Ellipsis, raw mask, or integer array."""
+    cls = i.__class__
+    if cls in _BASIC:
+        return i
+    backend = input.device.backend if input.__class__ in tensor_types else backend_of(input)
+    if cls is bool or isinstance(i, np.bool_):
+        return backend.asarray(np.array(bool(i)))
+    if cls not in tensor_types and cls not in backends:
+        if hasattr(i, "__index__"):
+            return operator.index(i)
+        i = _from_sequence(i)
+    raw = i.array if i.__class__ in tensor_types else i
+    if raw.dtype == dtypes.uint8:  # PyTorch's masks of old
+        raw = raw.astype(bool)
+    if raw.dtype == dtypes.bool_:
+        return (
+            backend.asarray(backends[raw.__class__].to_numpy(raw))
+            if _elsewhere(raw, backend)
+            else raw
+        )
+    if not dtypes.is_integral(raw.dtype):
+        fail(
+            RangeError,
+            "index",
+            f"tensors used as indices must be of integers or bool, not {raw.dtype}",
+            "Use .long() or a comparison.",
+        )
+    if not raw.ndim:
+        return int(raw)
+    if _elsewhere(raw, backend):
+        return backend.asarray(backends[raw.__class__].to_numpy(raw))
+    return i
+
+
+def _elsewhere(raw: Any, backend: Any) -> bool:
+    return raw.__class__ is not backend.array_type
+
+
+def _from_sequence(i: Any) -> Any:
+    """A list, range or other sequence of integers or booleans as an array."""
+    if isinstance(i, (str, bytes)) or not hasattr(i, "__len__"):
+        fail(
+            RangeError if not isinstance(i, (str, bytes)) else ArgumentTypeError,
+            "index",
+            f"a {type(i).__name__} cannot be an index",
+            "Use numbers, slices, ..., None, or tensors of integers or bool.",
+        )
+    array = as_tensor(list(i), device="cpu").array
+    return array.astype(np.int64) if not array.size else array
+
+
+def _is_full(basic: tuple) -> bool:
+    return all(i is ... or (i.__class__ is slice and i == slice(None)) for i in basic)
+
+
+def _raw_index(arrays: list) -> tuple:
+    """The arrays' index for NumPy or CuPy: copies, since the tape keeps them."""
+    while arrays and arrays[-1] is None:
+        arrays = arrays[:-1]
+    found = []
+    for a in arrays:
+        raw = a.array if a.__class__ in tensor_types else a
+        found.append(slice(None) if raw is None else raw.astype(np.int64))
+    return tuple(found)
+
+
+def getitem(self: Any, index: Any) -> Any:
+    """``self[index]``."""
+    cls = index.__class__
+    if cls is int or cls is slice:
+        return basic_index(self, index)
+    if cls is tuple:
+        for i in index:
+            if i.__class__ not in _BASIC:
+                break
+        else:
+            return basic_index(self, index)
+    elif cls in _BASIC:
+        return basic_index(self, (index,))
+    basic, arrays = split_index(index, self)
+    if not _is_full(basic):
+        self = basic_index(self, basic)
+    given = [d for d, a in enumerate(arrays) if a is not None]
+    if not given:
+        return basic_index(self, (...,)) if _is_full(basic) else self
+    if len(given) == 1:
+        return take_rows(self, _like(arrays[given[0]], self), given[0])
+    return advanced_index(self, _raw_index(arrays))
+
+
+def _like(index: Any, self: Any) -> Any:
+    """An integer index as a Tensor if ``self`` is one, else raw."""
+    if self.__class__ in tensor_types:
+        return as_tensor(index, device=self.device)
+    return index.array if index.__class__ in tensor_types else index
+
+
+# ---- assignment
+
+
+def _value(value: Any, self: Tensor) -> Any:
+    """What is assigned, as a Tensor on the device of ``self``."""
+    cls = value.__class__
+    if cls in tensor_types:
+        if value.device is self.device:
+            return value
+        if not value.array.ndim:
+            return value.to(self.device)
+        fail(
+            DeviceError,
+            "assignment",
+            "the tensors are on different devices",
+            "Move the value with .to(...).",
+            tensor=self,
+            value=value,
+        )
+    if isinstance(value, (bool, int, float, np.generic)):
+        dtype = self.array.dtype
+        if dtype.kind in "iu" and isinstance(value, (float, np.floating)):
+            value = int(value)
+        array = number_as_array(value, dtype, self.device.backend)
+        return as_tensor(array, device=self.device)
+    if cls in backends:
+        return as_tensor(value, device=self.device)
+    fail(
+        ArgumentTypeError,
+        "assignment",
+        f"cannot assign a {type(value).__name__} to a tensor",
+        "Assign a tensor or a number.",
+    )
+
+
+def recorded(mode: config.Mode, *tensors: Tensor) -> bool:
+    """Whether an in-place op on these tensors goes on the tape."""
+    return mode.grad and any(t.grad_fn_or_leaf is not None for t in tensors)
+
+
+def setitem(self: Tensor, index: Any, value: Any) -> None:
+    """``self[index] = value``; the gradient of the written part goes to ``value``."""
+    cls = index.__class__
+    value = _value(value, self)
+    if cls in _BASIC or (cls is tuple and all(i.__class__ in _BASIC for i in index)):
+        (basic,) = _check(self.array, index=index)
+        arrays: list = []
+    else:
+        basic, arrays = split_index(index, self)
+    taped = recorded(config.get_mode(), self, value)
+    part = basic_index(self, basic) if taped else self.array[basic]
+    if all(a is None for a in arrays):
+        _assign(self, part, value, taped)
+    else:
+        _assign_at(self, part, value, _raw_index(arrays), taped)
+
+
+def _trim(value: Any, ndim: int) -> Any:
+    """``value`` without leading dimensions of length 1 beyond ``ndim``."""
+    extra = value.ndim - ndim
+    return reshape(value, value.shape[extra:]) if extra > 0 else value
+
+
+def _assign(self: Tensor, part: Any, value: Tensor, taped: bool) -> None:
+    if taped:
+        check_fits("assignment", value.shape, part.shape)
+        inplace(overwrite.op, part, (_trim(value, part.ndim),))
+        return
+    check_fits("assignment", value.array.shape, part.shape)
+    store(self, part, ..., value.array)
+
+
+def _assign_at(self: Tensor, part: Any, value: Tensor, index: tuple, taped: bool) -> None:
+    check_put_dtype(self, value)
+    if value.dtype != self.dtype:
+        value = cast(value, self.dtype)
+    ndim = len(_selected_shape(part.shape, index))
+    if taped:
+        inplace(put.op, part, (_trim(value, ndim),), (index, False))
+        return
+    _check_put(part, value.array, index=index, accumulate=False)
+    store(self, part, index, value.array)
+
+
+def check_put_dtype(self: Tensor, value: Tensor) -> None:
+    """Raises as PyTorch does if values of another dtype would be stored at integer indices."""
+    if value.dtype != self.dtype and value.ndim:
+        fail(
+            DtypeError,
+            "index_put",
+            f"values are {value.dtype}, but the tensor is {self.dtype}",
+            f"Convert them with .to({str(self.dtype)!r}).",
+        )
+
+
+def store(self: Tensor, part: Any, index: Any, values: Any) -> None:
+    """Writes into ``part``, memory of ``self``, without the tape; counts as a write of ``self``."""
+    check_distinct("assignment", part)
+    try:
+        part[index] = values
+    except ValueError as error:
+        refuse_write("assignment", part, error)
+    self._cell[0] += 1
+
+
+def index_put_(self: Tensor, indices: Any, values: Any, accumulate: bool = False) -> Tensor:
+    """``self[indices] = values`` in place, or ``+=`` in which every occurrence of a place counts.
+
+    Args:
+        self: tensor.
+        indices: tuple of integer or boolean tensors.
+        values: tensor that broadcasts to the selection.
+        accumulate: add instead of storing.
+
+    Raises:
+        RangeError: if an index is out of range.
+        ShapeError: if the values do not broadcast.
+        DtypeError: if they have another dtype.
+
+    >>> import pyframe
+    >>> x = pyframe.zeros(3)
+    >>> x.index_put_((pyframe.tensor([0, 0, 2]),), pyframe.tensor(1.0), accumulate=True)
+    tensor([2., 0., 1.])
+    """
+    indices = tuple(indices)
+    if not accumulate:
+        setitem(self, indices, values)
+        return self
+    values = _value(values, self)
+    check_put_dtype(self, values)
+    basic, arrays = split_index(indices, self)
+    part = self if _is_full(basic) else basic_index(self, basic)
+    index = _raw_index(arrays)
+    values = _trim(values, len(_selected_shape(part.shape, index)))
+    inplace(put.op, part, (values,), (index, True))
+    return self
+
+
+@composite()
+def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
+    """A copy of input with ``values`` stored, or added, at ``indices``; see :func:`index_put_`.
+
+    >>> import pyframe
+    >>> pyframe.index_put(pyframe.zeros(3), (pyframe.tensor([1]),), pyframe.tensor([2.0]))
+    tensor([0., 2., 0.])
+    """
+    basic, arrays = split_index(tuple(indices), input)
+    if not _is_full(basic):
+        fail(ArgumentTypeError, "index_put", "indices must be tensors", "Use x[...] = value.")
+    return put(input, values, _raw_index(arrays), accumulate)
+
+
+composite("index_put_", export=("Tensor",))(index_put_)
+
+Tensor.__getitem__ = getitem
+Tensor.__setitem__ = setitem

@@ -1,0 +1,547 @@
+"""Random tensors and random filling in place. All numbers come from Philox (:mod:`pyframe.philox`),
+so that they are the same on every device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from operator import index
+from typing import Any
+
+import numpy as np
+
+from .. import dtypes, philox
+from ..device import Device, as_device
+from ..errors import ArgumentTypeError, DtypeError, ParameterError, ShapeError, fail
+from ..tensor.dispatch import draw
+from ..tensor.register import composite
+from ..tensor.tensor import Tensor, make, tensor_types
+from .creation import _size_keyword, given_sizes, sizes
+from .fill import overwrite
+
+
+class _Draw:
+    """Stands in for an array where only the number of values counts."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
+def sample(
+    function: Callable, shape: tuple, dtype: Any, device: Device, generator: Any, *args: Any
+) -> Any:
+    """A raw array on ``device`` from a function of :mod:`pyframe.philox` and a new stream."""
+    seed, offset = draw(_Draw(math.prod(shape)), generator)
+    xp = device.xp
+    with xp.cuda.Device(device.index) if device.type == "cuda" else nullcontext():
+        if dtype is None:
+            return function(xp, seed, offset, *args)
+        return function(xp, seed, offset, *args, shape, dtype)
+
+
+def _finished(array: Any, device: Device, requires_grad: bool) -> Tensor:
+    out = make(array, device)
+    return out.requires_grad_() if requires_grad else out
+
+
+def _float_dtype(op: str, dtype: Any) -> np.dtype:
+    dtype = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
+    if not dtypes.is_floating(dtype):
+        fail(DtypeError, op, f"random numbers of {dtype} are not defined", "Use a floating dtype.")
+    return dtype
+
+
+def _maker(name: str, function: Callable, what: str) -> Callable:
+    def maker(
+        *size: Any,
+        generator: Any = None,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        layout: Any = None,
+        pin_memory: bool = False,
+        **size_keyword: Any,
+    ) -> Tensor:
+        if size_keyword:
+            size = (_size_keyword(name, size_keyword, size),)
+        shape = given_sizes(name, size, None)
+        place = as_device(device)
+        array = sample(function, shape, _float_dtype(name, dtype), place, generator)
+        return _finished(array, place, requires_grad)
+
+    maker.__name__ = maker.__qualname__ = name
+    maker.__doc__ = f"""Random numbers, {what}; the same on every device.
+
+    Args:
+        *size: the lengths, spread out or in a tuple; also as ``size=``.
+        generator: default: the one that ``manual_seed`` seeds.
+        dtype: a floating dtype; default: the default dtype.
+        device: default: the default device.
+        requires_grad: whether ops on it are recorded.
+        layout: accepted for compatibility.
+        pin_memory: accepted for compatibility.
+
+    Raises:
+        ShapeError: if a size is negative.
+        DtypeError: if the dtype is not floating.
+
+    >>> import pyframe
+    >>> pyframe.{name}(2, 3).shape
+    Size([2, 3])
+    """
+    return composite(name, export=("pyframe",))(maker)
+
+
+rand = _maker("rand", philox.uniform, "uniform in [0, 1)")
+randn = _maker("randn", philox.normal, "of the standard normal distribution")
+
+
+def _like_maker(name: str, function: Callable, what: str) -> Callable:
+    def maker(
+        input: Tensor,
+        *,
+        generator: Any = None,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        layout: Any = None,
+        pin_memory: bool = False,
+        memory_format: Any = None,
+    ) -> Tensor:
+        place = input.device if device is None else as_device(device)
+        dtype = _float_dtype(name, input.dtype if dtype is None else dtype)
+        array = sample(function, input.array.shape, dtype, place, generator)
+        return _finished(array, place, requires_grad)
+
+    maker.__name__ = maker.__qualname__ = name
+    maker.__doc__ = f"""Random numbers, {what}, in the shape of input.
+
+    Args:
+        input: tensor; it gives the defaults of dtype and device too.
+        generator: default: the one that ``manual_seed`` seeds.
+        dtype: a floating dtype.
+        device: where the result is to be.
+        requires_grad: whether ops on it are recorded.
+        layout, pin_memory, memory_format: accepted for compatibility.
+
+    Raises:
+        DtypeError: if the dtype is not floating.
+
+    >>> import pyframe
+    >>> pyframe.{name}(pyframe.zeros(2, 3)).shape
+    Size([2, 3])
+    """
+    return composite(name, export=("pyframe",))(maker)
+
+
+rand_like = _like_maker("rand_like", philox.uniform, "uniform in [0, 1)")
+randn_like = _like_maker("randn_like", philox.normal, "of the standard normal distribution")
+
+
+def _integers(
+    op: str, low: int, high: int, shape: tuple, dtype: np.dtype, device: Device, generator: Any
+) -> Any:
+    if low >= high:
+        fail(ParameterError, op, "low must be less than high", low=low, high=high)
+    if dtype == dtypes.bool_:
+        first, last = 0, 1
+    elif dtypes.is_integral(dtype):
+        first, last = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    else:
+        first, last = -(2**63), 2**63 - 1
+    if low < first or high - 1 > last:
+        fail(ParameterError, op, f"the range does not fit {dtype}", low=low, high=high)
+    return sample(philox.randint, shape, dtype, device, generator, low, high)
+
+
+def _integer(op: str, name: str, value: Any) -> int:
+    try:
+        return index(value)
+    except TypeError:
+        fail(ArgumentTypeError, op, f"{name} must be an integer, not {type(value).__name__}")
+
+
+@composite(export=("pyframe",))
+def randint(
+    low: Any = 0,
+    high: Any = None,
+    size: Any = None,
+    *,
+    generator: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    layout: Any = None,
+    pin_memory: bool = False,
+) -> Tensor:
+    """Random integers in [low, high): ``randint(high, size)`` or ``randint(low, high, size)``.
+
+    Args:
+        low: the least value, 0 by default.
+        high: one more than the greatest.
+        size: the lengths, a tuple.
+        generator: default: the one that ``manual_seed`` seeds.
+        dtype: default: int64.
+        device: default: the default device.
+        requires_grad: whether ops on it are recorded.
+        layout: accepted for compatibility.
+        pin_memory: accepted for compatibility.
+
+    Raises:
+        ParameterError: if the range is empty or does not fit the dtype.
+        ShapeError: if a size is negative.
+
+    >>> import pyframe
+    >>> pyframe.randint(0, 1, (3,))
+    tensor([0, 0, 0])
+    """
+    if size is None or high is None:
+        if size is None:
+            high, size = (low, high) if isinstance(high, (tuple, list)) else (high, None)
+        else:
+            high = low
+        low = 0
+    if size is None or high is None:
+        fail(ArgumentTypeError, "randint", "missing argument", "Write randint(low, high, size).")
+    if not isinstance(size, (tuple, list)):
+        fail(ArgumentTypeError, "randint", "size must be a tuple of integers", size=size)
+    low, high = _integer("randint", "low", low), _integer("randint", "high", high)
+    dtype = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
+    place = as_device(device)
+    array = _integers("randint", low, high, sizes("randint", (size,)), dtype, place, generator)
+    return _finished(array, place, requires_grad)
+
+
+@composite(export=("pyframe",))
+def randint_like(
+    input: Tensor,
+    low: Any = 0,
+    high: Any = None,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    layout: Any = None,
+    memory_format: Any = None,
+) -> Tensor:
+    """Random integers in [low, high) in the shape of input: ``randint_like(x, high)`` or with low.
+
+    >>> import pyframe
+    >>> pyframe.randint_like(pyframe.zeros(2), 1)
+    tensor([0., 0.])
+    """
+    low, high = (0, low) if high is None else (low, high)
+    return randint(
+        low,
+        high,
+        tuple(input.array.shape),
+        dtype=input.dtype if dtype is None else dtype,
+        device=input.device if device is None else device,
+        requires_grad=requires_grad,
+    )
+
+
+@composite(export=("pyframe",))
+def randperm(
+    n: Any,
+    *,
+    generator: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    layout: Any = None,
+    pin_memory: bool = False,
+) -> Tensor:
+    """A random permutation of 0 … n-1.
+
+    Args:
+        n: how many.
+        generator: default: the one that ``manual_seed`` seeds.
+        dtype: default: int64.
+        device: default: the default device.
+        requires_grad: whether ops on it are recorded.
+        layout: accepted for compatibility.
+        pin_memory: accepted for compatibility.
+
+    Raises:
+        ShapeError: if ``n`` is negative.
+
+    >>> import pyframe
+    >>> pyframe.randperm(5).sum()
+    tensor(10)
+    """
+    n = _integer("randperm", "n", n)
+    if n < 0:
+        fail(ShapeError, "randperm", "n must not be negative", n=n)
+    dtype = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
+    place = as_device(device)
+    array = sample(philox.permutation, (n,), None, place, generator, n)
+    return _finished(array.astype(dtype, copy=False), place, requires_grad)
+
+
+@composite(export=("pyframe",))
+def normal(
+    mean: Any,
+    std: Any = 1.0,
+    size: Any = None,
+    *,
+    generator: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    layout: Any = None,
+    pin_memory: bool = False,
+) -> Tensor:
+    """Normal random numbers. The result is not differentiable with respect to mean and std.
+
+    Args:
+        mean: tensor or number.
+        std: tensor that broadcasts with it, or number. Two numbers need ``size``.
+        size: the lengths, a tuple.
+        generator: default: the one that ``manual_seed`` seeds.
+        dtype: default: that of the tensors, else the default dtype.
+        device: default: that of the tensors, else the default device.
+        requires_grad: whether ops on it are recorded.
+        layout: accepted for compatibility.
+        pin_memory: accepted for compatibility.
+
+    Raises:
+        ParameterError: if a std is negative.
+        ArgumentTypeError: if ``size`` is missing.
+
+    >>> import pyframe
+    >>> pyframe.normal(0.0, 1.0, (2, 3)).shape
+    Size([2, 3])
+    """
+    given = [v for v in (mean, std) if v.__class__ in tensor_types]
+    if not given and size is None:
+        fail(ArgumentTypeError, "normal", "missing argument 'size'", "Two numbers need a size.")
+    if given:
+        place = given[0].device
+        dtype = given[0].dtype if dtype is None else dtype
+        shape = np.broadcast_shapes(*(v.array.shape for v in given))
+    else:
+        place, shape = as_device(device), sizes("normal", (size,))
+    if std.__class__ in tensor_types:
+        if place.backend.checks_values and std.array.size and bool((std.array < 0).any()):
+            fail(ParameterError, "normal", "std must not be negative", std=std)
+    else:
+        _check_std("normal", std)
+    array = sample(philox.normal, shape, _float_dtype("normal", dtype), place, generator)
+    array = _scaled(array, *(v.array if v.__class__ in tensor_types else v for v in (mean, std)))
+    return _finished(array, place, requires_grad)
+
+
+def _check_std(op: str, std: float) -> None:
+    if not std >= 0:
+        fail(ParameterError, op, "std must not be negative", std=std)
+
+
+def _scaled(values: Any, mean: Any, std: Any) -> Any:
+    """The values · std + mean, half types computed in float32 and rounded once."""
+    dtype = values.dtype
+    if dtypes.is_half(dtype):
+        values = values.astype(np.float32)
+    return (values * std + mean).astype(dtype, copy=False)
+
+
+@composite()
+def bernoulli(input: Tensor, p: Any = None, *, generator: Any = None) -> Tensor:
+    """1 with probability input (or ``p``, for every element), else 0.
+
+    Args:
+        input: floating point tensor of probabilities.
+        p: one probability; then only the shape and dtype of input count.
+        generator: default: the one that ``manual_seed`` seeds.
+
+    Raises:
+        ParameterError: if a probability is not in [0, 1].
+        DtypeError: if input is not floating.
+
+    >>> import pyframe
+    >>> pyframe.bernoulli(pyframe.tensor([0.0, 1.0]))
+    tensor([0., 1.])
+    """
+    dtype = _float_dtype("bernoulli", input.dtype)
+    if p is not None:
+        return make(_coins(input, p, dtype, generator, "bernoulli"), input.device)
+    return make(_coins(input, input, dtype, generator, "bernoulli"), input.device)
+
+
+def _coins(like: Tensor, p: Any, dtype: np.dtype, generator: Any, op: str) -> Any:
+    place, shape = like.device, like.array.shape
+    if p.__class__ in tensor_types:
+        p = p.array
+        if place.backend.checks_values and p.size and not bool(((p >= 0) & (p <= 1)).all()):
+            fail(ParameterError, op, "a probability must be in [0, 1]", p=p)
+        values = sample(philox.uniform, shape, dtypes.float32, place, generator)
+        return (values < p.astype(np.float32)).astype(dtype)
+    if not 0 <= p <= 1:
+        fail(ParameterError, op, "p must be in [0, 1]", p=p)
+    mask = sample(philox.bernoulli_mask, shape, None, place, generator, shape, float(p))
+    return mask.astype(dtype)
+
+
+@composite()
+def multinomial(
+    input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None
+) -> Tensor:
+    """Draws ``num_samples`` indices from each row of weights.
+
+    Args:
+        input: float[n] or float[rows, n], not negative; rows need not sum to one.
+        num_samples: how many indices per row.
+        replacement: whether one index may be drawn again.
+        generator: default: the one that ``manual_seed`` seeds.
+
+    Raises:
+        ShapeError: if input has not one or two dimensions.
+        DtypeError: if input is not floating.
+        ParameterError: if ``num_samples`` is not positive, or more than there are without
+            replacement, or a row has a negative, infinite or no positive weight.
+
+    >>> import pyframe
+    >>> pyframe.multinomial(pyframe.tensor([0.0, 3.0, 0.0]), 2, replacement=True)
+    tensor([1, 1])
+    """
+    op, array = "multinomial", input.array
+    if array.ndim not in (1, 2):
+        fail(ShapeError, op, "input must have one or two dimensions", input=input)
+    if not dtypes.is_floating(array.dtype):
+        fail(DtypeError, op, "input must be floating", "Convert it with .float().", input=input)
+    if num_samples <= 0:
+        fail(ParameterError, op, "num_samples must be positive", num_samples=num_samples)
+    if not replacement and num_samples > array.shape[-1]:
+        fail(
+            ParameterError,
+            op,
+            "cannot draw more samples than there are weights",
+            "Pass replacement=True.",
+            num_samples=num_samples,
+            input=input,
+        )
+    if input.device.backend.checks_values:
+        if not bool(((array >= 0) & (array < np.inf)).all()):
+            fail(ParameterError, op, "a weight is negative, infinite or nan", input=input)
+        if not bool((array.sum(axis=-1) > 0).all()):
+            fail(ParameterError, op, "the weights of a row sum to zero", input=input)
+    args = (array, int(num_samples), replacement)
+    return make(
+        sample(philox.categorical, (1,), None, input.device, generator, *args), input.device
+    )
+
+
+# ---- in place: the gradient of what was there is zero
+
+
+@composite(export=("Tensor",))
+def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Tensor:
+    """Fills the tensor with normal random numbers.
+
+    Raises:
+        ParameterError: if ``std`` is negative.
+        DtypeError: if the tensor is not floating.
+        AutogradError: if it is a leaf that requires grad.
+
+    >>> import pyframe
+    >>> pyframe.empty(3).normal_(2.0, 0.0)
+    tensor([2., 2., 2.])
+    """
+    _check_std("normal_", std)
+    dtype = _float_dtype("normal_", self.dtype)
+    values = sample(philox.normal, self.array.shape, dtype, self.device, generator)
+    if mean != 0 or std != 1:
+        values = _scaled(values, mean, std)
+    return overwrite(self, "normal_", values)
+
+
+@composite(export=("Tensor",))
+def uniform_(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Any = None) -> Tensor:
+    """Fills the tensor with uniform random numbers in [from, to).
+
+    Raises:
+        ParameterError: if the range is reversed.
+        DtypeError: if the tensor is not floating.
+        AutogradError: if it is a leaf that requires grad.
+
+    >>> import pyframe
+    >>> bool((pyframe.empty(100).uniform_(2, 3) >= 2).all())
+    True
+    """
+    if not from_ <= to:
+        fail(ParameterError, "uniform_", "from must not be greater than to", from_=from_, to=to)
+    dtype = _float_dtype("uniform_", self.dtype)
+    values = sample(philox.uniform, self.array.shape, dtype, self.device, generator)
+    if from_ != 0 or to != 1:
+        values = _scaled(values, from_, to - from_)
+    return overwrite(self, "uniform_", values)
+
+
+@composite(export=("Tensor",))
+def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Any = None) -> Tensor:
+    """Fills the tensor with 1 (with probability ``p``, a number or a tensor) and 0.
+
+    Raises:
+        ParameterError: if a probability is not in [0, 1].
+        AutogradError: if the tensor is a leaf that requires grad.
+
+    >>> import pyframe
+    >>> pyframe.empty(2).bernoulli_(1.0)
+    tensor([1., 1.])
+    """
+    return overwrite(self, "bernoulli_", _coins(self, p, self.dtype, generator, "bernoulli_"))
+
+
+_WHOLE_BITS = {dtypes.float16: 11, dtypes.bfloat16: 8, dtypes.float32: 24, dtypes.float64: 53}
+
+
+@composite(export=("Tensor",))
+def random_(self: Tensor, from_: Any = 0, to: Any = None, *, generator: Any = None) -> Tensor:
+    """Fills the tensor with random integers in [from, to), or [0, from) with one argument.
+
+    Without arguments: from 0 up to the greatest value of an integer dtype, or up to where a
+    floating dtype still has every integer.
+
+    Raises:
+        ParameterError: if the range is empty or does not fit the dtype.
+        AutogradError: if the tensor is a leaf that requires grad.
+
+    >>> import pyframe
+    >>> pyframe.empty(3).random_(1)
+    tensor([0., 0., 0.])
+    """
+    dtype = self.dtype
+    if to is None and from_ != 0:
+        from_, to = 0, from_
+    elif to is None:
+        if dtypes.is_floating(dtype):
+            to = 2 ** _WHOLE_BITS[dtype] + 1
+        else:
+            to = 2 if dtype == dtypes.bool_ else int(np.iinfo(dtype).max) + 1
+    low, high = _integer("random_", "from", from_), _integer("random_", "to", to)
+    shape = self.array.shape
+    return overwrite(
+        self, "random_", _integers("random_", low, high, shape, dtype, self.device, generator)
+    )
+
+
+@composite(export=("Tensor",))
+def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Any = None) -> Tensor:
+    """Fills the tensor with exponential random numbers of rate ``lambd``.
+
+    Raises:
+        ParameterError: if ``lambd`` is not positive.
+        DtypeError: if the tensor is not floating.
+        AutogradError: if it is a leaf that requires grad.
+
+    >>> import pyframe
+    >>> bool((pyframe.empty(100).exponential_() > 0).all())
+    True
+    """
+    if not lambd > 0:
+        fail(ParameterError, "exponential_", "lambd must be positive", lambd=lambd)
+    dtype = _float_dtype("exponential_", self.dtype)
+    values = sample(philox.exponential, self.array.shape, dtype, self.device, generator)
+    return overwrite(self, "exponential_", values if lambd == 1 else _scaled(values, 0, 1 / lambd))

@@ -1,0 +1,87 @@
+"""Adadelta."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .elementwise import Elementwise, add_square, effective, scalar
+from .optimizer import check_settings, refuse_differentiable
+
+
+class Adadelta(Elementwise):
+    """Adadelta (Zeiler, 2012, https://arxiv.org/abs/1212.5701).
+
+    v ← ρv + (1-ρ)g²; d = g·√(u+ε)/√(v+ε); u ← ρu + (1-ρ)d²; p ← p - lr·d.
+
+    Args:
+        params: parameters or groups.
+        lr: scales the update.
+        rho: ρ.
+        eps: ε.
+        weight_decay: this times p is added to g.
+        maximize: climb instead.
+        foreach, capturable, differentiable: accepted for compatibility.
+
+    Raises:
+        ValueError: for a setting outside its range.
+    """
+
+    scratch = 3
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 1.0,
+        rho: float = 0.9,
+        eps: float = 1e-6,
+        weight_decay: float = 0,
+        foreach: bool | None = None,
+        *,
+        capturable: bool = False,
+        maximize: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        check_settings(
+            "Adadelta",
+            **{"learning rate": (lr, float(lr) >= 0)},
+            rho=(rho, 0 <= rho <= 1),
+            epsilon=(eps, eps >= 0),
+            weight_decay=(weight_decay, weight_decay >= 0),
+        )
+        refuse_differentiable("Adadelta", differentiable)
+        defaults = {
+            "lr": lr,
+            "rho": rho,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+            "capturable": capturable,
+            "foreach": foreach,
+            "differentiable": differentiable,
+        }
+        super().__init__(params, defaults)
+
+    def slots(self, group: dict[str, Any]) -> dict[str, float]:
+        return {"square_avg": 0.0, "acc_delta": 0.0}
+
+    def numbers(self, group: dict[str, Any], step: float) -> tuple[float, ...]:
+        rho = group["rho"]
+        return (rho, 1 - rho, group["eps"], -scalar(group["lr"]), group["weight_decay"])
+
+    def update(
+        self, xp: Any, group: dict, numbers: tuple, p: Any, g: Any, states: list, scratch: list
+    ) -> None:
+        rho, rest, eps, step_size, decay = numbers
+        s, t, d = scratch
+        g = effective(xp, group, decay, p, g, t)
+        v, u = states
+        add_square(xp, v, g, rho, rest, s)
+        xp.add(v, eps, s)
+        xp.sqrt(s, s)
+        xp.add(u, eps, d)
+        xp.sqrt(d, d)
+        xp.divide(d, s, d)
+        xp.multiply(d, g, d)
+        add_square(xp, u, d, rho, rest, s)
+        xp.multiply(d, step_size, d)
+        xp.add(p, d, p)

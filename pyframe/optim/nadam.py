@@ -1,0 +1,139 @@
+"""NAdam."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..tensor.tensor import make
+from .elementwise import (
+    Elementwise,
+    add_quotient,
+    add_square,
+    effective,
+    lerp,
+    lerp_weight,
+    scalar,
+)
+from .optimizer import check_betas, check_settings, refuse_differentiable
+
+
+class NAdam(Elementwise):
+    """Adam with Nesterov momentum (Dozat, 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ).
+
+    Args:
+        params: parameters or groups.
+        lr: learning rate.
+        betas: (β₁, β₂).
+        eps: ε.
+        weight_decay: this times p is added to g (with ``decoupled_weight_decay``: p is scaled).
+        momentum_decay: ψ in μₜ = β₁(1 - 0.5·0.96^(tψ)).
+        decoupled_weight_decay: as in AdamW.
+        maximize: climb instead.
+        foreach, capturable, differentiable: accepted for compatibility.
+
+    Raises:
+        ValueError: for a setting outside its range.
+    """
+
+    scratch = 3
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum_decay: float = 4e-3,
+        decoupled_weight_decay: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        check_settings(
+            "NAdam", **{"learning rate": (lr, float(lr) >= 0)}, epsilon=(eps, eps >= 0)
+        )
+        check_betas("NAdam", betas)
+        check_settings(
+            "NAdam",
+            weight_decay=(weight_decay, weight_decay >= 0),
+            momentum_decay=(momentum_decay, momentum_decay >= 0),
+        )
+        refuse_differentiable("NAdam", differentiable)
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "momentum_decay": momentum_decay,
+            "decoupled_weight_decay": decoupled_weight_decay,
+            "maximize": maximize,
+            "foreach": foreach,
+            "capturable": capturable,
+            "differentiable": differentiable,
+        }
+        super().__init__(params, defaults)
+
+    def slots(self, group: dict[str, Any]) -> dict[str, float]:
+        return {"exp_avg": 0.0, "exp_avg_sq": 0.0}
+
+    def _step_group(
+        self, number: int, group: dict, params: list, arrays: list, grads: list
+    ) -> None:
+        # The product of all μ is state of its own in PyTorch, so that it is here too.
+        self._products: dict[float, float] = {}
+        for p in params:
+            state = self.state[p]
+            if "mu_product" not in state:
+                state["mu_product"] = make(np.array(1.0, np.float32))
+            step = float(state["step"]) + 1 if "step" in state else 1.0
+            product = state["mu_product"].array
+            product *= np.float32(self._momentum(group, step))
+            self._products[step] = float(product)
+        super()._step_group(number, group, params, arrays, grads)
+
+    @staticmethod
+    def _momentum(group: dict, step: float) -> float:
+        decay = group["momentum_decay"]
+        return group["betas"][0] * (1.0 - 0.5 * 0.96 ** (step * decay))
+
+    def numbers(self, group: dict[str, Any], step: float) -> tuple[float, ...]:
+        beta1, beta2 = group["betas"]
+        lr, decay = scalar(group["lr"]), group["weight_decay"]
+        mu, mu_next = self._momentum(group, step), self._momentum(group, step + 1)
+        product = self._products[step]
+        return (
+            lerp_weight(1 - beta1),
+            beta2,
+            1 - beta2,
+            1 - beta2**step,
+            group["eps"],
+            -lr * (1.0 - mu) / (1.0 - product),
+            -lr * mu_next / (1.0 - product * mu_next),
+            1 - lr * decay if group["decoupled_weight_decay"] else decay,
+        )
+
+    def update(
+        self, xp: Any, group: dict, numbers: tuple, p: Any, g: Any, states: list, scratch: list
+    ) -> None:
+        weight, beta2, rest, correction, eps, step_g, step_m, decay = numbers
+        s, t, u = scratch
+        if not group["decoupled_weight_decay"]:
+            g = effective(xp, group, decay, p, g, t)
+        else:
+            if group["weight_decay"]:
+                xp.multiply(p, decay, p)
+            if group["maximize"]:
+                g = xp.negative(g, t)
+        m, v = states
+        lerp(xp, m, g, weight, group["betas"][0] <= 0.5, s)
+        add_square(xp, v, g, beta2, rest, s)
+        xp.divide(v, correction, s)
+        xp.sqrt(s, s)
+        xp.add(s, eps, s)
+        add_quotient(xp, p, g, s, step_g, u)
+        add_quotient(xp, p, m, s, step_m, u)

@@ -1,0 +1,107 @@
+"""Stochastic gradient descent with momentum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ArgumentError, fail
+from .elementwise import Elementwise, effective, scalar
+from .optimizer import check_settings, refuse_differentiable
+
+
+class SGD(Elementwise):
+    """Stochastic gradient descent, optionally with (Nesterov) momentum.
+
+    b ← μ·b + (1 - dampening)·g (b = g at first); p ← p - lr·b, or p - lr·(g + μ·b) with ``nesterov``.
+
+    Args:
+        params: parameters or groups.
+        lr: learning rate.
+        momentum: μ.
+        dampening: see the formula.
+        weight_decay: this times p is added to g.
+        nesterov: Nesterov momentum.
+        maximize: climb instead.
+        foreach, differentiable, fused: accepted for compatibility; ``differentiable`` must be False.
+
+    Raises:
+        ValueError: for a negative setting, or ``nesterov`` without momentum or with dampening.
+
+    >>> import pyframe
+    >>> w = pyframe.tensor([1.0], requires_grad=True)
+    >>> optimizer = pyframe.optim.SGD([w], lr=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w
+    tensor([0.8000], requires_grad=True)
+    """
+
+    counted = False
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        check_settings(
+            "SGD",
+            **{"learning rate": (lr, float(lr) >= 0)},
+            momentum=(momentum, momentum >= 0),
+            weight_decay=(weight_decay, weight_decay >= 0),
+        )
+        refuse_differentiable("SGD", differentiable)
+        if nesterov and (momentum <= 0 or dampening != 0):
+            fail(
+                ArgumentError, "SGD", "Nesterov momentum requires a momentum and zero dampening"
+            )
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+            "foreach": foreach,
+            "differentiable": differentiable,
+            "fused": fused,
+        }
+        super().__init__(params, defaults)
+
+    def slots(self, group: dict[str, Any]) -> dict[str, float]:
+        return {"momentum_buffer": 0.0} if group["momentum"] else {}
+
+    def numbers(self, group: dict[str, Any], step: float) -> tuple[float, ...]:
+        # In the first update b is g itself: the buffer is 0 then, and dampening does not count.
+        keep = 1 - group["dampening"] if step else 1.0
+        return (group["momentum"], keep, group["weight_decay"], -scalar(group["lr"]))
+
+    def update(
+        self, xp: Any, group: dict, numbers: tuple, p: Any, g: Any, states: list, scratch: list
+    ) -> None:
+        momentum, keep, decay, step = numbers
+        s, t = scratch
+        g = effective(xp, group, decay, p, g, s)
+        if states:
+            (b,) = states
+            xp.multiply(b, momentum, b)
+            if group["dampening"]:
+                xp.multiply(g, keep, t)
+                xp.add(b, t, b)
+            else:
+                xp.add(b, g, b)
+            if group["nesterov"]:
+                xp.multiply(b, momentum, t)
+                g = xp.add(g, t, t)
+            else:
+                g = b
+        xp.multiply(g, step, t)
+        xp.add(p, t, p)

@@ -1,0 +1,224 @@
+"""The backward pass (L3): iterative, in descending order of creation, on raw arrays.
+
+With ``create_graph`` the same rules run on Tensors and are recorded themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import heappop, heappush
+from typing import Any
+
+from .. import config
+from ..errors import AutogradError, describe, fail
+from .node import Leaf, Node, Output
+
+
+def run(
+    roots: Sequence[tuple[Node, Any]],
+    *,
+    targets: Sequence[Node] | None = None,
+    retain_graph: bool = False,
+    create_graph: bool = False,
+    wrap: Any = None,
+) -> dict[Node, Any]:
+    """Propagates gradients from ``roots`` to the leaves, or only to ``targets``.
+
+    Args:
+        roots: ``(node, gradient)`` pairs; raw arrays, or Tensors with ``create_graph``.
+        targets: nodes whose gradients are returned instead of accumulated into leaves.
+        retain_graph: keep the saved values for another pass.
+        create_graph: record the pass.
+        wrap: ``(array) -> Tensor`` for hooks.
+
+    Returns:
+        ``{target: gradient}`` for the targets that were reached.
+    """
+    mode = config.get_mode()
+    token = config.set_mode(grad=create_graph, autocast=None, inference=False)
+    try:
+        return _run(
+            roots,
+            targets,
+            retain_graph or create_graph,
+            create_graph,
+            wrap,
+            mode.detect_anomaly,
+        )
+    finally:
+        config.reset_mode(token)
+
+
+def _run(roots, targets, retain, graph, wrap, anomaly) -> dict[Node, Any]:
+    found: dict[Node, Any] = {}
+    needed = None if targets is None else _leading_to(targets, [node for node, _ in roots])
+    wanted = frozenset(targets or ())
+    # Entries are [node, gradient, whether the engine itself allocated the gradient].
+    pending: dict[int, list] = {}
+    heap: list[int] = []
+    for node, g in roots:
+        if needed is None or node in needed:
+            _add(pending, heap, node, g, graph)
+
+    while heap:
+        node, g, owned = pending.pop(heappop(heap))
+        if node.hooks:
+            g, owned = _call_hooks(node, g, graph, wrap), False
+        if node in wanted:
+            found[node] = g
+        cls = node.__class__
+        if cls is Leaf:
+            if needed is None:
+                _accumulate(node, g, owned, graph)
+            continue
+        parents = node.parents
+        if needed is not None:
+            parents = tuple(p if p in needed else None for p in parents)
+        if cls is Output:
+            if parents[0] is not None:
+                _add_output(pending, heap, parents[0], node.index, g)
+            continue
+        rule = node.rule
+        if graph:
+            grads = rule.backward_graph(node, g, parents)
+        else:
+            grads = rule.backward(node, g, parents)
+        if anomaly:
+            _check_finite(node, grads)
+        if not retain:
+            node.saved = None
+        for i, parent in enumerate(parents):
+            if parent is None:
+                continue
+            part = grads[i]
+            if part is None:
+                continue
+            key = -parent.order
+            entry = pending.get(key)
+            if entry is not None:
+                if graph:
+                    entry[1] = entry[1] + part
+                elif entry[2]:
+                    entry[1] += part
+                else:
+                    entry[1] = _plus(entry[1], part)
+                    entry[2] = True
+                continue
+            # A rule returns fresh arrays, g or views; what is neither g nor a view nor handed to
+            # another parent too belongs to us.
+            fresh = part is not g and not graph and part.base is None
+            if fresh and i and any(part is grads[j] for j in range(i)):
+                fresh = False
+                _disown(pending, parents[:i], part)
+            pending[key] = [parent, part, fresh]
+            heappush(heap, key)
+    return found
+
+
+def _plus(a: Any, b: Any) -> Any:
+    total = a + b
+    if total.__class__ is not a.__class__:  # NumPy turns 0-d sums into scalars
+        value, total = total, a.copy()
+        total[...] = value
+    return total
+
+
+def _disown(pending: dict, parents: tuple, part: Any) -> None:
+    for parent in parents:
+        entry = None if parent is None else pending.get(-parent.order)
+        if entry is not None and entry[1] is part:
+            entry[2] = False
+
+
+def _add(pending: dict, heap: list, node: Node, g: Any, graph: bool) -> None:
+    key = -node.order
+    entry = pending.get(key)
+    if entry is None:
+        pending[key] = [node, g, False]
+        heappush(heap, key)
+    else:
+        entry[1] = entry[1] + g if graph else _plus(entry[1], g)
+
+
+def _add_output(pending: dict, heap: list, node: Node, index: int, g: Any) -> None:
+    """Puts ``g`` into its place among the gradients of a node with several outputs."""
+    key = -node.order
+    entry = pending.get(key)
+    if entry is None:
+        entry = pending[key] = [node, [None] * len(node.meta), False]
+        heappush(heap, key)
+    entry[1][index] = g
+
+
+def _leading_to(targets: Sequence[Node], roots: list[Node]) -> set[Node]:
+    """The nodes between roots and targets, both included."""
+    # What is older than every target cannot lead to one: a graph behind them is not walked.
+    oldest = min((t.order for t in targets), default=0)
+    seen = set(roots)
+    stack = list(roots)
+    while stack:
+        for parent in stack.pop().parents:
+            if parent is not None and parent.order >= oldest and parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    needed = {t for t in targets if t in seen}
+    for node in sorted(seen, key=lambda n: n.order):
+        if any(p in needed for p in node.parents if p is not None):
+            needed.add(node)
+    return needed
+
+
+def _call_hooks(node: Node, g: Any, graph: bool, wrap: Any) -> Any:
+    if node.meta is not None:  # several outputs: g is a list of gradients
+        return g
+    for hook in list(node.hooks):
+        tensor = g if graph else wrap(g)
+        result = hook(tensor)
+        if result is not None:
+            if result.shape != tensor.shape:
+                fail(
+                    AutogradError,
+                    "hook",
+                    "the returned gradient has another shape",
+                    returned=result,
+                    gradient=tensor,
+                )
+            g = result if graph else result.array
+    return g
+
+
+def _accumulate(leaf: Leaf, g: Any, owned: bool, graph: bool) -> None:
+    tensor = leaf.tensor()
+    if tensor is None:
+        return
+    if g.shape != tensor.array.shape or g.dtype != tensor.array.dtype:
+        fail(
+            AutogradError,
+            "backward",
+            "a gradient does not have its tensor's shape and dtype",
+            gradient=g,
+            tensor=tensor,
+        )
+    grad = tensor.grad
+    if graph:
+        tensor.grad = g if grad is None else grad + g
+    elif grad is None:
+        tensor.grad = tensor._like(g if owned else g.copy())
+    else:
+        grad.array += g
+        grad._cell[0] += 1
+    if leaf.post_hooks:
+        for hook in list(leaf.post_hooks):
+            hook(tensor)
+
+
+def _check_finite(node: Node, grads: Sequence[Any]) -> None:
+    for i, g in enumerate(grads):
+        array = getattr(g, "array", g)
+        if array is not None and bool((array != array).any()):
+            fail(
+                AutogradError,
+                node.rule.name,
+                f"its backward returned NaN for input {i} ({describe(g)})",
+                "Anomaly detection is on; look at the values that went into this op.",
+            )

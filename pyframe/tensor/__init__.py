@@ -1,0 +1,18 @@
+"""Tensor, and how op records become functions on it (L3)."""
+
+from .exchange import from_dlpack, to_dlpack
+from .register import composite, pointwise, register
+from .tensor import Size, Tensor, as_tensor, from_numpy, make
+
+__all__ = [
+    "Size",
+    "Tensor",
+    "as_tensor",
+    "composite",
+    "from_dlpack",
+    "from_numpy",
+    "make",
+    "pointwise",
+    "register",
+    "to_dlpack",
+]

@@ -1,0 +1,308 @@
+"""The complete, interpreted path of an op call (L3), for whatever the compiled function leaves to it:
+mixed and scalar operands, promotion, lists, forced kernels, autocast and tracing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import config, dtypes
+from ..tape.node import Node, Output, freed, next_order, overwritten
+from ..backend import backends
+from ..device import Device
+from ..errors import ArgumentTypeError, DeviceError, fail
+from ..op import choice
+from ..op.record import Op
+from ..random import default_generator
+from .tensor import NO_GRAD_VIEW, Tensor, as_tensor, current_edge, make, tensor_types
+
+_numbers = (bool, int, float)
+
+
+def general(op: Op, mode: config.Mode, inputs: tuple, params: tuple) -> Any:
+    """Calls ``op`` on any mixture of Tensors, raw arrays and (for promoted inputs) numbers."""
+    if mode.trace is not None:
+        return mode.trace.call(op, inputs, params)
+    if params and any(p.__class__.__name__ == "Unset" for p in params):
+        _missing(op, inputs, params)
+    device = _device_of(op, inputs)
+    inputs = _converted(op, inputs, device)
+    if mode.autocast is not None:
+        inputs = mode.autocast.cast(op, inputs)
+    arrays = tuple(_raw(i) for i in inputs)
+    params = canonical(op, arrays, params)
+    named = dict(zip([p.name for p in op.params], params, strict=True))
+    result = choice.run(op, arrays, named, mode.kernel)
+    if device is None:
+        return result
+    return wrap(op, mode, inputs, arrays, params, result, device)
+
+
+def canonical(op: Op, arrays: tuple, params: tuple) -> tuple:
+    """The parameters after ``check``; a random op's draw is made here."""
+    names = [p.name for p in op.params]
+    hidden: tuple = ()
+    if op.random:
+        params, hidden = params[:-2], params[-2:]
+        names = names[:-2]
+        if hidden[0] is None:
+            hidden = draw(arrays[0])
+    if op.check is not None:
+        checked = op.check(*arrays, **dict(zip(names, params, strict=True)))
+        if names:
+            params = checked
+    return (*params, *hidden)
+
+
+def _missing(op: Op, inputs: tuple, params: tuple) -> None:
+    names = [p.name for p, v in zip(op.params, params, strict=True) if v.__class__.__name__ == "Unset"]
+    fail(ArgumentTypeError, op.name, f"missing argument {names[0]!r}")
+
+
+def wrap(
+    op: Op, mode: config.Mode, inputs: tuple, arrays: tuple, params: tuple, result: Any, device: Device
+) -> Any:
+    """Makes Tensors of raw results, shares views' storage, and records the call."""
+    results = result if op.several else (result,)
+    outs = []
+    for y in results:
+        if op.view == "maybe" and y is arrays[0]:
+            return inputs[0]
+        out = make(y, device)
+        if op.view and (op.view == "always" or shares(y, arrays[0])):
+            out._cell = inputs[0]._cell
+            rewrites = inputs[0]._cell[1]
+            out._view = (inputs[0], op, params, rewrites) if mode.grad else NO_GRAD_VIEW
+        outs.append(out)
+    if mode.grad and op.vjp is not None:
+        op.record(inputs, arrays, params, tuple(outs))
+    return tuple(outs) if op.several else outs[0]
+
+
+def shares(y: Any, x: Any) -> bool:
+    """Whether ``y`` is a view of ``x``'s memory (a copying reshape also has a base, a new one)."""
+    base = y.base
+    return y is x or (base is not None and (base is x or base is x.base))
+
+
+def _raw(value: Any) -> Any:
+    if value.__class__ in (list, tuple):
+        return [v.array if isinstance(v, Tensor) else v for v in value]
+    return value.array if isinstance(value, Tensor) else value
+
+
+def _device_of(op: Op, inputs: tuple) -> Device | None:
+    """The common device of the Tensors among the inputs; ``None`` if there is no Tensor."""
+    found = None
+    for value in inputs:
+        for v in value if value.__class__ in (list, tuple) else (value,):
+            if v.__class__ not in tensor_types:
+                continue
+            if found is not None and v.device is not found:
+                names = [i.name for i in op.inputs]
+                fail(
+                    DeviceError,
+                    op.name,
+                    "the tensors are on different devices",
+                    f"Move them to one, e.g. with .to({str(found)!r}).",
+                    **dict(zip(names, inputs, strict=False)),
+                )
+            found = v.device
+    return found
+
+
+def _converted(op: Op, inputs: tuple, device: Device | None) -> tuple:
+    """Brings every input to a Tensor (or to a raw array, if none is a Tensor), promoted."""
+    dtype = None
+    if op.promote:
+        operands: list[Any] = []
+        for spec, value in zip(op.inputs, inputs, strict=True):
+            if spec.name in op.promote and not (value is None and spec.optional):
+                operands += value if spec.is_list else [value]
+        operands = [v.item() if isinstance(v, np.generic) else v for v in operands]
+        _check_operands(op, operands)
+        dtype = dtypes.result_type(*operands)
+    backend = device.backend if device is not None else _backend_of(inputs)
+    converted = []
+    for spec, value in zip(op.inputs, inputs, strict=True):
+        if value is None and spec.optional:
+            converted.append(None)
+            continue
+        want = dtype if spec.name in op.promote else None
+        if spec.is_list:
+            if value.__class__ in tensor_types or value.__class__ in backends:
+                value = list(value)
+            if value.__class__ not in (list, tuple):
+                _wrong_type(op, spec.name, value, "a sequence of tensors")
+            converted.append([_one(op, spec.name, v, want, device, backend) for v in value])
+        else:
+            converted.append(_one(op, spec.name, value, want, device, backend))
+    return tuple(converted)
+
+
+def _backend_of(inputs: tuple) -> Any:
+    for value in inputs:
+        for v in value if value.__class__ in (list, tuple) else (value,):
+            if v.__class__ in backends:
+                return backends[v.__class__]
+    return backends[np.ndarray]
+
+
+def _check_operands(op: Op, operands: list[Any]) -> None:
+    for v in operands:
+        if not (v.__class__ in tensor_types or v.__class__ in backends or isinstance(v, _numbers)):
+            _wrong_type(op, "an operand", v, "a tensor or a number")
+
+
+def _wrong_type(op: Op, name: str, value: Any, expected: str) -> None:
+    fail(
+        ArgumentTypeError,
+        op.name,
+        f"{name} must be {expected}, not {type(value).__name__}",
+        "Use pyframe.tensor(...) to make one.",
+    )
+
+
+def _one(op: Op, name: str, value: Any, dtype: Any, device: Device | None, backend: Any) -> Any:
+    cls = value.__class__
+    if cls in tensor_types:
+        return value if dtype is None or value.array.dtype == dtype else value.to(dtype)
+    if cls in backends:
+        if dtype is not None and value.dtype != dtype:
+            value = value.astype(dtype)
+        return value if device is None else as_tensor(value, device=device)
+    if dtype is None or not isinstance(value, (*_numbers, np.generic)):
+        _wrong_type(op, name, value, "a tensor" if dtype is None else "a tensor or a number")
+    array = number_as_array(value, dtype, backend)
+    return array if device is None else make(array, device)
+
+
+def number_as_array(value: Any, dtype: np.dtype, backend: Any) -> Any:
+    """A Python number as a 0-d array; integers wrap around as in PyTorch (``uint8 + 300``)."""
+    if dtype.kind in "iu" and not isinstance(value, (bool, np.bool_)):
+        bits = 8 * dtype.itemsize
+        value = int(value) & ((1 << bits) - 1)
+        if dtype.kind == "i" and value >> (bits - 1):
+            value -= 1 << bits
+    elif dtype.kind == "f" and dtype.itemsize < 8 and isinstance(value, int):
+        value = float(value)
+    return backend.asarray(np.array(value).astype(dtype))
+
+
+# ---- used by compiled functions
+
+
+def run(op: Op, arrays: tuple, params: dict[str, Any]) -> Any:
+    """The first kernel that supports the call, else the portable forward."""
+    return choice.run(op, arrays, params)
+
+
+def draw(array: Any, generator: Any = None) -> tuple[int, int]:
+    """``(seed, offset)`` of the random numbers for one call."""
+    return (generator or default_generator).reserve(array.size)
+
+
+def fill(node: Node, g: list, graph: bool) -> list:
+    """The cotangents of all outputs of a node, zeros for those that were not used.
+
+    Outputs without gradient have no entry in ``node.meta`` and stay ``None``.
+    """
+    known = None
+    missing = False
+    for value, meta in zip(g, node.meta, strict=True):
+        if value is not None:
+            known = value
+        elif meta is not None:
+            missing = True
+    if not missing:
+        return g
+    raw = known.array if graph else known
+    xp = backends[raw.__class__].xp
+    out = []
+    for value, meta in zip(g, node.meta, strict=True):
+        if value is None and meta is not None:
+            value = xp.zeros(*meta)
+            value = make(value, known.device) if graph else value
+        out.append(value)
+    return out
+
+
+def rebuild(value: Any, edge: Any, device: Device) -> Any:
+    """A saved raw array as a Tensor with its place on the tape, for ``create_graph``."""
+    if value is None:
+        return None
+    out = make(value, device)
+    if edge.__class__ is tuple:
+        node, index = edge
+        edge = Output()
+        edge.rule, edge.parents, edge.saved, edge.stamps = node.rule, (node,), (), ()
+        edge.meta = edge.hooks = None
+        edge.order, edge.index = next_order(), index
+    out._edge = edge
+    return out
+
+
+def unbroadcast(g: Any, shape: tuple) -> Any:
+    """Sums ``g`` over the axes along which an operand of ``shape`` was broadcast."""
+    extra = len(g.shape) - len(shape)
+    axes = tuple(range(extra)) + tuple(
+        i + extra for i, s in enumerate(shape) if s == 1 and g.shape[i + extra] != 1
+    )
+    if axes:
+        half = dtypes.is_half(g.dtype) and g.__class__ not in tensor_types
+        wide = g.astype(np.float32) if half else g
+        summed = wide.sum(axis=axes, keepdims=True)
+        g = summed.astype(g.dtype) if half else summed
+    return g.reshape(shape)
+
+
+# ---- ops on a list of arrays: interpreted, their calls are long anyway
+
+
+def list_rule(op: Op, rule: Any) -> None:
+    """Fills in record and rule of an op whose only input is a list.
+
+    Its gradient rule gets and returns lists.
+    """
+    name = op.inputs[0].name
+    function = op.vjp[name]
+    words = function.__code__.co_varnames[: function.__code__.co_argcount]
+
+    def record(inputs: tuple, arrays: tuple, params: tuple, outs: tuple) -> None:
+        edges = tuple(
+            current_edge(t) if t._cell[1] else t._edge for t in inputs[0]
+        )
+        if all(e is None for e in edges):
+            return
+        values = {p.name: v for p, v in zip(op.params, params, strict=True)}
+        values[name] = arrays[0]
+        values[f"{name}_shape"] = [a.shape for a in arrays[0]]
+        values["y"] = outs[0].array
+        node = Node()
+        node.rule, node.parents = rule, edges
+        node.saved = tuple(values[w] for w in words if w != "g")
+        stamps: list = []
+        if name in words:
+            for t in inputs[0]:
+                stamps += [t._cell, t._cell[0]]
+        node.stamps, node.meta, node.hooks = tuple(stamps), None, None
+        node.order = next_order()
+        outs[0]._edge = node
+
+    def backward(node: Node, g: Any, parents: tuple, graph: bool = False) -> Any:
+        if node.saved is None:
+            freed(node)
+        if any(c[0] != v for c, v in zip(node.stamps[::2], node.stamps[1::2], strict=True)):
+            rule.stamped = [name] * (len(node.stamps) // 2)
+            overwritten(node)
+        values = dict(zip([w for w in words if w != "g"], node.saved, strict=True))
+        if graph and name in values:
+            pairs = zip(values[name], node.parents, strict=True)
+            values[name] = [rebuild(a, e, g.device) for a, e in pairs]
+        return function(*[g if w == "g" else values[w] for w in words])
+
+    op.record = record
+    rule.backward = backward
+    rule.backward_graph = lambda node, g, parents: backward(node, g, parents, True)

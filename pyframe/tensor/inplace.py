@@ -1,0 +1,268 @@
+"""In-place twins of ops, and writing through views (L3).
+
+A write bumps the version shared by all views of the storage. If it is recorded, the Tensor's edge
+moves to the new node; for a view, the base's edge moves to a node that routes the gradient of the
+written part through the write, and every other view makes its edge anew when it is next used.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import numpy as np
+
+from .. import config, dtypes
+from ..tape.node import Leaf, Node, freed, next_order
+from ..backend import backends
+from ..errors import ArgumentError, AutogradError, DtypeError, ShapeError, fail
+from ..op import choice
+from ..op.record import Op
+from . import dispatch
+from .tensor import NO_GRAD_VIEW, Tensor, current_edge, make, tensor_types
+
+
+def inplace(op: Op, x: Tensor, others: tuple = (), params: tuple = ()) -> Tensor:
+    """Writes ``op(x, *others)`` into ``x`` and returns ``x``.
+
+    Raises:
+        AutogradError: if ``x`` is a leaf that requires grad (or a view of one) and grad mode is on.
+        ShapeError: if the result does not have the shape of ``x``.
+        DtypeError: if the result cannot be cast to the dtype of ``x``.
+    """
+    mode = config.get_mode()
+    if mode.plain and op.expr is not None:
+        arrays = _unrecorded(mode, x, others)
+        if arrays is not None:
+            return _store(op, x, op.function(*arrays, *params))
+    check_writable(op.name + "_", x, mode)
+    device = dispatch._device_of(op, (x, *others))
+    inputs = dispatch._converted(op, (x, *others), device)
+    arrays = tuple(dispatch._raw(i) for i in inputs)
+    params = dispatch.canonical(op, arrays, params)
+    named = dict(zip([p.name for p in op.params], params, strict=True))
+    result = choice.run(op, arrays, named, mode.kernel)
+    return write(op, mode, x, inputs, arrays, params, result)
+
+
+def _unrecorded(mode: config.Mode, x: Tensor, others: tuple) -> list | None:
+    """Raw operands of a pointwise op that need no conversion, if the write is not recorded."""
+    if mode.grad and (x._edge is not None or x._view is not None or x._cell[1]):
+        return None
+    dtype, device = x.array.dtype, x.device
+    arrays = [x.array]
+    for value in others:
+        if value.__class__ in tensor_types:
+            if value.array.dtype is not dtype or value.device is not device:
+                return None
+            if mode.grad and (value._edge is not None or value._cell[1]):
+                return None
+            arrays.append(value.array)
+        elif value.__class__ is float or value.__class__ is int:
+            arrays.append(value)
+        else:
+            return None
+    return arrays
+
+
+def check_writable(name: str, x: Tensor, mode: config.Mode) -> None:
+    """Raises if an in-place op on ``x`` could not be differentiated."""
+    if not mode.grad:
+        return
+    base, _ = root_of(x)
+    edge = current_edge(base) if base._cell[1] > 0 else base._edge
+    if edge.__class__ is Leaf:
+        what = "a leaf" if base is x else "a view of a leaf"
+        fail(
+            AutogradError,
+            name,
+            f"{what} that requires grad cannot be changed in place",
+            "Do it under no_grad(), or on a clone().",
+            tensor=x,
+        )
+
+
+def write(
+    op: Op, mode: config.Mode, x: Tensor, inputs: tuple, arrays: tuple, params: tuple, result: Any
+) -> Tensor:
+    """Stores ``result`` in ``x``, bumps the version and records the call."""
+    _check_result(op, x, result)
+    target = x.array
+    if not mode.grad or op.vjp is None:
+        _put(op, target, result)
+        x._cell[0] += 1
+        return x
+    # The node must see the inputs as they were, the output as it will be.
+    shadows = {}
+    recorded = []
+    for k, t in enumerate(inputs):
+        if t is not None and (t is x or t._cell is x._cell):
+            shadow = make(t.array, t.device)
+            shadow._cell = [0, 0]
+            shadow._edge = current_edge(t) if t._cell[1] else t._edge
+            shadows[op.inputs[k].name] = shadow
+            recorded.append(shadow)
+        else:
+            recorded.append(t)
+    x._cell[0] += 1
+    after = make(target, x.device)
+    after._cell = x._cell
+    op.record(tuple(recorded), arrays, params, (after,))
+    node = after._edge
+    if node is not None:
+        _keep_overwritten(node, shadows)
+    _put(op, target, result)
+    if node is not None:
+        move_edge(x, node)
+    return x
+
+
+def _keep_overwritten(node: Node, shadows: dict[str, Tensor]) -> None:
+    """Copies the inputs that the rule saved and that are about to be overwritten."""
+    saved = list(node.saved)
+    for k, name in enumerate(node.rule.saved):
+        if name in shadows and saved[k] is not None:
+            saved[k] = saved[k].copy()
+    node.saved = tuple(saved)
+
+
+def _check_result(op: Op, x: Tensor, result: Any) -> None:
+    target = x.array
+    check_distinct(op.name + "_", target)
+    if result.shape != target.shape:
+        fail(
+            ShapeError,
+            op.name + "_",
+            f"the result has shape {tuple(result.shape)}, which does not fit in place",
+            "Use the out-of-place form.",
+            tensor=x,
+        )
+    if dtypes.category(result.dtype) > dtypes.category(target.dtype):
+        fail(
+            DtypeError,
+            op.name + "_",
+            f"the result is {result.dtype} and cannot be stored in {target.dtype}",
+            "Use the out-of-place form, or convert first with .to().",
+        )
+
+
+def _store(op: Op, x: Tensor, result: Any) -> Tensor:
+    """Stores ``result`` in ``x`` and bumps the version."""
+    target = x.array
+    if result.shape != target.shape or result.dtype is not target.dtype:
+        _check_result(op, x, result)
+    try:
+        target[...] = result
+    except ValueError as error:
+        refuse_write(op.name + "_", target, error)
+    x._cell[0] += 1
+    return x
+
+
+def _put(op: Op, target: Any, result: Any) -> None:
+    try:
+        target[...] = result
+    except ValueError as error:
+        refuse_write(op.name + "_", target, error)
+
+
+def refuse_write(name: str, target: Any, error: ValueError) -> NoReturn:
+    """Raises for memory that cannot be written to: a tensor made of a read-only NumPy array."""
+    if not target.flags.writeable:
+        fail(
+            ArgumentError, name, "the tensor's memory is read-only", "Write to a clone().", x=target
+        )
+    raise error
+
+
+def check_distinct(name: str, target: Any) -> None:
+    """Raises if several elements of ``target`` are one place in memory (an expanded tensor)."""
+    strides = target.strides
+    if 0 in strides and any(t == 0 and s > 1 for s, t in zip(target.shape, strides, strict=True)):
+        fail(
+            ShapeError,
+            name,
+            "several elements of the tensor are the same place in memory",
+            "It was expanded; clone() it before writing.",
+            tensor=target,
+        )
+
+
+def root_of(x: Tensor) -> tuple[Tensor, list[tuple[Op, tuple]]]:
+    """The Tensor whose storage ``x`` views, and the ops that lead from it to ``x``."""
+    chain: list[tuple[Op, tuple]] = []
+    while x._view is not None and x._view is not NO_GRAD_VIEW:
+        x, op, params, _ = x._view
+        chain.append((op, params))
+    return x, chain[::-1]
+
+
+def move_edge(x: Tensor, node: Node) -> None:
+    """Makes ``node`` the maker of ``x``; a base's edge is moved too, other views follow lazily."""
+    if x._view is NO_GRAD_VIEW:
+        fail(
+            AutogradError,
+            "in-place write",
+            "this view was made without grad, so a recorded write through it would be lost",
+            "Make the view inside grad mode, or write to a clone().",
+        )
+    x._cell[1] += 1
+    if x._view is None:
+        x._edge = node
+        return
+    base, chain = root_of(x)
+    edge = current_edge(base)
+    joint = Node()
+    joint.rule = _rule
+    joint.parents = (edge, node)
+    joint.saved = (_stride_order(base.array), chain)
+    joint.stamps, joint.meta, joint.hooks = (), None, None
+    joint.order = next_order()
+    base._edge = joint
+
+
+def _stride_order(array: Any) -> tuple[int, ...]:
+    return tuple(sorted(range(array.ndim), key=lambda i: -abs(array.strides[i])))
+
+
+class _ViewWrite:
+    """Gradient of writing through a view: the written part goes to the write, the rest stays."""
+
+    name = "view_write"
+    saved: list[str] = []
+    stamped: list[str] = []
+
+    @staticmethod
+    def backward(node: Node, g: Any, parents: tuple) -> tuple:
+        if node.saved is None:
+            freed(node)
+        order, chain = node.saved
+        xp = backends[g.__class__].xp
+        # The same order of strides as the base's, so that every view of it is one of the copy.
+        inverse = tuple(int(i) for i in np.argsort(order)) if order else ()
+        copy = xp.ascontiguousarray(g.transpose(order)).reshape([g.shape[i] for i in order])
+        if copy is g or copy.base is not None:
+            copy = copy.copy()
+        rest = copy.transpose(inverse)
+        part = rest
+        for op, params in chain:
+            names = [p.name for p in op.params]
+            part = op.forward(xp, part, **dict(zip(names, params, strict=True)))
+        written = part.copy()
+        part[...] = 0
+        return (rest, written)
+
+    @staticmethod
+    def backward_graph(node: Node, g: Tensor, parents: tuple) -> tuple:
+        if node.saved is None:
+            freed(node)
+        _, chain = node.saved
+        rest = g * 1
+        part = rest
+        for op, params in chain:
+            part = op.function(part, *params)
+        written = part * 1
+        part.zero_()
+        return (rest, written)
+
+
+_rule = _ViewWrite()

@@ -1,0 +1,45 @@
+"""The datasets that ``pyframe train`` knows (L6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..data import Dataset
+from ..data.datasets import MNIST, Digits, FashionMNIST
+from ..errors import ArgumentError, fail
+
+DATASETS = ("digits", "mnist", "fashion-mnist")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A training set, a held-out set, the shape of an image and the names of the classes."""
+
+    train: Dataset
+    held_out: Dataset
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+
+
+def load_dataset(name: str, folder: str | None = None) -> Source:
+    """The dataset called ``name``.
+
+    Args:
+        name: one of ``DATASETS``.
+        folder: where IDX files are looked for first.
+
+    Raises:
+        ArgumentError: if there is none of that name.
+        MissingDependencyError: if scikit-learn, which carries the digits, is not installed.
+    """
+    if name == "digits":
+        train, held_out = Digits(True), Digits(False)
+    elif name in DATASETS:
+        kind = MNIST if name == "mnist" else FashionMNIST
+        train, held_out = kind(folder, train=True), kind(folder, train=False)
+    else:
+        fail(ArgumentError, "train", f"unknown dataset {name!r}", f"Choose from {', '.join(DATASETS)}.")
+    shape = tuple(np.asarray(train[0][0]).shape)
+    return Source(train, held_out, shape, tuple(train.classes))  # type: ignore[arg-type]

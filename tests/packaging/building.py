@@ -1,0 +1,52 @@
+"""What the packaging drills share: copies of the tree, fresh environments, running commands."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ("pyproject.toml", "setup.py", "CMakeLists.txt", "MANIFEST.in", "README.md", "LICENSE")
+FOLDERS = ("csrc", "kernels", "pyframe")
+
+only_in_ci = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        os.environ.get("CI") != "true",
+        reason="builds packages and environments; runs where CI=true",
+    ),
+]
+
+
+def copy_tree(destination):
+    """Copy what a build needs, so that a test cannot disturb the checkout."""
+    destination.mkdir()
+    for name in (*SOURCES, "CHANGELOG.md"):
+        shutil.copy(ROOT / name, destination / name)
+    ignore = shutil.ignore_patterns("__pycache__", "*.so", "_native_build.json")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, destination / name, ignore=ignore)
+    return destination
+
+
+def run(*command, cwd=None, **environment):
+    """Run a command and return its output; fail with the output where it fails."""
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYFRAME_", "PYTEST_", "COV_")) and name != "PYTHONPATH"
+    }
+    result = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**clean, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+    )
+    shown = result.stdout[-8000:]
+    assert result.returncode == 0, f"{' '.join(map(str, command))}\n{shown}"
+    return result.stdout

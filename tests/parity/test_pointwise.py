@@ -1,0 +1,694 @@
+"""Pointwise ops against PyTorch: values, gradients, second gradients, dtypes, error types."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import pyframe  # noqa: E402
+from pyframe.op.registry import exported  # noqa: E402
+
+functional = exported("functional")
+INF, NAN = math.inf, math.nan
+SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 3.0, -3.0, 6.0, 20.5, -20.5, INF, -INF, NAN]
+
+# name, and the range of random inputs
+UNARY = {
+    "abs": (-3, 3), "absolute": (-3, 3), "acos": (-0.95, 0.95), "acosh": (1.1, 5),
+    "arccos": (-0.95, 0.95), "arcsin": (-0.95, 0.95), "arctan": (-3, 3), "arcsinh": (-3, 3),
+    "arccosh": (1.1, 5), "arctanh": (-0.9, 0.9),
+    "asin": (-0.95, 0.95), "asinh": (-3, 3), "atan": (-3, 3), "atanh": (-0.9, 0.9),
+    "ceil": (-3, 3), "cos": (-3, 3), "cosh": (-3, 3), "erf": (-3, 3), "erfc": (-3, 3),
+    "erfinv": (-0.95, 0.95), "exp": (-3, 3), "exp2": (-3, 3), "expm1": (-3, 3), "fix": (-3, 3),
+    "floor": (-3, 3), "frac": (-3, 3), "log": (0.1, 5), "log10": (0.1, 5), "log1p": (-0.9, 5),
+    "log2": (0.1, 5), "logit": (0.1, 0.9), "neg": (-3, 3), "negative": (-3, 3),
+    "positive": (-3, 3), "reciprocal": (0.3, 3), "relu": (-3, 3), "round": (-3, 3),
+    "rsqrt": (0.2, 3), "sgn": (-3, 3), "sigmoid": (-6, 6), "sign": (-3, 3), "sin": (-3, 3),
+    "sinh": (-3, 3), "sqrt": (0.2, 3), "square": (-3, 3), "tan": (-1.2, 1.2), "tanh": (-3, 3),
+    "trunc": (-3, 3), "nan_to_num": (-3, 3), "hardshrink": (-3, 3), "selu": (-3, 3),
+    "celu": (-3, 3),
+}  # fmt: skip
+BINARY = [
+    "add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide", "floor_divide",
+    "remainder", "fmod", "pow", "atan2", "arctan2", "hypot", "logaddexp", "copysign", "maximum",
+    "minimum", "fmax", "fmin", "xlogy", "rsub",
+]  # fmt: skip
+COMPARE = [
+    "eq", "ne", "lt", "le", "gt", "ge", "not_equal", "less", "less_equal", "greater",
+    "greater_equal", "logical_and", "logical_or", "logical_xor",
+]  # fmt: skip
+ACTIVATIONS = [
+    ("relu", {}), ("relu6", {}), ("leaky_relu", {}), ("leaky_relu", {"negative_slope": 0.3}),
+    ("elu", {}), ("elu", {"alpha": 0.5}), ("selu", {}), ("celu", {}), ("celu", {"alpha": 0.5}),
+    ("gelu", {}), ("gelu", {"approximate": "tanh"}), ("silu", {}), ("mish", {}), ("softplus", {}),
+    ("softplus", {"beta": 2, "threshold": 3}), ("hardtanh", {}),
+    ("hardtanh", {"min_val": -2.0, "max_val": 0.5}), ("hardsigmoid", {}), ("hardswish", {}),
+    ("softsign", {}), ("tanhshrink", {}), ("softshrink", {}), ("softshrink", {"lambd": 1.0}),
+    ("hardshrink", {}), ("hardshrink", {"lambd": 1.0}), ("logsigmoid", {}), ("sigmoid", {}),
+    ("tanh", {}), ("threshold", {"threshold": 0.5, "value": 7.0}),
+]  # fmt: skip
+SHAPES = [((7,), (7,)), ((), ()), ((2, 3), (3,)), ((3, 1), (1, 5)), ((0, 3), (3,)), ((2, 3), ())]
+
+
+def rand(shape, low=-3.0, high=3.0, dtype="float64", seed=0):
+    return np.random.default_rng(seed).uniform(low, high, shape).astype(dtype)
+
+
+def tensor(value):
+    """A Tensor with memory of its own, as torch.tensor."""
+    return pyframe.as_tensor(np.array(value))
+
+
+def close(ours, theirs, tolerance=1e-10):
+    theirs = theirs.detach()
+    assert str(theirs.dtype) == f"torch.{ours.dtype}"
+    assert tuple(ours.shape) == tuple(theirs.shape)
+    np.testing.assert_allclose(
+        ours.detach().numpy().astype(np.float64),
+        theirs.to(torch.float64).numpy(force=True),
+        tolerance,
+        tolerance,
+    )
+
+
+def run_both(ours, theirs, arrays, second=True, tolerance=1e-10):
+    """Values, gradients for a random cotangent, and gradients of those."""
+    x = [pyframe.as_tensor(a.copy()).requires_grad_() for a in arrays]
+    t = [torch.tensor(a, requires_grad=True) for a in arrays]
+    y, z = ours(*x), theirs(*t)
+    close(y, z, tolerance)
+    g = rand(tuple(z.shape), dtype=str(y.dtype), seed=1)
+    gx = pyframe.autograd.grad(y, x, pyframe.as_tensor(g), create_graph=second, allow_unused=True)
+    gt = torch.autograd.grad(z, t, torch.tensor(g), create_graph=second, allow_unused=True)
+    for a, b in zip(gx, gt, strict=True):
+        if b is not None:
+            close(a, b, tolerance)
+    if not second:
+        return
+    s = [(a, b) for a, b in zip(gx, gt, strict=True) if b is not None and b.requires_grad]
+    if not s:
+        return
+    v = [rand(tuple(b.shape), seed=2) for _, b in s]
+    hx = pyframe.autograd.grad(
+        [a for a, _ in s], x, [pyframe.as_tensor(u) for u in v], allow_unused=True
+    )
+    ht = torch.autograd.grad([b for _, b in s], t, [torch.tensor(u) for u in v], allow_unused=True)
+    for a, b in zip(hx, ht, strict=True):
+        b = torch.zeros(()) if b is None else b
+        a = np.zeros(()) if a is None else a.detach().numpy()
+        np.testing.assert_allclose(
+            *np.broadcast_arrays(a, b.numpy(force=True)), tolerance, tolerance
+        )
+
+
+@pytest.mark.parametrize("shape", [(7,), (), (3, 5), (0, 2)], ids=str)
+@pytest.mark.parametrize("name", UNARY)
+def test_unary(name, shape):
+    low, high = UNARY[name]
+    run_both(getattr(pyframe, name), getattr(torch, name), [rand(shape, low, high)], tolerance=1e-8)
+
+
+# The erf of float32 is a polynomial that is good to 2 ULP.
+@pytest.mark.parametrize("name", UNARY)
+def test_unary_float32_and_method(name):
+    low, high = UNARY[name]
+    x = rand((4, 9), low, high, "float32")
+    ours = getattr(pyframe.as_tensor(x), name, None) if hasattr(torch.Tensor, name) else None
+    y = ours() if ours else getattr(pyframe, name)(pyframe.as_tensor(x))
+    close(y, getattr(torch, name)(torch.tensor(x)), 2e-6)
+
+
+# Where torch's own gradient is nan or another side of a pole by rounding only.
+@pytest.mark.parametrize("name", UNARY)
+def test_unary_special_values(name):
+    x = np.array(SPECIAL)
+    if name == "erfinv":
+        x = x[np.abs(x) != 1]  # torch's gradient there is inf, and ours
+    run_both(getattr(pyframe, name), getattr(torch, name), [x], second=False, tolerance=1e-8)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        n
+        for n in UNARY
+        if n not in ("nan_to_num", "positive", "logit", "frac", "hardshrink", "selu", "celu")
+    ],
+)
+# frac and the activations left out give floats here and an error in torch.
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int8", "int32", "int64"])
+def test_unary_of_integers(name, dtype):
+    x = np.array([0, 1, 1, 0] if dtype == "bool" else [0, 1, 3, 100], dtype)
+    same_outcome(lambda m, t: getattr(m, name)(t(x)))
+
+
+def same_outcome(f, tolerance=1e-6):
+    """Both give the same values and dtype, or both raise (ours something of the same family)."""
+    error = None
+    try:
+        expected = f(torch, torch.tensor)
+    except (RuntimeError, TypeError, ValueError, IndexError) as e:
+        error = e
+    if error is not None:
+        family = (
+            (RuntimeError, NotImplementedError) if isinstance(error, RuntimeError) else type(error)
+        )
+        with pytest.raises(family) as caught:
+            f(pyframe, tensor)
+        assert isinstance(caught.value, pyframe.errors.PyframeError)
+        return
+    close(f(pyframe, tensor), expected, tolerance)
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+@pytest.mark.parametrize("name", BINARY)
+def test_binary(name, shapes):
+    a, b = rand(shapes[0], 0.2, 3), rand(shapes[1], 0.3, 2, seed=5)
+    if name == "floor_divide":  # without a gradient in torch
+        same_outcome(lambda m, t: m.floor_divide(t(a), t(b)))
+    else:
+        run_both(getattr(pyframe, name), getattr(torch, name), [a, b])
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_binary_special_values(name):
+    a, b = (x.ravel() for x in np.meshgrid(SPECIAL, SPECIAL))
+    keep = np.ones(len(a), bool)
+    if name in ("remainder", "fmod", "floor_divide"):
+        keep = np.isfinite(a) & np.isfinite(b) & (b != 0)
+    a, b = a[keep], b[keep]
+    x, t = [pyframe.as_tensor(v) for v in (a, b)], [torch.tensor(v) for v in (a, b)]
+    close(getattr(pyframe, name)(*x), getattr(torch, name)(*t), 1e-9)
+    finite = np.isfinite(a) & np.isfinite(b)
+    if name in (
+        "xlogy",
+        "logaddexp",
+        "maximum",
+        "minimum",
+        "fmax",
+        "fmin",
+        "mul",
+        "add",
+        "div",
+        "pow",
+        "copysign",
+    ):
+        run_both(getattr(pyframe, name), getattr(torch, name), [a[finite], b[finite]], second=False)
+
+
+@pytest.mark.parametrize("name", COMPARE)
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float32", "float64"])
+def test_comparison(name, dtype):
+    a = rand((5, 4), -2, 2, seed=3).round().astype(dtype)
+    b = rand((4,), -2, 2, seed=4).round().astype(dtype)
+    same_outcome(lambda m, t: getattr(m, name)(t(a), t(b)))
+    if not name.startswith("logical"):
+        same_outcome(lambda m, t: getattr(m, name)(t(a), 1))
+        same_outcome(lambda m, t: getattr(t(a), name)(0.5))
+
+
+def test_comparison_with_other_things():
+    x = pyframe.as_tensor([1.0, 2.0])
+    assert (x == None) is False  # noqa: E711
+    assert (x != None) is True  # noqa: E711
+    assert (x == "one") is False
+    assert x in [x]
+    with pytest.raises(TypeError):
+        x < None
+
+
+@pytest.mark.parametrize("name", ["isnan", "isinf", "isfinite", "logical_not"])
+@pytest.mark.parametrize("dtype", ["bool", "int32", "float16", "float32", "float64"])
+def test_tests(name, dtype):
+    x = (
+        np.array(SPECIAL).astype(dtype)
+        if dtype.startswith("f")
+        else np.array([0, 1, 1]).astype(dtype)
+    )
+    same_outcome(lambda m, t: getattr(m, name)(t(x)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_left_shift", "bitwise_right_shift"],
+)
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "int64", "float32"])
+def test_bitwise(name, dtype):
+    if dtype == "bool" and "shift" in name:
+        pytest.skip("torch shifts bools as integers in some versions")
+    a = rand((5, 4), 0, 100).astype(dtype)
+    b = rand((4,), 0, 6, seed=2).astype(dtype)
+    same_outcome(lambda m, t: getattr(m, name)(t(a), t(b)))
+    same_outcome(lambda m, t: getattr(t(a), name)(3))
+
+
+def test_operators():
+    a, b = rand((3, 4), 0.5, 3), rand((4,), 0.5, 3, seed=1)
+    i, j = np.array([7, -7, 3]), np.array([2, 3, -2])
+    cases = [
+        lambda x, y: x + y, lambda x, y: x - y, lambda x, y: x * y, lambda x, y: x / y,
+        lambda x, y: x // y, lambda x, y: x % y, lambda x, y: x < y, lambda x, y: x == y,
+        lambda x, y: 2 + x, lambda x, y: 2 - x, lambda x, y: 2 * x, lambda x, y: 2 / x,
+        lambda x, y: 7 // x, lambda x, y: 7 % x, lambda x, y: x + 2, lambda x, y: x - 2,
+        lambda x, y: x * 2.5, lambda x, y: x / 2, lambda x, y: x // 2, lambda x, y: x % 2,
+        lambda x, y: -x, lambda x, y: abs(x), lambda x, y: +x, lambda x, y: x**2,
+        lambda x, y: x**3, lambda x, y: x**1, lambda x, y: x**0, lambda x, y: x**0.5,
+        lambda x, y: x > 1, lambda x, y: 1 > x, lambda x, y: x != 1, lambda x, y: True + x,
+    ]  # fmt: skip
+    for f in cases:
+        same_outcome(lambda m, t, f=f: f(t(a), t(b)))
+        same_outcome(lambda m, t, f=f: f(t(i), t(j)))
+    for f in [
+        lambda x, y: x**y, lambda x, y: 2**x, lambda x, y: x**-1, lambda x, y: x**-2.0,
+        lambda x, y: x**1.7, lambda x, y: x**-0.5,
+    ]:  # fmt: skip
+        same_outcome(lambda m, t, f=f: f(t(a), t(b)))
+    for f in [
+        lambda x, y: x & y, lambda x, y: x | y, lambda x, y: x ^ y, lambda x, y: ~x,
+        lambda x, y: 5 & x, lambda x, y: x | 5, lambda x, y: x**2, lambda x, y: x**-1,
+        lambda x, y: x**2.0,
+    ]:  # fmt: skip
+        same_outcome(lambda m, t, f=f: f(t(i), t(j)))
+    same_outcome(lambda m, t: t(i) << t(abs(j)))
+    same_outcome(lambda m, t: t(i) >> 1)
+    same_outcome(lambda m, t: 1 << t(abs(j)))
+
+
+@pytest.mark.parametrize("exponent", [2, 0.5, 1, -1, 3, 0, -2, 1.7, -0.5, 2.0, 4])
+def test_power_of_a_number(exponent):
+    run_both(lambda x: x**exponent, lambda x: x**exponent, [rand((3, 4), 0.3, 3)], exponent != 1)
+    x = np.array([-2.0, -1.0, 0.0, 1.5, INF, -INF, NAN])
+    if exponent == -0.5:  # torch's gradient at -inf is 0, though the value is nan
+        x = x[x != -INF]
+    run_both(lambda x: x**exponent, lambda x: x**exponent, [x], second=False)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: 1 - x,
+        lambda x: 2 / x,
+        lambda x: 2**x,
+        lambda x: 2.5 * x,
+        lambda x: 3 + x,
+        lambda x: x / 3,
+    ],
+)
+@pytest.mark.parametrize("shape", [(3, 4), (), (0,)], ids=str)
+def test_numbers_on_either_side(f, shape):
+    run_both(f, f, [rand(shape, 0.3, 3)])
+
+
+@pytest.mark.parametrize(("name", "options"), ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("shape", [(7,), (), (3, 5), (0, 2)], ids=str)
+def test_activation(name, options, shape):
+    theirs = getattr(torch.nn.functional, name, None) or getattr(torch, name)
+    run_both(
+        lambda x: functional[name](x, **options),
+        lambda x: theirs(x, **options),
+        [rand(shape, -5, 5)],
+        second=name != "hardsigmoid",  # not implemented in torch
+        tolerance=1e-7 if name == "hardsigmoid" else 1e-8,  # torch has a float32 6 there
+    )
+
+
+@pytest.mark.parametrize(("name", "options"), ACTIVATIONS, ids=str)
+def test_activation_special_values(name, options):
+    theirs = getattr(torch.nn.functional, name, None) or getattr(torch, name)
+    x = np.array(SPECIAL)
+    if name in (
+        "mish",
+        "silu",
+        "gelu",
+        "softsign",
+        "tanhshrink",
+        "hardswish",
+        "celu",
+        "elu",
+        "selu",
+        "logsigmoid",
+    ):
+        x = x[np.isfinite(x)]
+    run_both(
+        lambda x: functional[name](x, **options),
+        lambda x: theirs(x, **options),
+        [x],
+        second=False,
+        tolerance=1e-8,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [a for a in ACTIVATIONS if a[0] in (
+        "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "silu", "mish", "hardtanh",
+        "hardsigmoid", "hardswish", "threshold",
+    )], ids=str,
+)  # fmt: skip
+def test_activation_inplace(name, options):
+    theirs = getattr(torch.nn.functional, name)
+    a = rand((4, 5), -5, 5)
+    x, t = pyframe.as_tensor(a).requires_grad_(), torch.tensor(a, requires_grad=True)
+    h, k = x * 1, t * 1
+    y, z = functional[name](h, **options, inplace=True), theirs(k, **options, inplace=True)
+    assert y is h
+    close(y, z, 1e-7)
+    (y * y).sum().backward()
+    (z * z).sum().backward()
+    close(x.grad, t.grad, 1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["exp", "tanh", "sigmoid", "relu", "sqrt", "log"])
+def test_half(name, dtype):
+    a = torch.linspace(0.1, 3, 40).to(getattr(torch, dtype))
+    x = pyframe.as_tensor(a.float().numpy().astype(pyframe.dtypes.as_dtype(dtype)))
+    x.requires_grad_()
+    t = a.requires_grad_()
+    y, z = getattr(pyframe, name)(x), getattr(torch, name)(t)
+    tolerance = 1e-3 if dtype == "float16" else 8e-3
+    close(y, z, tolerance)
+    y.sum().backward()
+    z.sum().backward()
+    close(x.grad, t.grad, 2 * tolerance)
+
+
+def test_alpha_value_and_rounding_mode():
+    a, b, c = rand((3, 4)), rand((4,), seed=1), rand((3, 1), 0.5, 2, seed=2)
+    for name in ("add", "sub", "rsub"):
+        run_both(
+            lambda x, y, n=name: getattr(pyframe, n)(x, y, alpha=2.5),
+            lambda x, y, n=name: getattr(torch, n)(x, y, alpha=2.5),
+            [a, b],
+        )
+    for name in ("addcmul", "addcdiv"):
+        run_both(
+            lambda x, y, z, n=name: getattr(pyframe, n)(x, y, z, value=-0.5),
+            lambda x, y, z, n=name: getattr(torch, n)(x, y, z, value=-0.5),
+            [a, b, c],
+        )
+    for mode in (None, "floor", "trunc"):
+        run_both(
+            lambda x, y, m=mode: pyframe.div(x, y, rounding_mode=m),
+            lambda x, y, m=mode: torch.div(x, y, rounding_mode=m),
+            [a, c],
+        )
+        same_outcome(
+            lambda m, t, r=mode: m.div(t(np.array([7, -7])), t(np.array([2, 2])), rounding_mode=r)
+        )
+    i = np.array([1, 2, 3])
+    same_outcome(lambda m, t: m.add(t(i), t(i), alpha=2))
+    same_outcome(lambda m, t: m.add(t(i), t(i), alpha=2.5))
+    same_outcome(lambda m, t: m.div(t(i), t(i), rounding_mode="up"))
+    for d in (0, 1, 2, -1):
+        same_outcome(lambda m, t, d=d: m.round(t(a * 10), decimals=d))
+
+
+def test_integer_division_by_zero_is_zero():
+    x, zero = pyframe.as_tensor(np.array([5, -5, 0])), pyframe.as_tensor(np.array([0, 0, 0]))
+    assert (x // zero).tolist() == [0, 0, 0]
+    assert (x % zero).tolist() == [0, 0, 0]
+    assert pyframe.fmod(x, 0).tolist() == [0, 0, 0]
+    assert pyframe.div(x, 0, rounding_mode="trunc").tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25, 0.5, 0.9, 1.0, "tensor"])
+def test_lerp(weight):
+    a, b = rand((3, 4)), rand((4,), seed=1)
+    if weight == "tensor":
+        run_both(pyframe.lerp, torch.lerp, [a, b, rand((3, 4), 0, 1, seed=2)])
+    else:
+        run_both(
+            lambda x, y: pyframe.lerp(x, y, weight), lambda x, y: torch.lerp(x, y, weight), [a, b]
+        )
+
+
+def test_where():
+    c = rand((3, 1)) > 0
+    a, b = rand((3, 4)), rand((4,), seed=1)
+    C, T = pyframe.as_tensor(c), torch.tensor(c)
+    run_both(lambda x, y: pyframe.where(C, x, y), lambda x, y: torch.where(T, x, y), [a, b])
+    run_both(lambda x: pyframe.where(C, x, 2.0), lambda x: torch.where(T, x, 2.0), [a])
+    run_both(lambda x: pyframe.where(C, 2.0, x), lambda x: torch.where(T, 2.0, x), [a])
+    run_both(lambda x: x.where(C, x * 2), lambda x: x.where(T, x * 2), [a])
+    same_outcome(lambda m, t: m.where(t(c), 1.0, 0.0))
+    same_outcome(lambda m, t: m.where(t(c), 1, 0))
+    same_outcome(lambda m, t: m.where(t(c), t(a.astype("float32")), t(b)))
+    same_outcome(lambda m, t: m.where(t(c.astype("int64")), t(a), t(b)))
+    same_outcome(lambda m, t: m.where(t(c), t(rand((5,))), t(rand((4,)))))
+
+
+def test_where_hides_the_branch_not_taken():
+    x = pyframe.as_tensor(np.array([-1.0, 4.0])).requires_grad_()
+    positive = x > 0
+    pyframe.where(positive, pyframe.where(positive, x, 1.0).sqrt(), 0.0).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [0.0, 0.25])
+
+
+def test_masked_fill():
+    mask = rand((4,)) > 0
+    a = rand((3, 4))
+    M, T = pyframe.as_tensor(mask), torch.tensor(mask)
+    run_both(lambda x: x.masked_fill(M, -INF), lambda x: x.masked_fill(T, -INF), [a], second=False)
+    run_both(lambda x, v: x.masked_fill(M, v), lambda x, v: x.masked_fill(T, v), [a, rand(())])
+    i = np.arange(4)
+    same_outcome(lambda m, t: t(i).masked_fill(t(mask), 7))
+    same_outcome(lambda m, t: t(i).masked_fill(t(mask), t(np.array(2.5))))
+    same_outcome(lambda m, t: t(a).masked_fill(t(mask), t(a)))
+    same_outcome(lambda m, t: t(a.astype("float32")).masked_fill_(t(mask), 3))
+    same_outcome(lambda m, t: t(a).masked_fill(t(mask.astype("int64")), 3.0))
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [(-0.5, 1.0), (None, 1.0), (-0.5, None), (0, 1), (1.0, -1.0), (0.25, 0.25)],
+    ids=str,
+)
+def test_clamp(limits):
+    a = np.append(rand((9,)), SPECIAL)
+    for name in ("clamp", "clip"):
+        run_both(
+            lambda x, n=name: getattr(pyframe, n)(x, *limits),
+            lambda x, n=name: getattr(torch, n)(x, *limits),
+            [a],
+            second=False,
+        )
+    run_both(
+        lambda x: x.clamp(min=limits[0], max=limits[1]),
+        lambda x: x.clamp(min=limits[0], max=limits[1]),
+        [rand((3, 3))],
+    )
+    i = np.arange(-3, 4)
+    same_outcome(lambda m, t: t(i).clamp(*limits))
+    same_outcome(lambda m, t: (t(a) * 1).clamp_(*limits))
+
+
+def test_clamp_with_tensors():
+    a, low, high = rand((3, 4)), rand((4,), -2, 0, seed=1), rand((3, 1), 0, 2, seed=2)
+    run_both(pyframe.clamp, torch.clamp, [a, low, high])
+    run_both(lambda x, y: x.clamp(min=y), lambda x, y: x.clamp(min=y), [a, low])
+    run_both(lambda x, y: x.clamp(max=y), lambda x, y: x.clamp(max=y), [a, low])
+    run_both(pyframe.clamp_min, torch.clamp_min, [a, low])
+    run_both(lambda x: pyframe.clamp_max(x, 0.3), lambda x: torch.clamp_max(x, 0.3), [a])
+    same_outcome(lambda m, t: m.clamp(t(a)))
+
+
+def test_nan_to_num():
+    a = np.array(SPECIAL)
+    for options in ({}, {"nan": 2.0}, {"posinf": 1.0, "neginf": -3.0}):
+        run_both(
+            lambda x, o=options: pyframe.nan_to_num(x, **o),
+            lambda x, o=options: torch.nan_to_num(x, **o),
+            [a],
+            second=False,
+        )
+    same_outcome(lambda m, t: m.nan_to_num(t(a.astype("float16"))))
+    same_outcome(lambda m, t: m.nan_to_num(t(a.astype("float32"))))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3), (5,)], ids=str)
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_prelu(shape, per_channel):
+    channels = shape[1] if per_channel and len(shape) > 1 else 1
+    run_both(pyframe.prelu, torch.prelu, [rand(shape), rand((channels,), seed=1)])
+
+
+def test_prelu_glu_errors():
+    same_outcome(lambda m, t: m.prelu(t(rand((2, 3))), t(rand((4,)))))
+    with pytest.raises(RuntimeError, match="glu: dimension 1 must have an even length"):
+        functional["glu"](pyframe.as_tensor(rand((2, 3))))
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_glu(dim):
+    if not hasattr(pyframe.Tensor, "chunk"):
+        pytest.skip("chunk is not there yet")
+    run_both(
+        lambda x: functional["glu"](x, dim),
+        lambda x: torch.nn.functional.glu(x, dim),
+        [rand((4, 6))],
+    )
+
+
+def test_close_and_equal():
+    a, b = rand((3, 4)), rand((3, 4)) + 1e-9
+    x = np.array(SPECIAL)
+    for options in ({}, {"rtol": 0.0, "atol": 0.6}, {"equal_nan": True}):
+        same_outcome(lambda m, t, o=options: m.isclose(t(x), t(x[::-1].copy()), **o))
+        same_outcome(lambda m, t, o=options: m.isclose(t(x), t(x), **o))
+    same_outcome(
+        lambda m, t: m.isclose(t(np.array([1, 2, 100])), t(np.array([1, 3, 101])), rtol=0.02)
+    )
+    same_outcome(lambda m, t: m.isclose(t(a), t(b.astype("float32"))))
+    A, B = pyframe.as_tensor(a), pyframe.as_tensor(b)
+    assert pyframe.allclose(A, B) is True
+    assert pyframe.allclose(A, B + 1) is False
+    assert pyframe.equal(A, A) is True
+    assert pyframe.equal(A, B) is False
+    assert pyframe.equal(A, tensor(a[:2])) is False
+
+
+INPLACE = {
+    "add_": (2.0,), "sub_": (0.5,), "mul_": (3.0,), "div_": (2.0,), "pow_": (3.0,),
+    "clamp_": (0.5, 2.0), "clamp_min_": (1.0,), "remainder_": (0.7,), "fmod_": (0.7,),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *INPLACE,
+        "exp_",
+        "sqrt_",
+        "rsqrt_",
+        "log_",
+        "neg_",
+        "abs_",
+        "sin_",
+        "cos_",
+        "tanh_",
+        "sigmoid_",
+        "relu_",
+        "floor_",
+        "ceil_",
+        "round_",
+        "trunc_",
+        "frac_",
+        "reciprocal_",
+        "square_",
+        "sign_",
+        "erf_",
+        "log1p_",
+        "expm1_",
+    ],
+)
+def test_inplace(name):
+    a = rand((3, 4), 0.3, 3)
+    x, t = pyframe.as_tensor(a).requires_grad_(), torch.tensor(a, requires_grad=True)
+    h, k = x * 1, t * 1
+    y, z = getattr(h, name)(*INPLACE.get(name, ())), getattr(k, name)(*INPLACE.get(name, ()))
+    assert y is h
+    close(y, z)
+    (y * y).sum().backward()
+    (z * z).sum().backward()
+    close(x.grad, t.grad)
+    plain = pyframe.as_tensor(a.copy())
+    getattr(plain, name)(*INPLACE.get(name, ()))
+    close(plain, z)
+
+
+def test_inplace_with_tensors_and_options():
+    a, b, c = rand((3, 4)), rand((4,), seed=1), rand((3, 1), 0.5, 2, seed=2)
+
+    def check(f):
+        leaves = [pyframe.as_tensor(v).requires_grad_() for v in (a, b, c)]
+        theirs = [torch.tensor(v, requires_grad=True) for v in (a, b, c)]
+        y, z = f(leaves[0] * 1, *leaves[1:]), f(theirs[0] * 1, *theirs[1:])
+        close(y, z)
+        (y * y).sum().backward()
+        (z * z).sum().backward()
+        for u, v in zip(leaves, theirs, strict=True):
+            if v.grad is not None:
+                close(u.grad, v.grad)
+
+    def augmented(x, y, z):
+        x += y
+        x -= z
+        x *= y
+        x /= z
+        return x
+
+    for f in (
+        augmented,
+        lambda x, y, z: x.add_(y, alpha=2.0),
+        lambda x, y, z: x.sub_(y, alpha=0.5),
+        lambda x, y, z: x.addcmul_(y, z, value=0.5),
+        lambda x, y, z: x.addcdiv_(y, z, value=-2),
+        lambda x, y, z: x.lerp_(z, 0.3),
+        lambda x, y, z: x.div_(z, rounding_mode="floor").add_(y),
+        lambda x, y, z: x.clamp_(y, z),
+    ):
+        check(f)
+
+
+def test_inplace_errors_and_dtypes():
+    i = np.array([1, 2, 3])
+    same_outcome(lambda m, t: t(i).add_(1.5))
+    same_outcome(lambda m, t: t(i).div_(2))
+    same_outcome(lambda m, t: t(i).add_(t(np.ones((2, 3), "int64"))))
+    same_outcome(lambda m, t: t(i.astype("float32")).add_(t(rand((3,)))))
+    same_outcome(lambda m, t: t(i.astype("uint8")).add_(300))
+    same_outcome(lambda m, t: t(i).mul_(True))
+
+    def bits(m, t):
+        x = t(i)
+        x &= 6
+        x |= 1
+        x ^= t(i)
+        x <<= 2
+        x >>= 1
+        x **= 2
+        x //= 3
+        x %= 5
+        return x
+
+    same_outcome(bits)
+    leaf = pyframe.as_tensor(rand((3,))).requires_grad_()
+    with pytest.raises(RuntimeError, match="mul_: a leaf that requires grad"):
+        leaf.mul_(2)
+
+
+def test_errors():
+    same_outcome(lambda m, t: t(rand((3,))) + t(rand((4,))))
+    same_outcome(lambda m, t: t(rand((3,))) + "text")
+    same_outcome(lambda m, t: t(rand((3,))) * None)
+    same_outcome(lambda m, t: m.exp("text"))
+    same_outcome(lambda m, t: t(np.array([True])) - t(np.array([True])))
+    same_outcome(lambda m, t: -t(np.array([True])))
+    with pytest.raises(pyframe.errors.DtypeError, match="float64"):
+        ~tensor(rand((3,)))
+    same_outcome(lambda m, t: t(rand((3,))) & t(rand((3,))))
+    with pytest.raises(
+        RuntimeError, match=r"add: the shapes do not broadcast \(input: float64\[3\]"
+    ):
+        pyframe.as_tensor(rand((3,))) + pyframe.as_tensor(rand((4,)))
+
+
+def test_large_arrays_take_the_other_path():
+    a = rand((300, 300), 0.5, 3)
+    run_both(
+        lambda x: ((1 - x) * x / 2 + x.exp()).relu(),
+        lambda x: ((1 - x) * x / 2 + x.exp()).relu(),
+        [a],
+    )
+    mask = a > 1
+    M, T = pyframe.as_tensor(mask), torch.tensor(mask)
+    run_both(
+        lambda x: x.masked_fill(M, 0.0) * pyframe.where(M, x, 1.0),
+        lambda x: x.masked_fill(T, 0.0) * torch.where(T, x, 1.0),
+        [a],
+    )
