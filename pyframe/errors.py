@@ -51,6 +51,10 @@ class RangeError(PyframeError, IndexError):
     """An index, class or dimension outside its range."""
 
 
+class PlaceError(RangeError, RuntimeError):
+    """A range error where PyTorch raises RuntimeError: an index of gather or scatter."""
+
+
 class AutogradError(PyframeError, RuntimeError):
     """A backward pass that cannot be right: freed graph, overwritten value, in-place on a leaf."""
 

@@ -1,4 +1,4 @@
-"""Exchange with other libraries in one place (L6): DLPack and NumPy; imports L3, imported by users."""
+"""Exchange with other libraries (L6): DLPack and NumPy. Imports L3; only users import it."""
 
 from ..tensor import as_tensor, from_dlpack, from_numpy, to_dlpack
 

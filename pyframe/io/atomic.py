@@ -12,10 +12,14 @@ from typing import Any
 
 @contextmanager
 def atomic_path(path: Any) -> Iterator[Path]:
-    """Gives a temporary path in the same folder, and renames it to ``path`` when the block succeeds.
+    """Gives a temporary path in the same folder; renames it to ``path`` when the block succeeds.
 
     The data is flushed to the disk before the rename, so that after a crash the file is either the
     old one or the new one. On an error the temporary file is removed and ``path`` is untouched.
+    If ``path`` is a symbolic link, the file that it points to is replaced.
+
+    Raises:
+        OSError: if the folder is not there or cannot be written to.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -24,10 +28,10 @@ def atomic_path(path: Any) -> Iterator[Path]:
     >>> (folder / "a.txt").read_text(), len(list(folder.iterdir()))
     ('whole', 1)
     """
-    path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise IsADirectoryError(f"save: {path} is a folder. Name a file in it.")
+    temporary = _make_temporary(path)
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -35,10 +39,25 @@ def atomic_path(path: Any) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp's files are private
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _make_temporary(path: Path) -> Path:
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"save: there is no folder {path.parent}. Create it before saving {path.name}."
+        ) from None
+    except PermissionError:
+        raise PermissionError(
+            f"save: the folder {path.parent} cannot be written to. Save {path.name} elsewhere."
+        ) from None
+    os.close(handle)
+    return Path(name)
 
 
 def write_text(path: Any, text: str) -> None:

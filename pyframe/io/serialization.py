@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from .. import dtypes
 from ..device import as_device
 from ..errors import ArgumentError, ArgumentTypeError, FileError, fail
 from ..tensor import Tensor, as_tensor
+from . import container
 from .atomic import atomic_path
 from .structure import flatten, rebuild
 
@@ -27,11 +30,12 @@ def save(obj: Any, f: Any, metadata: dict[str, str] | None = None) -> None:
 
     Args:
         obj: Tensors, arrays, numbers, strings, ``None``, and dicts, lists and tuples of them.
-        f: path of the file.
+        f: path of the file (a symbolic link is followed), or a binary file open for writing.
         metadata: further strings to store.
 
     Raises:
         ArgumentTypeError: for anything else in ``obj``, naming where it is.
+        ArgumentError: if it is nested too deeply, or contains itself.
         OSError: if the file cannot be written; an existing one is left as it was.
 
     >>> import pyframe, tempfile, os
@@ -40,28 +44,35 @@ def save(obj: Any, f: Any, metadata: dict[str, str] | None = None) -> None:
     >>> pyframe.load(path)
     OrderedDict([('step', 3), ('w', tensor([1., 1.]))])
     """
-    from safetensors.numpy import save_file
-
     arrays, description = flatten(obj)
     for name, array in arrays.items():
+        if not array.dtype.isnative:
+            array = arrays[name] = array.astype(array.dtype.newbyteorder("="))
         if not dtypes.is_supported(array.dtype):
-            fail(ArgumentTypeError, "save", f"{name} has dtype {array.dtype}")
-        if array.dtype.byteorder == ">":
-            array = array.astype(array.dtype.newbyteorder("<"))
-        arrays[name] = np.ascontiguousarray(array).reshape(array.shape)
+            fail(
+                ArgumentTypeError,
+                "save",
+                f"{name} has dtype {array.dtype}, which the file format cannot hold",
+                "Convert it to one of " + ", ".join(d.name for d in dtypes.ALL) + ".",
+            )
     text = dict(metadata or {})
     if not all(isinstance(k, str) and isinstance(v, str) for k, v in text.items()):
         fail(ArgumentTypeError, "save", "metadata must map strings to strings")
+    if _KEY in text:
+        fail(ArgumentError, "save", f"the metadata name {_KEY!r} is taken", "Use another name.")
     text[_KEY] = json.dumps(description)
-    with atomic_path(f) as temporary:
-        save_file(arrays, str(temporary), metadata=text)
+    if hasattr(f, "write"):
+        container.write(f, arrays, text)
+        return
+    with atomic_path(_path(f, "save")) as temporary, open(temporary, "wb") as file:
+        container.write(file, arrays, text)
 
 
 def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
     """Reads what :func:`save` wrote, or any safetensors file (also one written by PyTorch).
 
     Args:
-        f: path of the file.
+        f: path of the file, or a binary file open for reading.
         map_location: device of the tensors (default: the CPU).
         weights_only: refuse files that would need ``pickle``, which runs code from the file.
 
@@ -72,60 +83,62 @@ def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
         FileError: for a truncated, damaged or hostile file, or one of another format.
         FileNotFoundError: if there is no such file.
     """
-    path = Path(f)
     device = as_device(map_location if map_location is not None else "cpu")
-    if not weights_only and not _is_safetensors(path):
-        with open(path, "rb") as file:
-            return pickle.load(file)
-    arrays, metadata = _read(path)
-
-    def on_device(array: np.ndarray) -> Tensor:
-        tensor = as_tensor(array)
-        return tensor if device.type == "cpu" and device.index is None else tensor.to(device)
-
-    if _KEY not in metadata:
-        return {name: on_device(array) for name, array in arrays.items()}
-    try:
-        description = json.loads(metadata[_KEY])
-    except (ValueError, RecursionError) as error:
-        fail(FileError, "load", f"{path}: the description of the contents is damaged ({error})")
-    return rebuild(description, arrays, on_device)
-
-
-def _is_safetensors(path: Path) -> bool:
-    with open(path, "rb") as file:
-        head = file.read(9)
-    return len(head) == 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 28
-
-
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    import safetensors
-
+    if hasattr(f, "read"):
+        data = f.read()
+        if not isinstance(data, bytes):
+            fail(ArgumentTypeError, "load", "the file is open for text", "Open it with 'rb'.")
+        return _load(io.BytesIO(data), len(data), "the file", device, weights_only)
+    path = _path(f, "load")
     if path.is_dir():
-        fail(ArgumentError, "load", f"{path} is a folder")
+        fail(ArgumentError, "load", f"{path} is a folder", "Name a file in it.")
     with open(path, "rb") as file:
-        head = file.read(4)
-    if head[:2] in (b"PK", b"\x80\x02") or head[:1] == b"\x80":
+        return _load(file, os.fstat(file.fileno()).st_size, str(path), device, weights_only)
+
+
+def _path(f: Any, op: str) -> Path:
+    if not isinstance(f, (str, os.PathLike)):
+        kind = type(f).__name__
+        fail(ArgumentTypeError, op, f"expected a path or a binary file, not {kind}")
+    return Path(f)
+
+
+def _load(file: BinaryIO, size: int, name: str, device: Any, weights_only: bool) -> Any:
+    head = file.read(9)
+    file.seek(0)
+    # A safetensors file starts with a length, which can look like the start of a pickle.
+    ours = head[8:] == b"{" and int.from_bytes(head[:8], "little") < size
+    if not ours and (head[:2] == b"PK" or head[:1] == b"\x80"):
+        if not weights_only:
+            return _unpickle(file, name)
         fail(
             FileError,
             "load",
-            f"{path} is a pickle (a .pt or .pth file), and reading it would run code from it",
+            f"{name} is a pickle (a .pt or .pth file), and reading it would run code from it",
             "Convert it to safetensors where you trust it: "
             "safetensors.torch.save_file(torch.load(path), new_path).",
         )
+    arrays, metadata = container.read(file, size, name)
+
+    def on_device(array: np.ndarray) -> Tensor:
+        return as_tensor(array, device=device)
+
+    if _KEY not in metadata:
+        return {key: on_device(array) for key, array in arrays.items()}
     try:
-        with safetensors.safe_open(str(path), "np") as file:
-            metadata = dict(file.metadata() or {})
-            # Copies, since the mapping ends with the block.
-            arrays = {name: np.array(file.get_tensor(name)) for name in file.keys()}
-    except (safetensors.SafetensorError, ValueError, TypeError, AttributeError) as error:
+        description = json.loads(metadata[_KEY])
+    except (ValueError, RecursionError) as error:
+        fail(FileError, "load", f"{name}: the description of the contents is damaged ({error})")
+    return rebuild(description, arrays, on_device, name)
+
+
+def _unpickle(file: BinaryIO, name: str) -> Any:
+    try:
+        return pickle.load(file)
+    except Exception as error:  # a damaged pickle can raise anything
         fail(
             FileError,
             "load",
-            f"{path} is not a whole safetensors file ({error})",
-            "It may be truncated or of another format.",
+            f"{name} cannot be unpickled ({type(error).__name__}: {error})",
+            "A .pt file of PyTorch is an archive that only torch.load reads.",
         )
-    for name, array in arrays.items():
-        if not dtypes.is_supported(array.dtype):
-            fail(FileError, "load", f"{path}: {name} has dtype {array.dtype}, which pyframe lacks")
-    return arrays, metadata

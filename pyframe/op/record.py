@@ -91,7 +91,7 @@ class Op:
             raises the documented errors. Runs before any kernel. Must not look at values, except
             under ``backend_of(x).checks_values``.
         outputs: names of the outputs; several names mean that ``forward`` returns a tuple.
-        nondiff: outputs that carry no gradient.
+        nondiff: outputs that carry no gradient, and inputs that a joint rule has none for.
         promote: names of inputs that are brought to one dtype by PyTorch's promotion.
         half: how float16/bfloat16 are computed: ``"float32"`` (converted, result rounded) or
             ``"native"`` (the forward takes them as they are: views, copies, selections).
@@ -148,6 +148,7 @@ class Op:
     params: tuple[Param, ...] = ()
     function: Any = None
     record: Any = None
+    complete: Any = None
     module: str = ""
 
     def __post_init__(self) -> None:

@@ -3,8 +3,8 @@
 The shifted layout. The values that a convolution reads are copied once into rows, one per channel,
 in which a kernel tap is a *constant offset*: the row of channel c holds the padded images one
 after the other, and the input of tap (a, b) for output position q is at ``q + a · width + b``. A
-tap's whole operand is then a slice of the rows, which a matrix product reads where it is. Positions
-whose window would wrap around the end of a row of pixels hold garbage and are cropped at the end.
+tap's whole operand is then a slice of the rows, which a matrix product reads where it is. The
+positions whose window would wrap around the end of a row of pixels hold garbage and are cropped.
 
 A stride splits the padded images into phases (every stride-th pixel), each of which is convolved
 with stride 1 by the taps that fall on it. Where rows of pixels are short, the batch is the innermost
@@ -177,6 +177,13 @@ class Layout:
         for i, a in enumerate(self.axes):
             order[a] = i + 1
         return rows.transpose(order)
+
+    def needed(self, target: tuple) -> tuple[int, int]:
+        """The range of a row outside of which none of the pixels ``target`` are."""
+        if self.axes[0] == 0 or not self.flat:
+            return 0, self.flat
+        pitch = self.flat // self.shape[0]
+        return target[0].start * pitch, target[0].stop * pitch
 
     def parts(self, size: tuple, stride: tuple, before: tuple) -> list[tuple[tuple, tuple]]:
         """Per phase, which pixels of an image are at which places of a row: two index tuples.

@@ -265,6 +265,7 @@ _leaky_relu = activation(
     "input if it is positive, else negative_slope · input",
     ("-1.0, 2.0", "-0.0100,  2.0000"),
     points=(0.0,),
+    derivative={"input": lambda g, input, negative_slope: where(input > 0, g, negative_slope * g)},
     params={"negative_slope": 0.2},
 )
 
@@ -451,7 +452,7 @@ def _tanhshrink_samples(make: Maker) -> Iterator[Sample]:
     """Away from 0, where the difference cancels."""
     for shape in [(), (5,), (3, 7), (0, 3)]:
         yield Sample(make.positive(*shape, low=1.0))
-        yield Sample(-make.positive(*shape, low=1.0))
+        yield Sample(np.negative(make.positive(*shape, low=1.0), out=np.empty(shape, make.dtype)))
 
 
 tanhshrink = activation(

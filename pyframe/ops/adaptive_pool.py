@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..backend import backends
 from ..dtypes import is_floating
 from ..errors import DtypeError, ShapeError, fail
 from ..op.windows import product, spatial
 from ..tensor.register import composite
 from .avg_pool import avg_pool1d, avg_pool2d, avg_pool3d
-from .interpolate import resample
+from .index_select import index_select
+from .interpolate import resample, taps_of
 from .max_pool import max_pool1d_with_indices, max_pool2d_with_indices, max_pool3d_with_indices
 
 _AVERAGE = {1: avg_pool1d, 2: avg_pool2d, 3: avg_pool3d}
@@ -60,7 +62,7 @@ def _average(n: int) -> Callable:
         return resample(input, out, "area", False, (None,) * n)
 
     adaptive_avg_pool.__name__ = adaptive_avg_pool.__qualname__ = name
-    adaptive_avg_pool.__doc__ = f"""Mean over windows that divide {n}-D images into ``output_size`` parts.
+    adaptive_avg_pool.__doc__ = f"""Mean over the windows that cut {n}-D images into so many parts.
 
     Window i of a dimension goes from ⌊i · s / o⌋ to ⌈(i + 1) · s / o⌉.
 
@@ -81,29 +83,46 @@ adaptive_avg_pool2d = _average(2)
 adaptive_avg_pool3d = _average(3)
 
 
+def _uneven_maximum(n: int, input: Any, out: tuple) -> tuple[Any, Any]:
+    """Lays the windows side by side, short ones with their last element repeated, and pools."""
+    raw = getattr(input, "array", input)
+    xp = backends[raw.__class__].xp
+    size = raw.shape[raw.ndim - n :]
+    origin = xp.arange(product(size)).reshape(size)
+    kernel = []
+    for i in range(n):
+        places = taps_of("area", size[i], out[i], False, None)[0]
+        kernel.append(len(places))
+        index = xp.asarray(places.T.reshape(-1))
+        axis = raw.ndim - n + i
+        input = index_select(input, axis, index if input is raw else input._like(index))
+        origin = xp.take(origin, index, axis=i)
+        raw = getattr(input, "array", input)
+    y, indices = _MAXIMUM[n](input, tuple(kernel))
+    places = xp.take(origin.reshape(-1), getattr(indices, "array", indices))
+    return y, places if input is raw else input._like(places)
+
+
 def _maximum(n: int) -> Callable:
     name = f"adaptive_max_pool{n}d"
 
     def adaptive_max_pool(input: Any, output_size: Any, return_indices: bool = False) -> Any:
         size, out = _sizes(name, n, input, output_size)
-        if not product(out) or any(s % o for s, o in zip(size, out, strict=True)):
-            fail(
-                ShapeError,
-                name,
-                f"output_size {out} must divide the image's size {size}",
-                "Uneven windows are not implemented.",
-                input=input,
-            )
+        if not product(out):
+            fail(ShapeError, name, "output_size must be at least 1", output_size=output_size)
+        if any(s % o for s, o in zip(size, out, strict=True)):
+            y, indices = _uneven_maximum(n, input, out)
+            return (y, indices) if return_indices else y
         kernel = tuple(s // o for s, o in zip(size, out, strict=True))
         y, indices = _MAXIMUM[n](input, kernel)
         return (y, indices) if return_indices else y
 
     adaptive_max_pool.__name__ = adaptive_max_pool.__qualname__ = name
-    adaptive_max_pool.__doc__ = f"""Maximum over equal windows that divide {n}-D images.
+    adaptive_max_pool.__doc__ = f"""Maximum over windows that cut {n}-D images into so many parts.
 
     Args:
         input: (batch, channels, {n} dimensions), or without the batch.
-        output_size: lengths of the output, one or {n}; they must divide the image's.
+        output_size: lengths of the output, one or {n}; ``None`` keeps a dimension.
         return_indices: also return the maxima's indices in the flat images.
 
     Raises:

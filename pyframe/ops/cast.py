@@ -27,7 +27,9 @@ def _cost(input: Any, dtype: Any) -> Cost:
 
 
 def _samples(make: Maker) -> Iterator[Sample]:
-    for dtype in ("float32", "float64"):
+    # Not narrower than the input: central differences cannot see through the rounding.
+    wider = ("float64",) if make.dtype == np.float64 else ("float32", "float64")
+    for dtype in wider:
         yield Sample(make(3, 4), dtype=dtype)
         yield Sample(make(), dtype=dtype)
         yield Sample(make(0, 2), dtype=dtype)

@@ -80,7 +80,9 @@ def _make(n: int) -> Callable:
         kernel = tuple(weight.shape[2:])
         size = _size(name, tuple(input.shape[-n:]), kernel, strides, zeros, extra, spread)
         shape = (*input.shape[: -n - 1], outputs, *size)
-        y = conv_grad_input(input, weight, shape, strides, zeros, spread, groups)
+        # Padding less at the end says the same as output_padding, and also holds beyond a stride.
+        both = tuple((p, p - e) if e else p for p, e in zip(zeros, extra, strict=True))
+        y = conv_grad_input(input, weight, shape, strides, both, spread, groups)
         return y if bias is None else y + bias.reshape((outputs,) + (1,) * n)
 
     conv_transpose.__name__ = conv_transpose.__qualname__ = name

@@ -227,12 +227,15 @@ def _input_gradient(
         plan = layout(part.stop - part.start, out, kernel, stride, dilation)
         rows = _gather_output(xp, g[part], plan, plan.front)
         start = rows.shape[1] - plan.flat
+        targets = plan.parts(size, stride, before)
         rows = rows.reshape(groups, o // groups, -1)
         result = xp.empty((len(plan.phases), groups, k, plan.flat), g.dtype)
         for p, found in enumerate(plan.taps):
             chosen = _chosen(xp, weight, [number for number, _ in found])
-            offsets = [start - offset for _, offset in found]
-            _shifted_product(xp, chosen, rows, offsets, result[p])
+            first, last = plan.needed(targets[p][1])
+            offsets = [start + first - offset for _, offset in found]
+            if last > first:
+                _shifted_product(xp, chosen, rows, offsets, result[p][:, :, first:last])
         result = result.reshape(len(plan.phases), channels, plan.flat).swapaxes(0, 1)
         _scatter(plan, result, y[part], stride, before)
     return y

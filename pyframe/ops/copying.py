@@ -11,12 +11,11 @@ from ..errors import ArgumentTypeError, ShapeError, fail
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.registry import get
 from ..op.samples import Maker, unary
-from ..tensor.dispatch import unbroadcast
+from ..tensor.dispatch import unbroadcast, zero_gradient
 from ..tensor.inplace import inplace
 from ..tensor.register import composite, register
 from ..tensor.tensor import Tensor, tensor_types
 from .cast import cast
-from .fill import zero_gradient
 
 
 def _contiguous(xp: Any, input: Any, *, memory_format: Any = None) -> Any:

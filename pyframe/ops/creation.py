@@ -420,7 +420,11 @@ def arange(
     if whole:
         array = np.arange(start, end, step, dtype=np.int64)
     else:
-        array = start + step * np.arange(math.ceil((end - start) / step), dtype=np.float64)
+        array = np.arange(math.ceil((end - start) / step), dtype=np.float64)
+        if step != 1:
+            array *= step
+        if start != 0:
+            array += start
     return _made(array, dtype, device, requires_grad)
 
 

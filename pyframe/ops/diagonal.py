@@ -12,6 +12,7 @@ from ..op.axes import normalize
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
+from .copying import clone
 from .expand import expand
 from .permute import movedim
 from .reshape import reshape
@@ -92,7 +93,9 @@ diagonal = register(
 
 def _forward_un(xp: Any, src: Any, *, shape: tuple, offset: int, dim1: int, dim2: int) -> Any:
     out = xp.zeros(shape, src.dtype)
-    _forward(xp, out, offset=offset, dim1=dim1, dim2=dim2)[...] = src
+    places = xp.arange(src.shape[-1])
+    matrices = xp.moveaxis(out, (dim1, dim2), (0, 1))
+    matrices[places + max(-offset, 0), places + max(offset, 0)] = xp.moveaxis(src, -1, 0)
     return out
 
 
@@ -166,7 +169,7 @@ def diag(input: Any, diagonal: int = 0) -> Any:
         return diag_embed(input, diagonal)
     if ndim != 2:
         fail(ShapeError, "diag", "input must have one or two dimensions", input=input)
-    return _diagonal(input, diagonal)
+    return clone(_diagonal(input, diagonal))
 
 
 _diagonal = diagonal  # diag's parameter has PyTorch's name, which hides the function

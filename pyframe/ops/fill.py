@@ -13,17 +13,10 @@ from ..errors import ArgumentTypeError, ShapeError, fail
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.registry import get
 from ..op.samples import Maker
-from ..tensor.dispatch import number_as_array
+from ..tensor.dispatch import number_as_array, zero_gradient
 from ..tensor.inplace import check_writable, refuse_write, write
 from ..tensor.register import composite, register
-from ..tensor.tensor import Tensor, make, tensor_types
-
-
-def zero_gradient(g: Any) -> Any:
-    """Zeros like ``g``: the gradient of values that were overwritten."""
-    if g.__class__ in tensor_types:
-        return make(g.device.xp.zeros(g.shape, dtype=g.dtype), g.device)
-    return backends[g.__class__].xp.zeros(g.shape, dtype=g.dtype)
+from ..tensor.tensor import Tensor, tensor_types
 
 
 def _check(input: Any, *, value: Any) -> tuple:

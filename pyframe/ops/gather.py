@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import int64, is_integral
-from ..errors import DtypeError, RangeError, ShapeError, fail
+from ..errors import DtypeError, PlaceError, RangeError, ShapeError, fail
 from ..op.axes import normalize
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
@@ -67,7 +67,8 @@ def check_elements(op: str, input: Any, index: Any, dim: Any, like: Any = None) 
                     f"index is longer than {name} in dimension {d}",
                     **{name: array, "index": index, "dim": dim},
                 )
-    check_index(op, index, input.shape[dim] if input.ndim else 1, dim, negative=False)
+    size = input.shape[dim] if input.ndim else 1
+    check_index(op, index, size, dim, negative=False, error=PlaceError)
     return dim
 
 
@@ -187,8 +188,8 @@ scatter_sum = register(
         samples=_samples_sum,
         errors=lambda make: iter(()),
         cost=lambda src, index, dim, shape: Cost(index.size, 2 * src.nbytes + index.nbytes),
-        doc="""Zeros of ``shape`` to which ``src`` is added at ``index`` along ``dim``: the gradient of
-    :func:`gather`. Deterministic.
+        doc="""Zeros of ``shape`` to which ``src`` is added at ``index`` along ``dim``: the gradient
+    of :func:`gather`. Deterministic.
 
     Args:
         src: tensor.
@@ -215,6 +216,8 @@ def gather(input: Any, dim: int, index: Any, *, sparse_grad: bool = False, out: 
         input: tensor.
         dim: the dimension that is indexed.
         index: integer tensor with as many dimensions; may be shorter except along ``dim``.
+        sparse_grad: accepted for compatibility.
+        out: must be ``None``.
 
     Raises:
         RangeError: if an index is not in [0, input.shape[dim]).

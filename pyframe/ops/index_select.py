@@ -81,8 +81,8 @@ take_rows = register(
         cost=lambda input, index, dim: Cost(
             0, index.nbytes + 2 * index.size * input.nbytes // max(input.shape[dim], 1)
         ),
-        doc="""input[:, …, index, …] with ``index`` at ``dim``: dimension ``dim`` is replaced by those of
-    ``index``, which may have any number.
+        doc="""input[:, …, index, …] with ``index`` at ``dim``: that dimension is replaced by those
+    of ``index``, which may have any number.
 
     Args:
         input: tensor.
@@ -148,8 +148,8 @@ add_rows = register(
             ]
         ),
         cost=lambda src, index, dim, size: Cost(src.size, 2 * src.nbytes + index.nbytes),
-        doc="""Zeros with length ``size`` along ``dim`` to which the rows of ``src`` are added at ``index``:
-    the gradient of a row lookup (``embedding``, ``x[index]``). Deterministic.
+        doc="""Zeros with length ``size`` along ``dim`` to which rows of ``src`` are added at
+    ``index``: the gradient of a row lookup (``embedding``, ``x[index]``). Deterministic.
 
     Args:
         src: tensor whose dimensions from ``dim`` on begin with those of ``index``.

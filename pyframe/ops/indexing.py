@@ -30,7 +30,7 @@ from ..op.samples import Maker
 from ..tensor.dispatch import number_as_array, unbroadcast
 from ..tensor.inplace import check_distinct, inplace, refuse_write
 from ..tensor.register import composite, register
-from ..tensor.tensor import Tensor, as_tensor, tensor_types
+from ..tensor.tensor import Tensor, as_tensor, make, tensor_types
 from .cast import cast
 from .index_select import take_rows
 from .reshape import reshape
@@ -214,130 +214,129 @@ unindex = register(
 )
 
 
-# ---- copies: integer arrays, several at once
+# ---- copies: several integer arrays at once
 
 
-def _check_advanced(input: Any, *, index: tuple) -> tuple:
-    shapes = []
-    for dim, i in enumerate(index):
-        if not isinstance(i, slice):
-            check_index("index", i, input.shape[dim], dim)
-            shapes.append(i.shape)
-    try:
-        np.broadcast_shapes(*shapes)
-    except ValueError:
-        fail(RangeError, "index", "the indexing tensors do not broadcast", shapes=shapes)
-    return (index,)
+def _at(index: Any, dims: tuple) -> tuple:
+    """The stacked index as NumPy and CuPy take it."""
+    full: list[Any] = [slice(None)] * (max(dims) + 1)
+    for k, d in enumerate(dims):
+        full[d] = index[k]
+    return tuple(full)
 
 
-def _reference_advanced(input: np.ndarray, index: tuple) -> np.ndarray:
-    return np.asarray(input, np.float64)[index]
+def _check_advanced(input: Any, index: Any, *, dims: tuple) -> tuple:
+    for k, d in enumerate(dims):
+        check_index("index", index[k], input.shape[d], d)
+    return (dims,)
 
 
-def _index_samples(make: Maker) -> Iterator[tuple[tuple, tuple]]:
-    every = slice(None)
-    yield (4, 3), (make.ints(5, high=4), make.ints(5, high=3))
-    yield (4, 3), (make.ints(2, 1, low=-4, high=4), make.ints(5, high=3))
-    yield (4, 3, 2), (every, make.ints(5, high=3), make.ints(5, high=2))
-    yield (4, 3, 2), (make.ints(2, 5, high=4), every, make.ints(5, high=2))
-    yield (4, 3), (make.ints(0, high=4), make.ints(0, high=3))
+def _index_samples(make: Maker) -> Iterator[tuple[tuple, np.ndarray, tuple]]:
+    """Shapes, indices and the dimensions that they index."""
+
+    def stacked(shape: tuple, *highs: int) -> np.ndarray:
+        return np.stack([make.ints(*shape, low=-n, high=n) for n in highs])
+
+    yield (4, 3), stacked((5,), 4, 3), (0, 1)
+    yield (4, 3), stacked((2, 5), 4, 3), (0, 1)
+    yield (4, 3, 2), stacked((5,), 3, 2), (1, 2)
+    yield (4, 3, 2), stacked((2, 5), 4, 2), (0, 2)
+    yield (4, 3), stacked((0,), 4, 3), (0, 1)
+
+
+def _selected_shape(shape: tuple, joint: tuple, dims: tuple) -> tuple:
+    """The shape of a selection: the index's dimensions stand where the indexed ones were if those
+    are neighbours, else in front.
+    """
+    first, last = dims[0], dims[-1]
+    if last - first + 1 == len(dims):
+        return (*shape[:first], *joint, *shape[last + 1 :])
+    return (*joint, *(s for d, s in enumerate(shape) if d not in dims))
 
 
 def _samples_advanced(make: Maker) -> Iterator[Sample]:
-    for shape, index in _index_samples(make):
-        yield Sample(make(*shape), index=index)
+    for shape, index, dims in _index_samples(make):
+        yield Sample(make(*shape), index, dims=dims)
 
 
 def _errors_advanced(make: Maker) -> Iterator[Failing]:
-    two, five = make.ints(2, high=3), make.ints(2, low=5, high=6)
-    yield Failing(RangeError, "index 5 is out of range", make(4, 3), index=(two, five))
-    yield Failing(RangeError, "do not broadcast", make(4, 3), index=(two, make.ints(3, high=3)))
+    bad = np.array([[0, 1], [5, 5]])
+    yield Failing(RangeError, "index 5 is out of range", make(4, 3), bad, dims=(0, 1))
 
 
 advanced_index = register(
     Op(
         "advanced_index",
-        lambda xp, input, *, index: input[index],
-        vjp={"input": lambda g, input_shape, index: advanced_sum(g, index, input_shape)},
+        lambda xp, input, index, *, dims: input[_at(index, dims)],
+        vjp={
+            "input": lambda g, index, input_shape, dims: advanced_sum(g, index, dims, input_shape)
+        },
         check=_check_advanced,
         half="native",
         export=(),
-        reference=_reference_advanced,
+        reference=lambda input, index, dims: np.asarray(input, np.float64)[_at(index, dims)],
         samples=_samples_advanced,
         errors=_errors_advanced,
-        cost=lambda input, index: Cost(0, 0),
-        doc="""input[index] for a tuple of integer arrays and full slices (NumPy's rule for the result's
-    layout).
+        cost=lambda input, index, dims: Cost(0, index.nbytes + 2 * index[0].size),
+        doc="""input[…, index[0], …, index[1], …]: several integer arrays, each at its dimension.
 
     Args:
         input: tensor.
-        index: raw integer arrays that broadcast together, or ``slice(None)``.
+        index: int64 tensor; ``index[k]`` belongs to dimension ``dims[k]``.
+        dims: the indexed dimensions, ascending.
 
     Raises:
-        RangeError: if an index is out of range or the arrays do not broadcast.
+        RangeError: if an index is out of range.
     """,
     )
 )
 
 
-def _places(xp: Any, index: tuple, shape: tuple) -> Any:
-    return xp.arange(prod(shape)).reshape(shape)[index]
+def _places(xp: Any, index: Any, dims: tuple, shape: tuple) -> Any:
+    """The flat positions that a selection reads, in its own shape."""
+    return xp.arange(prod(shape)).reshape(shape)[_at(index, dims)]
 
 
-def _forward_advanced_sum(xp: Any, src: Any, *, index: tuple, shape: tuple) -> Any:
-    places = _places(xp, index, shape).reshape(-1)
+def _forward_advanced_sum(xp: Any, src: Any, index: Any, *, dims: tuple, shape: tuple) -> Any:
+    places = _places(xp, index, dims, shape).reshape(-1)
     return segment_sum(xp, src.reshape(-1, 1), places, prod(shape)).reshape(shape)
 
 
-def _reference_advanced_sum(src: np.ndarray, index: tuple, shape: tuple) -> np.ndarray:
+def _reference_advanced_sum(
+    src: np.ndarray, index: np.ndarray, dims: tuple, shape: tuple
+) -> np.ndarray:
     out = np.zeros(shape)
-    np.add.at(out, index, src)
+    np.add.at(out, _at(index, dims), src)
     return out
 
 
 def _samples_advanced_sum(make: Maker) -> Iterator[Sample]:
-    for shape, index in _index_samples(make):
-        yield Sample(make(*np.empty(shape)[index].shape), index=index, shape=shape)
+    for shape, index, dims in _index_samples(make):
+        selected = _selected_shape(shape, index.shape[1:], dims)
+        yield Sample(make(*selected), index, dims=dims, shape=shape)
 
 
 advanced_sum = register(
     Op(
         "advanced_sum",
         _forward_advanced_sum,
-        vjp={"src": lambda g, index: advanced_index(g, index)},
+        vjp={"src": lambda g, index, dims: advanced_index(g, index, dims)},
         export=(),
         reference=_reference_advanced_sum,
         samples=_samples_advanced_sum,
         errors=lambda make: iter(()),
-        cost=lambda src, index, shape: Cost(src.size, 2 * src.nbytes),
+        cost=lambda src, index, dims, shape: Cost(src.size, 2 * src.nbytes + index.nbytes),
         doc="""Zeros of ``shape`` to which ``src`` is added at ``index``: the gradient of
     ``x[integer tensors]``. Deterministic.
 
     Args:
-        src: tensor with the shape of ``x[index]``.
-        index: raw integer arrays or ``slice(None)``.
+        src: tensor with the shape of the selection.
+        index: int64 tensor; ``index[k]`` belongs to dimension ``dims[k]``.
+        dims: the indexed dimensions, ascending.
         shape: of the result.
     """,
     )
 )
-
-
-def _check_put(input: Any, values: Any, *, index: tuple, accumulate: bool) -> tuple:
-    _check_advanced(input, index=index)
-    # The shape of a selection, without making it: a stride-0 stand-in is indexed.
-    shape = _selected_shape(input.shape, index)
-    check_fits("index_put", values.shape, shape)
-    return index, bool(accumulate)
-
-
-def _selected_shape(shape: tuple, index: tuple) -> tuple:
-    arrays = [i for i in index if not isinstance(i, slice)]
-    joint = np.broadcast_shapes(*(a.shape for a in arrays))
-    at = [d for d, i in enumerate(index) if not isinstance(i, slice)]
-    rest = [s for d, s in enumerate(shape) if d not in at]
-    if at[-1] - at[0] + 1 == len(at):
-        return (*shape[: at[0]], *joint, *shape[at[-1] + 1 :])
-    return (*joint, *rest)
 
 
 def check_fits(op: str, value: tuple, target: tuple) -> None:
@@ -360,39 +359,47 @@ def check_fits(op: str, value: tuple, target: tuple) -> None:
         )
 
 
+def _check_put(input: Any, index: Any, values: Any, *, dims: tuple, accumulate: bool) -> tuple:
+    _check_advanced(input, index, dims=dims)
+    check_fits("index_put", values.shape, _selected_shape(input.shape, index.shape[1:], dims))
+    return dims, bool(accumulate)
+
+
 def _forward_put(
-    xp: Any, input: Any, values: Any, *, index: tuple, accumulate: bool = False
+    xp: Any, input: Any, index: Any, values: Any, *, dims: tuple, accumulate: bool = False
 ) -> Any:
     out = input.copy()
     if not accumulate:
-        out[index] = values
+        out[_at(index, dims)] = values
         return out
-    places = _places(xp, index, input.shape)
-    full = xp.broadcast_to(values, places.shape).astype(input.dtype)
-    n = prod(input.shape)
-    return out + segment_sum(xp, full.reshape(-1, 1), places.reshape(-1), n).reshape(input.shape)
+    places = _places(xp, index, dims, input.shape)
+    rows = xp.broadcast_to(values, places.shape).reshape(-1, 1)
+    return out + segment_sum(xp, rows, places.reshape(-1), out.size).reshape(out.shape)
 
 
 def _samples_put(make: Maker) -> Iterator[Sample]:
-    yield Sample(make(4, 3), make(2), index=(np.array([0, 3]), np.array([1, -1])))
-    yield Sample(make(4, 3), make(2, 1), index=(np.array([2, 0]),))
-    yield Sample(make(4, 3), make(), index=(slice(None), np.array([2, 0])))
-    yield Sample(make(4, 3), make(3, 3), index=(np.array([2, 0, 2]),), accumulate=True)
+    yield Sample(make(4, 3), np.array([[0, 3], [1, -1]]), make(2), dims=(0, 1))
+    yield Sample(make(4, 3), np.array([[2, 0]]), make(2, 1), dims=(0,))
+    yield Sample(make(4, 3), np.array([[2, 0]]), make(), dims=(1,))
+    yield Sample(make(4, 3), np.array([[2, 0, 2]]), make(3, 3), dims=(0,), accumulate=True)
 
 
-def _reference_put(input: Any, values: Any, index: tuple, accumulate: bool = False) -> np.ndarray:
+def _reference_put(
+    input: Any, index: Any, values: Any, dims: tuple, accumulate: bool = False
+) -> np.ndarray:
     out = np.array(input, np.float64)
     if accumulate:
-        np.add.at(out, index, values)
+        np.add.at(out, _at(index, dims), values)
     else:
-        out[index] = values
+        out[_at(index, dims)] = values
     return out
 
 
 def _errors_put(make: Maker) -> Iterator[Failing]:
-    at = (np.array([0, 1]),)
-    yield Failing(ShapeError, "does not broadcast", make(4, 3), make(3, 3), index=at)
-    yield Failing(RangeError, "out of range", make(4, 3), make(3), index=(np.array([4]),))
+    yield Failing(
+        ShapeError, "does not broadcast", make(4, 3), np.array([[0, 1]]), make(3, 3), dims=(0,)
+    )
+    yield Failing(RangeError, "out of range", make(4, 3), np.array([[4]]), make(3), dims=(0,))
 
 
 put = register(
@@ -400,25 +407,27 @@ put = register(
         "put",
         _forward_put,
         vjp={
-            "input": lambda g, index, accumulate: g if accumulate else put(g, _zero(g), index),
-            "values": lambda g, values_shape, index: unbroadcast(
-                advanced_index(g, index), values_shape
+            "input": lambda g, index, dims, accumulate: (
+                g if accumulate else put(g, index, _zero(g), dims)
+            ),
+            "values": lambda g, index, values_shape, dims: unbroadcast(
+                advanced_index(g, index, dims), values_shape
             ),
         },
         check=_check_put,
-        half="native",
         export=(),
         reference=_reference_put,
         samples=_samples_put,
         errors=_errors_put,
-        cost=lambda input, values, index, accumulate: Cost(0, 2 * input.nbytes + values.nbytes),
+        cost=lambda input, index, values, dims, accumulate: Cost(0, 2 * input.nbytes),
         doc="""A copy of input with ``values`` stored, or added, at ``index``.
 
     Args:
         input: tensor.
-        values: broadcasts to the shape of ``input[index]``; of input's dtype.
-        index: raw integer arrays or ``slice(None)``. Where a place occurs twice without
-            ``accumulate``, one of the values is stored.
+        index: int64 tensor; ``index[k]`` belongs to dimension ``dims[k]``. Where a place occurs
+            twice without ``accumulate``, one of the values is stored.
+        values: broadcasts to the shape of the selection; of input's dtype.
+        dims: the indexed dimensions, ascending.
         accumulate: add (every occurrence counts, in a fixed order).
 
     Raises:
@@ -524,13 +533,8 @@ def split_index(index: Any, input: Any) -> tuple[tuple, list]:
             basic.append(slice(None))
             arrays.append(e)
             dim += 1
-    missing = dim_of_view(basic, len(shape), dim) - len(arrays)
+    missing = sum(i.__class__ is not int for i in basic) + len(shape) - dim - len(arrays)
     return (*basic, ...), arrays + [None] * missing
-
-
-def dim_of_view(basic: list, ndim: int, used: int) -> int:
-    """Dimensions of the view that a basic index of ``used`` dimensions gives."""
-    return sum(i.__class__ is not int for i in basic) + ndim - used
 
 
 def _width(entry: Any) -> int:
@@ -565,12 +569,10 @@ def _entry(i: Any, input: Any) -> Any:
     raw = i.array if i.__class__ in tensor_types else i
     if raw.dtype == dtypes.uint8:  # PyTorch's masks of old
         raw = raw.astype(bool)
+    if raw.__class__ is not backend.array_type:
+        raw = backend.asarray(backends[raw.__class__].to_numpy(raw))
     if raw.dtype == dtypes.bool_:
-        return (
-            backend.asarray(backends[raw.__class__].to_numpy(raw))
-            if _elsewhere(raw, backend)
-            else raw
-        )
+        return raw
     if not dtypes.is_integral(raw.dtype):
         fail(
             RangeError,
@@ -580,13 +582,7 @@ def _entry(i: Any, input: Any) -> Any:
         )
     if not raw.ndim:
         return int(raw)
-    if _elsewhere(raw, backend):
-        return backend.asarray(backends[raw.__class__].to_numpy(raw))
-    return i
-
-
-def _elsewhere(raw: Any, backend: Any) -> bool:
-    return raw.__class__ is not backend.array_type
+    return i if i.__class__ in tensor_types and raw is i.array else raw
 
 
 def _from_sequence(i: Any) -> Any:
@@ -606,15 +602,22 @@ def _is_full(basic: tuple) -> bool:
     return all(i is ... or (i.__class__ is slice and i == slice(None)) for i in basic)
 
 
-def _raw_index(arrays: list) -> tuple:
-    """The arrays' index for NumPy or CuPy: copies, since the tape keeps them."""
-    while arrays and arrays[-1] is None:
-        arrays = arrays[:-1]
-    found = []
-    for a in arrays:
-        raw = a.array if a.__class__ in tensor_types else a
-        found.append(slice(None) if raw is None else raw.astype(np.int64))
-    return tuple(found)
+def _stacked(arrays: list, self: Any) -> tuple[Any, tuple[int, ...]]:
+    """The index arrays broadcast and stacked into one, and their dimensions."""
+    dims = tuple(d for d, a in enumerate(arrays) if a is not None)
+    raw = [getattr(arrays[d], "array", arrays[d]) for d in dims]
+    backend = self.device.backend if self.__class__ in tensor_types else backend_of(self)
+    xp = backend.xp
+    if len(raw) > 1:
+        try:
+            shape = np.broadcast_shapes(*(a.shape for a in raw))
+        except ValueError:
+            shapes = [tuple(a.shape) for a in raw]
+            fail(RangeError, "index", "the indexing tensors do not broadcast", shapes=shapes)
+        raw = [xp.broadcast_to(a, shape) for a in raw]
+    # The tape keeps it, so it must not share memory with the user's.
+    index = xp.stack([a.astype(np.int64) for a in raw])
+    return (make(index, self.device) if self.__class__ in tensor_types else index), dims
 
 
 def getitem(self: Any, index: Any) -> Any:
@@ -638,7 +641,7 @@ def getitem(self: Any, index: Any) -> Any:
         return basic_index(self, (...,)) if _is_full(basic) else self
     if len(given) == 1:
         return take_rows(self, _like(arrays[given[0]], self), given[0])
-    return advanced_index(self, _raw_index(arrays))
+    return advanced_index(self, *_stacked(arrays, self))
 
 
 def _like(index: Any, self: Any) -> Any:
@@ -702,7 +705,7 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     if all(a is None for a in arrays):
         _assign(self, part, value, taped)
     else:
-        _assign_at(self, part, value, _raw_index(arrays), taped)
+        _assign_at(self, part, value, *_stacked(arrays, self), taped)
 
 
 def _trim(value: Any, ndim: int) -> Any:
@@ -720,21 +723,21 @@ def _assign(self: Tensor, part: Any, value: Tensor, taped: bool) -> None:
     store(self, part, ..., value.array)
 
 
-def _assign_at(self: Tensor, part: Any, value: Tensor, index: tuple, taped: bool) -> None:
+def _assign_at(
+    self: Tensor, part: Any, value: Tensor, index: Tensor, dims: tuple, taped: bool
+) -> None:
     check_put_dtype(self, value)
-    if value.dtype != self.dtype:
-        value = cast(value, self.dtype)
-    ndim = len(_selected_shape(part.shape, index))
     if taped:
-        inplace(put.op, part, (_trim(value, ndim),), (index, False))
+        ndim = len(_selected_shape(part.shape, index.array.shape[1:], dims))
+        inplace(put.op, part, (index, _trim(value, ndim)), (dims, False))
         return
-    _check_put(part, value.array, index=index, accumulate=False)
-    store(self, part, index, value.array)
+    _check_put(part, index.array, value.array, dims=dims, accumulate=False)
+    store(self, part, _at(index.array, dims), value.array)
 
 
 def check_put_dtype(self: Tensor, value: Tensor) -> None:
     """Raises as PyTorch does if values of another dtype would be stored at integer indices."""
-    if value.dtype != self.dtype and value.ndim:
+    if value.dtype != self.dtype:
         fail(
             DtypeError,
             "index_put",
@@ -780,9 +783,9 @@ def index_put_(self: Tensor, indices: Any, values: Any, accumulate: bool = False
     check_put_dtype(self, values)
     basic, arrays = split_index(indices, self)
     part = self if _is_full(basic) else basic_index(self, basic)
-    index = _raw_index(arrays)
-    values = _trim(values, len(_selected_shape(part.shape, index)))
-    inplace(put.op, part, (values,), (index, True))
+    index, dims = _stacked(arrays, self)
+    values = _trim(values, len(_selected_shape(part.shape, index.array.shape[1:], dims)))
+    inplace(put.op, part, (index, values), (dims, True))
     return self
 
 
@@ -797,7 +800,8 @@ def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
     basic, arrays = split_index(tuple(indices), input)
     if not _is_full(basic):
         fail(ArgumentTypeError, "index_put", "indices must be tensors", "Use x[...] = value.")
-    return put(input, values, _raw_index(arrays), accumulate)
+    index, dims = _stacked(arrays, input)
+    return put(input, index, values, dims, accumulate)
 
 
 composite("index_put_", export=("Tensor",))(index_put_)

@@ -1,7 +1,7 @@
 """Resampling of images: every output is a short weighted sum of inputs, one dimension at a time.
 
-``resample`` is the op below ``interpolate`` and uneven adaptive average pooling; its gradient is the
-transposed linear map.
+``resample`` is the op below ``interpolate`` and uneven adaptive average pooling; its gradient is
+the transposed linear map.
 """
 
 from __future__ import annotations
@@ -71,38 +71,38 @@ def _area(size: int, out: int) -> tuple:
 
 
 @lru_cache(maxsize=256)
-def taps_of(mode: str, size: int, out: int, align: bool, scale: float | None) -> tuple:
+def taps_of(kind: str, size: int, out: int, align: bool, scale: float | None) -> tuple:
     """``(inputs, weights)``, both (taps, out), of one dimension."""
-    if mode == "area":
+    if kind == "area":
         return _area(size, out)
-    if mode == "linear":
+    if kind == "linear":
         return _linear(size, out, align, scale)
-    if mode == "cubic":
+    if kind == "cubic":
         return _cubic(size, out, align, scale)
-    return _nearest(size, out, 0.5 if mode == "nearest-exact" else 0.0, scale)
+    return _nearest(size, out, 0.5 if kind == "nearest-exact" else 0.0, scale)
 
 
 @lru_cache(maxsize=64)
-def _matrix(mode: str, size: int, out: int, align: bool, scale: float | None) -> np.ndarray:
+def _matrix(kind: str, size: int, out: int, align: bool, scale: float | None) -> np.ndarray:
     """The same as a matrix (out, size)."""
-    inputs, weights = taps_of(mode, size, out, align, scale)
+    inputs, weights = taps_of(kind, size, out, align, scale)
     matrix = np.zeros((out, size))
     np.add.at(matrix, (np.arange(out)[None].repeat(len(inputs), 0), inputs), weights)
     return matrix
 
 
-def _forward(xp: Any, input: Any, *, size: tuple, mode: str, align: bool, scales: tuple) -> Any:
+def _forward(xp: Any, input: Any, *, size: tuple, kind: str, align: bool, scales: tuple) -> Any:
     n = len(size)
     y = input
     for i, out in enumerate(size):
         axis = input.ndim - n + i
         if y.shape[axis] == out and scales[i] is None:
-            continue  # no resampling: every mode is the identity then
-        inputs, weights = taps_of(mode, y.shape[axis], out, align, scales[i])
+            continue  # no resampling: every kind is the identity then
+        inputs, weights = taps_of(kind, y.shape[axis], out, align, scales[i])
         total = None
         for places, weight in zip(inputs, weights, strict=True):
             term = xp.take(y, xp.asarray(places), axis=axis)
-            if mode not in ("nearest", "nearest-exact"):
+            if kind not in ("nearest", "nearest-exact"):
                 factor = weight.astype(y.dtype).reshape((out,) + (1,) * (n - 1 - i))
                 term = term * xp.asarray(factor)
             total = term if total is None else total + term
@@ -111,7 +111,7 @@ def _forward(xp: Any, input: Any, *, size: tuple, mode: str, align: bool, scales
 
 
 def _grad_forward(
-    xp: Any, grad_output: Any, *, input_size: tuple, mode: str, align: bool, scales: tuple
+    xp: Any, grad_output: Any, *, input_size: tuple, kind: str, align: bool, scales: tuple
 ) -> Any:
     n = len(scales)
     y = grad_output
@@ -120,7 +120,7 @@ def _grad_forward(
         size, out = input_size[axis], y.shape[axis]
         if size == out and scales[i] is None:
             continue
-        matrix = _matrix(mode, size, out, align, scales[i]).astype(y.dtype)
+        matrix = _matrix(kind, size, out, align, scales[i]).astype(y.dtype)
         lead, trail = y.shape[:axis], y.shape[axis + 1 :]
         folded = xp.ascontiguousarray(y).reshape(product(lead), out, product(trail))
         folded = xp.matmul(xp.asarray(np.ascontiguousarray(matrix.T)), folded)
@@ -131,38 +131,38 @@ def _grad_forward(
 # ---------------------------------------------------------------- reference, samples, errors
 
 
-def _full_matrices(sizes: tuple, outs: tuple, mode: str, align: bool, scales: tuple) -> list:
+def _full_matrices(sizes: tuple, outs: tuple, kind: str, align: bool, scales: tuple) -> list:
     pairs = zip(sizes, outs, scales, strict=True)
-    return [_matrix(mode, s, o, align, scale) for s, o, scale in pairs]
+    return [_matrix(kind, s, o, align, scale) for s, o, scale in pairs]
 
 
-def _reference(input: np.ndarray, size: tuple, mode: str, align: bool, scales: tuple) -> np.ndarray:
+def _reference(input: np.ndarray, size: tuple, kind: str, align: bool, scales: tuple) -> np.ndarray:
     n = len(size)
     y = input
-    for i, m in enumerate(_full_matrices(input.shape[-n:], size, mode, align, scales)):
+    for i, m in enumerate(_full_matrices(input.shape[-n:], size, kind, align, scales)):
         y = np.moveaxis(np.tensordot(m, y, ([1], [y.ndim - n + i])), 0, y.ndim - n + i)
     return y
 
 
 def _reference_grad(
-    grad_output: np.ndarray, input_size: tuple, mode: str, align: bool, scales: tuple
+    grad_output: np.ndarray, input_size: tuple, kind: str, align: bool, scales: tuple
 ) -> np.ndarray:
     n = len(scales)
     y = grad_output
     out = grad_output.shape[-n:]
-    for i, m in enumerate(_full_matrices(input_size[-n:], out, mode, align, scales)):
+    for i, m in enumerate(_full_matrices(input_size[-n:], out, kind, align, scales)):
         y = np.moveaxis(np.tensordot(m, y, ([0], [y.ndim - n + i])), 0, y.ndim - n + i)
     return y
 
 
 _CASES = [
-    ((2, 2, 5), {"size": (3,), "mode": "area", "align": False, "scales": (None,)}),
-    ((1, 2, 3, 4), {"size": (6, 5), "mode": "nearest", "align": False, "scales": (2.0, None)}),
-    ((1, 2, 5, 4), {"size": (3, 7), "mode": "nearest-exact", "align": False, "scales": (None,) * 2}),
-    ((1, 2, 3, 4), {"size": (5, 8), "mode": "linear", "align": False, "scales": (None, 2.0)}),
-    ((1, 2, 3, 4), {"size": (5, 4), "mode": "linear", "align": True, "scales": (None,) * 2}),
-    ((1, 1, 5, 4), {"size": (3, 6), "mode": "cubic", "align": False, "scales": (None,) * 2}),
-    ((1, 1, 3, 2, 2), {"size": (2, 3, 4), "mode": "area", "align": False, "scales": (None,) * 3}),
+    ((2, 2, 5), {"size": (3,), "kind": "area", "align": False, "scales": (None,)}),
+    ((1, 2, 3, 4), {"size": (6, 5), "kind": "nearest", "align": False, "scales": (2.0, None)}),
+    ((2, 5, 4), {"size": (3, 7), "kind": "nearest-exact", "align": False, "scales": (None,) * 2}),
+    ((1, 2, 3, 4), {"size": (5, 8), "kind": "linear", "align": False, "scales": (None, 2.0)}),
+    ((1, 2, 3, 4), {"size": (5, 4), "kind": "linear", "align": True, "scales": (None,) * 2}),
+    ((1, 1, 5, 4), {"size": (3, 6), "kind": "cubic", "align": False, "scales": (None,) * 2}),
+    ((1, 1, 3, 2, 2), {"size": (2, 3, 4), "kind": "area", "align": False, "scales": (None,) * 3}),
 ]  # fmt: skip
 
 
@@ -178,31 +178,31 @@ def _grad_samples(make: Maker) -> Iterator[Sample]:
         yield Sample(make(*lead, *params["size"]), input_size=shape, **rest)
 
 
-def _check(input: Any, *, size: Any, mode: str, align: bool, scales: tuple) -> tuple:
-    if not is_floating(input.dtype) and mode != "nearest":
+def _check(input: Any, *, size: Any, kind: str, align: bool, scales: tuple) -> tuple:
+    if not is_floating(input.dtype) and kind != "nearest":
         fail(DtypeError, "resample", "input must be floating point", input=input)
     if input.ndim <= len(size) or not product(input.shape[input.ndim - len(size) :]):
         fail(ShapeError, "resample", "input has no image of that many dimensions", input=input)
-    return size, mode, align, scales
+    return size, kind, align, scales
 
 
 def _check_grad(
-    grad_output: Any, *, input_size: tuple, mode: str, align: bool, scales: tuple
+    grad_output: Any, *, input_size: tuple, kind: str, align: bool, scales: tuple
 ) -> tuple:
     n = len(scales)
     if tuple(grad_output.shape[:-n]) != tuple(input_size[:-n]):
         fail(ShapeError, "resample_grad", "batch and channels differ", grad_output=grad_output)
-    return tuple(input_size), mode, align, scales
+    return tuple(input_size), kind, align, scales
 
 
 def _errors(make: Maker) -> Iterator[Failing]:
-    params = {"size": (3,), "mode": "linear", "align": False, "scales": (None,)}
+    params = {"size": (3,), "kind": "linear", "align": False, "scales": (None,)}
     yield Failing(DtypeError, "floating point", make.ints(2, 2, 5), **params)
     yield Failing(ShapeError, "no image", make(2, 2, 0), **params)
 
 
 def _grad_errors(make: Maker) -> Iterator[Failing]:
-    params = {"mode": "linear", "align": False, "scales": (None,)}
+    params = {"kind": "linear", "align": False, "scales": (None,)}
     yield Failing(ShapeError, "batch and", make(2, 2, 5), input_size=(2, 3, 4), **params)
 
 
@@ -211,8 +211,8 @@ resample = register(
         "resample",
         _forward,
         vjp={
-            "input": lambda g, input_shape, mode, align, scales: resample_grad(
-                g, input_shape, mode, align, scales
+            "input": lambda g, input_shape, kind, align, scales: resample_grad(
+                g, input_shape, kind, align, scales
             )
         },
         check=_check,
@@ -220,7 +220,7 @@ resample = register(
         reference=_reference,
         samples=_samples,
         errors=_errors,
-        cost=lambda input, *, size, mode, **_: Cost(
+        cost=lambda input, *, size, kind, **_: Cost(
             2.0 * product(input.shape[: input.ndim - len(size)]) * product(size),
             input.nbytes
             + product(input.shape[: input.ndim - len(size)]) * product(size) * input.itemsize,
@@ -230,12 +230,12 @@ resample = register(
     Args:
         input: (…, *image).
         size: the new lengths.
-        mode: "nearest", "nearest-exact", "linear" (bilinear, trilinear), "cubic" or "area".
+        kind: "nearest", "nearest-exact", "linear" (bilinear, trilinear), "cubic" or "area".
         align: the centres of the corner pixels stay in place.
         scales: the factor that was asked for per dimension, or ``None``: the ratio of lengths.
 
     Raises:
-        DtypeError: for integers, unless ``mode`` is "nearest".
+        DtypeError: for integers, unless ``kind`` is "nearest".
         ShapeError: for an empty image.
     """,
     )
@@ -246,10 +246,10 @@ resample_grad = register(
         "resample_grad",
         _grad_forward,
         vjp={
-            "grad_output": lambda g, grad_output_shape, mode, align, scales: resample(
+            "grad_output": lambda g, grad_output_shape, kind, align, scales: resample(
                 g,
                 tuple(grad_output_shape[len(grad_output_shape) - len(scales) :]),
-                mode,
+                kind,
                 align,
                 scales,
             )
@@ -268,7 +268,7 @@ resample_grad = register(
     Args:
         grad_output: cotangent of the resampled image.
         input_size: shape of the input.
-        mode, align, scales: as given to ``resample``.
+        kind, align, scales: as given to ``resample``.
 
     Raises:
         ShapeError: if the shapes do not fit.

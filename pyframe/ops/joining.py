@@ -193,7 +193,7 @@ stack = register(
 
 
 def _at_least(tensors: Any, *shapes: Any) -> list:
-    """Every tensor with as many dimensions as there are shapes; ``shapes[n]`` is for n dimensions."""
+    """Every tensor with at least ``len(shapes)`` dimensions; ``shapes[n]`` lifts n dimensions."""
     found = []
     for t in tensors:
         n = len(t.shape)

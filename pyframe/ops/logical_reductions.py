@@ -82,7 +82,7 @@ def _op(name: str, forward: Callable, function: Callable, what: str, value: str)
 
 
 any = _op("any", _any, np.any, "any element", "True, True")
-all = _op("all", _all, np.all, "every element", "True, False")
+all = _op("all", _all, np.all, "every element", " True, False")
 
 
 count_nonzero = register(

@@ -28,9 +28,10 @@ def _forward(xp: Any, input: Any, *, dim: Any, keepdim: bool = False) -> Any:
         return xp.log(input.sum(axis=dim, keepdims=keepdim))
     largest = input.max(axis=dim, keepdims=True)
     # An infinite maximum must not be subtracted from itself.
-    largest = xp.where(xp.isfinite(largest), largest, xp.zeros((), input.dtype))
-    shifted = input - largest
-    total = xp.exp(shifted).sum(axis=dim, keepdims=True)
+    largest = xp.where(xp.isfinite(largest), largest, xp.zeros((), dtype=input.dtype))
+    powers = xp.asarray(input - largest)  # NumPy gives a scalar if it is 0-d
+    xp.exp(powers, out=powers)
+    total = xp.add.reduce(powers, axis=dim, keepdims=True)
     out = xp.log(total) + largest
     return out if keepdim else out.reshape(_left(input.shape, dim))
 
@@ -105,7 +106,7 @@ logsumexp = register(
 
     >>> import pyframe
     >>> pyframe.logsumexp(pyframe.tensor([1000.0, 1000.0]), dim=0)
-    tensor(1000.6931)
+    tensor(1000.6932)
     """,
     )
 )

@@ -2,59 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from ..backend import backend_of
 from ..dtypes import bool_
 from ..errors import DtypeError, ShapeError, fail
-from ..op.record import Cost, Op, Sample
-from ..op.samples import Maker
-from ..tensor.register import composite, register
-from ..tensor.tensor import Tensor
+from ..tensor.register import composite
+from ..tensor.tensor import Tensor, make, tensor_types
 from .expand import broadcast_shapes, expand
 from .indexing import getitem, setitem
 from .reshape import reshape
 from .splitting import unbind
 
 
-def _forward_argwhere(xp: Any, input: Any) -> Any:
-    if not input.ndim:
-        return xp.zeros((int(input != 0), 0), "int64")
-    return xp.stack(input.nonzero(), axis=1)
+@composite()
+def argwhere(input: Any) -> Any:
+    """The places of all elements that are not 0, one in each row, in C order.
 
-
-def _samples_argwhere(make: Maker) -> Iterator[Sample]:
-    yield Sample(make.ints(3, 4, high=2))
-    yield Sample(make.bools(7))
-    yield Sample(make.ints(0, 4))
-
-
-argwhere = register(
-    Op(
-        "argwhere",
-        _forward_argwhere,
-        vjp=None,
-        half="native",
-        reference=lambda input: np.array(
-            [i for i in np.ndindex(*input.shape) if input[i]], dtype=np.int64
-        ).reshape(-1, input.ndim),
-        samples=_samples_argwhere,
-        errors=lambda make: iter(()),
-        cost=lambda input: Cost(0, input.nbytes),
-        doc="""The places of all elements that are not 0, one in each row, in C order.
-
-    Args:
-        input: tensor.
+    The result's shape depends on values, so on a GPU the host waits for it.
 
     >>> import pyframe
     >>> pyframe.argwhere(pyframe.tensor([[0, 1], [2, 0]]))
     tensor([[0, 1],
             [1, 0]])
-    """,
-    )
-)
+    """
+    raw = input.array if input.__class__ in tensor_types else input
+    xp = backend_of(raw).xp
+    if raw.ndim:
+        places = xp.stack(raw.nonzero(), axis=1)
+    else:
+        places = xp.zeros((int(bool(raw)), 0), np.int64)
+    return make(places, input.device) if input.__class__ in tensor_types else places
 
 
 @composite()

@@ -247,6 +247,12 @@ def _needs_ndim(op: str, value: Any, ndim: int, name: str) -> None:
         )
 
 
+def _check_factors(op: str, a: Any, b: Any, second: str) -> None:
+    check_dtypes(op, a, b)
+    if a.shape[-1] != b.shape[-2 if len(b.shape) > 1 else 0]:
+        fail(ShapeError, op, "shapes cannot be multiplied", **{"input": a, second: b})
+
+
 @composite()
 def mm(input: Any, mat2: Any) -> Any:
     """Product of two matrices.
@@ -256,6 +262,7 @@ def mm(input: Any, mat2: Any) -> Any:
     """
     _needs_ndim("mm", input, 2, "input")
     _needs_ndim("mm", mat2, 2, "mat2")
+    _check_factors("mm", input, mat2, "mat2")
     return matmul(input, mat2)
 
 
@@ -270,6 +277,7 @@ def bmm(input: Any, mat2: Any) -> Any:
     _needs_ndim("bmm", mat2, 3, "mat2")
     if input.shape[0] != mat2.shape[0]:
         fail(ShapeError, "bmm", "the batches have different lengths", input=input, mat2=mat2)
+    _check_factors("bmm", input, mat2, "mat2")
     return matmul(input, mat2)
 
 
@@ -282,6 +290,7 @@ def mv(input: Any, vec: Any) -> Any:
     """
     _needs_ndim("mv", input, 2, "input")
     _needs_ndim("mv", vec, 1, "vec")
+    _check_factors("mv", input, vec, "vec")
     return matmul(input, vec)
 
 
@@ -294,6 +303,7 @@ def dot(input: Any, tensor: Any) -> Any:
     """
     _needs_ndim("dot", input, 1, "input")
     _needs_ndim("dot", tensor, 1, "tensor")
+    _check_factors("dot", input, tensor, "tensor")
     return matmul(input, tensor)
 
 

@@ -199,22 +199,53 @@ def _grad_forward(
     padding: tuple,
     dilation: tuple,
 ) -> Any:
+    reach = [d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True)]
+    apart = all(s > r for s, r in zip(stride, reach, strict=True))
+    if apart or xp is np:
+        return _grad_scattered(xp, grad_output, indices, input_size, len(kernel_size), apart)
+    return _grad_by_taps(
+        xp, grad_output, indices, input_size, kernel_size, stride, padding, dilation
+    )
+
+
+def _grad_scattered(xp: Any, g: Any, indices: Any, input_size: tuple, n: int, apart: bool) -> Any:
+    """Writes every cotangent to its place; adds up where windows overlap, in a fixed order."""
+    planes, pixels = product(input_size[:-n]), product(input_size[-n:])
+    result = xp.zeros(planes * pixels, g.dtype)
+    places = indices.reshape(planes, product(indices.shape[-n:]))
+    places = (places + (xp.arange(planes) * pixels)[:, None]).reshape(places.size)
+    if apart:
+        result[places] = g.reshape(places.size)
+    else:
+        xp.add.at(result, places, g.reshape(places.size))
+    return result.reshape(input_size)
+
+
+def _grad_by_taps(
+    xp: Any,
+    g: Any,
+    indices: Any,
+    input_size: tuple,
+    kernel_size: tuple,
+    stride: tuple,
+    padding: tuple,
+    dilation: tuple,
+) -> Any:
+    """One pass per tap: on a GPU a scatter with overlaps would add in an undefined order."""
     n = len(kernel_size)
-    size, out = input_size[-n:], grad_output.shape[-n:]
+    size, out = input_size[-n:], g.shape[-n:]
     covered = padded_size(out, kernel_size, stride, dilation)
-    full = xp.zeros((*input_size[:-n], *covered), grad_output.dtype)
+    full = xp.zeros((*input_size[:-n], *covered), g.dtype)
     starts = _window_starts(size, out, stride, padding)
-    zero = xp.zeros((), grad_output.dtype)
-    # One pass per tap instead of a scatter: deterministic on every device, without atomics.
-    for tap, offset in zip(
-        taps(kernel_size), _tap_offsets(size, kernel_size, dilation), strict=True
-    ):
+    zero = xp.zeros((), g.dtype)
+    offsets = _tap_offsets(size, kernel_size, dilation)
+    for tap, offset in zip(taps(kernel_size), offsets, strict=True):
         won = indices == xp.asarray(starts + offset)
-        full[tap_slice(tap, out, stride, dilation)] += xp.where(won, grad_output, zero)
+        full[tap_slice(tap, out, stride, dilation)] += xp.where(won, g, zero)
     target, source = inside(size, covered, padding)
     if covered == tuple(size) and not any(padding):
         return full
-    result = xp.zeros(input_size, grad_output.dtype)
+    result = xp.zeros(input_size, g.dtype)
     result[source] = full[target]
     return result
 

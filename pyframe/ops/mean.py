@@ -40,7 +40,7 @@ def _forward(
     if dtype is not None and dtype.itemsize == 2:
         total = input.sum(axis=dim, dtype=np.float32, keepdims=keepdim)
         return (total / n if n else total * float("nan")).astype(dtype)
-    total = input.sum(axis=dim, dtype=dtype, keepdims=keepdim)
+    total = xp.add.reduce(input, axis=dim, dtype=dtype, keepdims=keepdim)
     return total / n if n else total * float("nan")
 
 

@@ -12,11 +12,18 @@ from ..backend import backend_of
 from ..errors import RangeError, fail
 
 
-def check_index(op: str, index: Any, size: int, dim: int, negative: bool = True) -> None:
+def check_index(
+    op: str,
+    index: Any,
+    size: int,
+    dim: int,
+    negative: bool = True,
+    error: type[RangeError] = RangeError,
+) -> None:
     """Raises on the CPU if an index is outside [-size, size), or [0, size) if not ``negative``.
 
     Raises:
-        RangeError: naming the first such index.
+        RangeError: (or ``error``) naming the first such index.
     """
     if not backend_of(index).checks_values or not index.size:
         return
@@ -24,7 +31,7 @@ def check_index(op: str, index: Any, size: int, dim: int, negative: bool = True)
     if index.min() < low or index.max() >= size:
         bad = index[(index < low) | (index >= size)].reshape(-1)[0]
         fail(
-            RangeError,
+            error,
             op,
             f"index {int(bad)} is out of range",
             f"Along dimension {dim} it must be in [{low}, {size - 1}].",
@@ -34,7 +41,7 @@ def check_index(op: str, index: Any, size: int, dim: int, negative: bool = True)
 
 
 def segment_sum(xp: Any, rows: Any, index: Any, size: int) -> Any:
-    """``out[k] = Σ rows[i] over the i with index[i] == k``: ``(n, m)`` and ``(n,)`` to ``(size, m)``.
+    """``out[k] = Σ rows[i]`` over the i with ``index[i] == k``: (n, m) and (n,) give (size, m).
 
     The order of additions does not depend on threads. Negative indices count from the end.
     """

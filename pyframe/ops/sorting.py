@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -202,16 +203,45 @@ def _topk(xp: Any, input: Any, *, k: int, dim: int = -1, largest: bool = True) -
         shape = (k,) if k == 0 else ()
         return input.reshape(-1)[:k].reshape(shape).copy(), xp.zeros(shape, dtype=np.int64)
     n = input.shape[dim]
-    before: tuple = (slice(None),) * dim
     if n < _PARTITION_FROM or k > n // 8 or not k:
+        before: tuple = (slice(None),) * dim
         indices = order(xp, input, dim, largest)[(*before, slice(k))]
     else:
-        chosen = xp.argpartition(input, n - k if largest else k - 1, axis=dim)
-        chosen = chosen[(*before, slice(n - k, None) if largest else slice(k))]
-        chosen = xp.sort(chosen, axis=dim)
-        among = order(xp, xp.take_along_axis(input, chosen, axis=dim), dim, largest)
-        indices = xp.take_along_axis(chosen, among, axis=dim)
+        chosen = _chosen(xp, xp.moveaxis(input, dim, -1), k, largest)
+        indices = xp.moveaxis(chosen, -1, dim)
     return xp.take_along_axis(input, indices, axis=dim), indices
+
+
+def _chosen(xp: Any, rows: Any, k: int, largest: bool) -> Any:
+    """Indices of the ``k`` extreme elements along the last dimension, in order."""
+    n = rows.shape[-1]
+    # A minimum over a block with a nan would be nan, the largest of all, and hide the block.
+    if n >= 64 * k and (largest or rows.dtype.kind != "f"):
+        found = _candidates(xp, rows, k, largest)
+    else:
+        found = xp.argpartition(rows, n - k if largest else k - 1, axis=-1)
+        found = found[..., n - k :] if largest else found[..., :k]
+    found = xp.sort(found, axis=-1)  # so that the stable order takes the first of equal ones
+    among = order(xp, xp.take_along_axis(rows, found, axis=-1), rows.ndim - 1, largest)
+    return xp.take_along_axis(found, among[..., :k], axis=-1)
+
+
+def _candidates(xp: Any, rows: Any, k: int, largest: bool) -> Any:
+    """Indices of the members of the ``k`` blocks with the most extreme members, and of the rest.
+
+    The elements are split into ``m`` blocks j, j + m, j + 2m, …; the ``k`` extreme elements are in
+    the ``k`` blocks with the most extreme elements. This reads each element once.
+    """
+    n, lead = rows.shape[-1], rows.shape[:-1]
+    size = math.isqrt(n // k)
+    m = n // size
+    blocks = rows[..., : m * size].reshape((*lead, size, m))
+    best = blocks.max(axis=-2) if largest else blocks.min(axis=-2)
+    top = xp.argpartition(best, m - k if largest else k - 1, axis=-1)
+    top = top[..., m - k :] if largest else top[..., :k]
+    members = top[..., None, :] + (m * xp.arange(size)).reshape((size, 1))
+    rest = xp.broadcast_to(xp.arange(m * size, n), (*lead, n - m * size))
+    return xp.concatenate((members.reshape((*lead, size * k)), rest), axis=-1)
 
 
 def _topk_check(input: Any, *, k: Any, dim: Any, largest: bool) -> tuple:

@@ -1,4 +1,4 @@
-"""Parts along a dimension, all of them views: ``narrow``, ``select``, ``split``, ``chunk``, ``unbind``."""
+"""Parts along a dimension, all of them views: ``narrow``, ``select``, ``split``, ``unbind``."""
 
 from __future__ import annotations
 

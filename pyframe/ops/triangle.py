@@ -80,7 +80,7 @@ triu = _declare("triu", False, _DOC.format("upper", "triu", 1, 0))
 def tril_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = "int64", device: Any = None
 ) -> Tensor:
-    """The places of the elements that :func:`tril` keeps: rows in the first row, columns in the second.
+    """The places that :func:`tril` keeps: row numbers, and below them column numbers.
 
     >>> import pyframe
     >>> pyframe.tril_indices(2, 2)
@@ -94,7 +94,7 @@ def tril_indices(
 def triu_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = "int64", device: Any = None
 ) -> Tensor:
-    """The places of the elements that :func:`triu` keeps: rows in the first row, columns in the second.
+    """The places that :func:`triu` keeps: row numbers, and below them column numbers.
 
     >>> import pyframe
     >>> pyframe.triu_indices(2, 2)

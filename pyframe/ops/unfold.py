@@ -49,6 +49,7 @@ def _forward(xp: Any, input: Any, *, dimension: int, size: int, step: int) -> An
 def _reference(input: np.ndarray, dimension: int, size: int, step: int) -> np.ndarray:
     if not input.ndim:
         return np.array(input, np.float64).reshape(1)[:size]
+    dimension %= input.ndim
     starts = range(0, input.shape[dimension] - size + 1, step)
     parts = [
         np.moveaxis(np.take(input, range(s, s + size), dimension), dimension, -1) for s in starts
@@ -88,8 +89,8 @@ windows = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, dimension, size, step: Cost(0, 0),
-        doc="""All windows of length ``size`` along ``dimension``, every ``step`` elements, as a view: their
-    number replaces the dimension, their elements are a new last one.
+        doc="""All windows of length ``size`` along ``dimension``, every ``step`` elements, as a
+    view: their number replaces the dimension, their elements are a new last one.
 
     Args:
         input: tensor.
@@ -185,7 +186,10 @@ def unfold(
 
     Args:
         input: tensor (N, C, H, W) or (C, H, W).
-        kernel_size, dilation, padding, stride: numbers or pairs, as of a convolution.
+        kernel_size: number or pair, as of a convolution.
+        dilation: likewise.
+        padding: likewise.
+        stride: likewise.
 
     Returns:
         tensor (N, C·kh·kw, L), where L is the number of patches.
@@ -200,7 +204,8 @@ def unfold(
     """
     shape = tuple(input.shape)
     if len(shape) not in (3, 4):
-        fail(ShapeError, "unfold", "input must have shape (N, C, H, W) or (C, H, W)", input=input)
+        kind = ShapeError if len(shape) > 4 else RangeError
+        fail(kind, "unfold", "input must have shape (N, C, H, W) or (C, H, W)", input=input)
     if len(shape) == 3:
         columns = unfold(unsqueeze(input, 0), kernel_size, dilation, padding, stride)
         return reshape(columns, columns.shape[1:])
@@ -234,7 +239,10 @@ def fold(
     Args:
         input: tensor (N, C·kh·kw, L) or (C·kh·kw, L).
         output_size: (H, W) of the result.
-        kernel_size, dilation, padding, stride: as given to :func:`unfold`.
+        kernel_size: as given to :func:`unfold`.
+        dilation: likewise.
+        padding: likewise.
+        stride: likewise.
 
     Raises:
         ShapeError: if the shapes do not go together.

@@ -46,11 +46,11 @@ def _variance(xp: Any, input: Any, dim: Any, keepdim: bool, correction: float) -
     n = count(input.shape, dim)
     if not n:
         return input.sum(axis=dim, keepdims=keepdim) * float("nan")
-    deviation = input - input.sum(axis=dim, keepdims=True) / n
+    deviation = input - xp.add.reduce(input, axis=dim, keepdims=True) / n
     deviation *= deviation
-    total = deviation.sum(axis=dim, keepdims=keepdim)
+    total = xp.add.reduce(deviation, axis=dim, keepdims=keepdim)
     freedom = builtins.max(0, n - correction)
-    return total / freedom if freedom else total / xp.zeros((), input.dtype)
+    return total / freedom if freedom else total / xp.zeros((), dtype=input.dtype)
 
 
 def _var(
@@ -98,6 +98,7 @@ _std_scale = pointwise(
             Sample(make(), make.positive()),
         ]
     ),
+    doc="g / 2y, and 0 where y is 0: from the gradient of a standard deviation y to its square's.",
 )
 
 

@@ -110,7 +110,7 @@ class Adam(Elementwise):
         lerp(xp, m, g, weight1, group["betas"][0] <= 0.5, s)
         add_square(xp, v, g, beta2, rest2, s)
         if group["amsgrad"]:
-            v = xp.maximum(states[2], v, states[2])
+            v = xp.maximum(states[2], v, out=states[2])
         xp.sqrt(v, s)
         xp.divide(s, correction, s)
         xp.add(s, eps, s)

@@ -76,5 +76,5 @@ class Adamax(Elementwise):
         xp.multiply(u, beta2, u)
         xp.absolute(g, s)
         xp.add(s, eps, s)
-        xp.maximum(u, s, u)
+        xp.maximum(u, s, out=u)
         add_quotient(xp, p, m, u, step_size, s)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import config, dtypes
+from .. import config, dtypes, expr
 from ..tape.node import Node, Output, freed, next_order, overwritten
 from ..backend import backends
 from ..device import Device
@@ -123,7 +123,7 @@ def _converted(op: Op, inputs: tuple, device: Device | None) -> tuple:
                 operands += value if spec.is_list else [value]
         operands = [v.item() if isinstance(v, np.generic) else v for v in operands]
         _check_operands(op, operands)
-        dtype = dtypes.result_type(*operands)
+        dtype = _promoted(op, operands)
     backend = device.backend if device is not None else _backend_of(inputs)
     converted = []
     for spec, value in zip(op.inputs, inputs, strict=True):
@@ -136,10 +136,27 @@ def _converted(op: Op, inputs: tuple, device: Device | None) -> tuple:
                 value = list(value)
             if value.__class__ not in (list, tuple):
                 _wrong_type(op, spec.name, value, "a sequence of tensors")
+            for v in value:
+                if v.__class__ not in tensor_types and v.__class__ not in backends:
+                    _wrong_type(op, f"every one of {spec.name}", v, "a tensor")
             converted.append([_one(op, spec.name, v, want, device, backend) for v in value])
         else:
             converted.append(_one(op, spec.name, value, want, device, backend))
     return tuple(converted)
+
+
+def _promoted(op: Op, operands: list[Any]) -> np.dtype:
+    """The common dtype; for an op like division, which makes fractions of integers, the result's.
+
+    A number then does not wrap around in the integers' dtype (``uint8 / 256``).
+    """
+    dtype = dtypes.result_type(*operands)
+    if op.expr is not None and not dtypes.is_floating(dtype):
+        root = op.expr.root
+        rule = root.primitive.dtype_rule if isinstance(root, expr.Call) else ""
+        if rule == "float" and all(isinstance(a, expr.Input) for a in root.args):
+            return dtypes.get_default_dtype()
+    return dtype
 
 
 def _backend_of(inputs: tuple) -> Any:
@@ -242,6 +259,13 @@ def rebuild(value: Any, edge: Any, device: Device) -> Any:
         edge.order, edge.index = next_order(), index
     out._edge = edge
     return out
+
+
+def zero_gradient(g: Any) -> Any:
+    """Zeros like ``g``: the gradient of what does not change the output."""
+    if g.__class__ in tensor_types:
+        return make(g.device.xp.zeros(g.shape, dtype=g.dtype), g.device)
+    return backends[g.__class__].xp.zeros(g.shape, dtype=g.dtype)
 
 
 def unbroadcast(g: Any, shape: tuple) -> Any:

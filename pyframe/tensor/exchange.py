@@ -1,12 +1,12 @@
 """Sharing memory with other libraries (L3): DLPack both ways, and NumPy's functions on Tensors.
 
 NumPy's DLPack knows no bfloat16. Those tensors travel as int16, and the dtype in the capsule is
-rewritten: one byte at a place that DLPack fixes. So bfloat16 goes to and from PyTorch without a copy.
+rewritten: one byte at a place that DLPack fixes. So bfloat16 is shared with PyTorch uncopied.
 
-What NumPy does with a Tensor: operators (``ndarray * tensor``) give a Tensor, and are recorded
-(``ndarray += tensor`` too: it rebinds the name, the array stays as it was);
-NumPy's own functions (``np.add(ndarray, tensor)``, ``np.sum(tensor)``) compute on the tensor's values
-and give NumPy arrays, so they refuse tensors that require grad.
+What NumPy does with a Tensor: operators (``ndarray * tensor``) give a Tensor and are recorded
+(``ndarray += tensor`` too: it rebinds the name, the array stays as it was). NumPy's own functions
+(``np.add(ndarray, tensor)``, ``np.sum(tensor)``) compute on the tensor's values and give NumPy
+arrays, so they refuse tensors that require grad.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..errors import (
     ExchangeError,
     PyframeError,
     fail,
+    message,
 )
 from .tensor import Tensor, make
 
@@ -60,12 +61,8 @@ def _tensor_in(capsule: Any) -> _DLTensor:
     for name, offset in ((_PLAIN, 0), (_VERSIONED, _VERSIONED_OFFSET)):
         if api.PyCapsule_IsValid(capsule, name):
             return _DLTensor.from_address(api.PyCapsule_GetPointer(capsule, name) + offset)
-    fail(
-        ArgumentTypeError,
-        "from_dlpack",
-        f"expected a tensor with __dlpack__ or an unused DLPack capsule, not {capsule!r}",
-        "A capsule can be consumed once.",
-    )
+    text = f"expected a tensor with __dlpack__ or an unused DLPack capsule, not {capsule!r}"
+    raise ArgumentTypeError(message("from_dlpack", text, "A capsule can be consumed once."))
 
 
 class _Producer:
@@ -97,10 +94,10 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
     """A Tensor that shares memory with an array of another library.
 
     Args:
-        x: an object with ``__dlpack__`` and ``__dlpack_device__`` (of NumPy, PyTorch, CuPy, JAX, …),
-            or a DLPack capsule.
+        x: an object with ``__dlpack__`` and ``__dlpack_device__`` (of NumPy, PyTorch, CuPy, …), or
+            a DLPack capsule.
         device: where the result should be (default: where ``x`` is).
-        copy: ``True``: always copy; ``False``: never; ``None``: only if needed to change the device.
+        copy: ``True``: always copy; ``False``: never; ``None``: only if ``device`` needs it.
 
     Raises:
         ExchangeError: if the producer cannot export it, for a dtype that pyframe does not have, or

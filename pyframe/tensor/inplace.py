@@ -31,9 +31,9 @@ def inplace(op: Op, x: Tensor, others: tuple = (), params: tuple = ()) -> Tensor
     """
     mode = config.get_mode()
     if mode.plain and op.expr is not None:
-        arrays = _unrecorded(mode, x, others)
-        if arrays is not None:
-            return _store(op, x, op.function(*arrays, *params))
+        operands = _unrecorded(mode, x, others)
+        if operands is not None:
+            return _store(op, x, op.function(*operands, *params))
     check_writable(op.name + "_", x, mode)
     device = dispatch._device_of(op, (x, *others))
     inputs = dispatch._converted(op, (x, *others), device)

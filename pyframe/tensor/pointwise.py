@@ -7,7 +7,6 @@ evaluation directly; everything else goes through :func:`pyframe.tensor.dispatch
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import partial
 from textwrap import indent
@@ -22,6 +21,7 @@ from ..errors import DtypeError, ShapeError, fail
 from ..expr import Call, ScalarFunction, compile_numpy, infer, trace, ufunc_of, vjp
 from ..op.record import Cost, Input, Op, Param
 from . import dispatch
+from .lazy import lazy_function
 from .tensor import Tensor, current_edge, make, tensor_types
 from .template import Rule
 
@@ -41,6 +41,7 @@ _shared_globals = {
     "overwritten": overwritten,
     "rebuild": dispatch.rebuild,
     "unbroadcast": dispatch.unbroadcast,
+    "zero_gradient": dispatch.zero_gradient,
     "f32": dtypes.float32,
     "f64": dtypes.float64,
     "boolean": dtypes.bool_,
@@ -72,7 +73,7 @@ def build(function: ScalarFunction, **fields: Any) -> Op:
         **fields,
     )
     forward.op = op
-    op.function = _stub(op)
+    op.function = lazy_function(op, _compile_into, spread=False)
     return op
 
 
@@ -90,50 +91,12 @@ def _has_gradient(function: ScalarFunction) -> bool:
     return root.primitive.dtype_rule not in _DISCRETE
 
 
-def _stub(op: Op) -> Callable:
-    """A function that compiles the op when it is first called and then becomes the compiled one.
-
-    It keeps its identity, since operators and other modules hold references to it: only its code
-    object is replaced. Both have the same globals and no closure.
-    """
-    words, names = _words(op.expr)
-    namespace: dict[str, Any] = {"complete": lambda: _complete(op, namespace)}
-    source = f"def call({words}):\n    complete()\n    return call({names})\n"
-    stub = define(source, "pointwise stub", namespace)["call"]
-    stub.__name__ = stub.__qualname__ = op.name
-    stub.__doc__ = op.doc
-    stub.__module__ = op.module
-    stub.op = op
-
-    def record(*call: Any) -> None:
-        namespace["complete"]()
-        op.record(*call)
-
-    if op.vjp is not None:
-        op.record = record
-    return stub
-
-
 def _words(function: ScalarFunction) -> tuple[str, str]:
     """The public signature and the arguments of a call that passes everything on."""
     words = list(function.inputs)
     for s in function.scalars:
         words.append(f"{s}={function.defaults[s]!r}" if s in function.defaults else s)
     return ", ".join(words), ", ".join([*function.inputs, *function.scalars])
-
-
-def _complete(op: Op, namespace: dict[str, Any]) -> None:
-    with _lock:
-        stub = namespace["call"]
-        if "general" in namespace:
-            return
-        _compile(op, namespace)
-        stub.__code__ = namespace["call"].__code__
-        stub.source = namespace["source"]
-        namespace["call"] = stub
-
-
-_lock = threading.RLock()
 
 
 def bad_shapes(op: Op, arrays: tuple) -> None:
@@ -259,7 +222,7 @@ class _LazyRule:
         return self.namespace[self.key](*args)
 
 
-def _compile(op: Op, namespace: dict[str, Any]) -> None:
+def _compile_into(op: Op, namespace: dict[str, Any]) -> str:
     """Defines ``call``, ``record`` and the rule's functions of an op in ``namespace``."""
     function: ScalarFunction = op.expr
     direct = _ufunc(function) or _swapped_ufunc(function)
@@ -293,11 +256,12 @@ def _compile(op: Op, namespace: dict[str, Any]) -> None:
             if derivative is not None:
                 key = f"rule_{wrt}"
                 namespace[key] = _LazyRule(namespace, key, derivative, conditions)
-    namespace["source"] = template.source()
-    define(namespace["source"], op.name, namespace)
+    source = template.source()
+    define(source, op.name, namespace)
     if differentiable:
         rule.backward, rule.backward_graph = namespace["backward"], namespace["backward_graph"]
         op.record = namespace["record"]
+    return source
 
 
 class _Template:
@@ -485,7 +449,7 @@ out._edge = node
         for k, n in enumerate(self.inputs):
             derivative = self.derivatives.get(n)
             if derivative is None:
-                value = "g * 0"
+                value = "zero_gradient(g)"
             elif derivative.root.__class__.__name__ == "Input":
                 value = "g"
             else:

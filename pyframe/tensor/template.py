@@ -18,6 +18,7 @@ from ..backend import backends
 from ..codegen import define
 from ..op.record import Op
 from . import dispatch
+from .lazy import lazy_function
 from .tensor import NO_GRAD_VIEW, Size, Tensor, current_edge, tensor_types
 
 SMALL = 4096  # elements up to which NumPy beats a kernel's call overhead
@@ -97,12 +98,18 @@ def _names(rule: Callable) -> tuple[str, ...]:
 
 
 def compile_op(op: Op) -> Callable:
-    """The public function of an op; also sets what the engine and the dispatcher use of it.
+    """The public function of an op; compiled when it is first called.
 
-    The function has ``op`` (the record) and ``source`` (its generated text).
+    The function has ``op`` (the record) and, once compiled, ``source`` (its generated text).
     """
+    listy = any(i.is_list for i in op.inputs)
+    return lazy_function(op, _compile_into, spread=bool(op.varargs) and not listy)
+
+
+def _compile_into(op: Op, namespace: dict[str, Any]) -> str:
+    """Defines an op's functions in ``namespace``; sets what engine and dispatcher use of it."""
     plan = Plan(op)
-    namespace = dict(_shared_globals, op=op, forward=op.forward, check=op.check, short=op.short)
+    namespace.update(_shared_globals, op=op, forward=op.forward, check=op.check, short=op.short)
     if plan.differentiable:
         rule = Rule(op.name, list(plan.saved), plan.stamped)
         namespace["rule"] = rule
@@ -124,18 +131,7 @@ def compile_op(op: Op) -> Callable:
             rule.backward = namespace["backward"]
             rule.backward_graph = namespace["backward_graph"]
             op.record = namespace["record"]
-    function = namespace["call"]
-    function.__name__ = function.__qualname__ = op.name
-    function.__doc__ = op.doc
-    function.__module__ = op.module
-    function.op = op
-    function.source = source
-    if op.varargs and not listy:
-        function.spread = spread = namespace["spread"]
-        spread.__name__ = spread.__qualname__ = op.name
-        spread.__doc__ = op.doc
-        spread.__wrapped__ = function
-    return function
+    return source
 
 
 def _signature(plan: Plan) -> tuple[str, str]:

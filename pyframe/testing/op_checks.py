@@ -179,6 +179,7 @@ def differentiable(case: Case) -> list[int]:
         k
         for k, (a, i) in enumerate(zip(case.sample.arrays, op.inputs, strict=False))
         if i.name in named
+        and i.name not in op.nondiff
         and named[i.name] is not None
         and all(x.dtype == dtypes.float64 for x in _flat([a]))
         and len(_flat([a]))

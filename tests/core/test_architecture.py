@@ -39,6 +39,7 @@ LAYERS = {
     "compile": 13,
     "train": 14,
     "cli": 15,
+    "__main__": 16,
 }
 # Where a lower layer calls a higher one through a function-level import, and why.
 ALLOWED = {

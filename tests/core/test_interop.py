@@ -108,7 +108,7 @@ def test_capsules_of_both_versions(version: tuple | None, dtype: str) -> None:
     back = pf.from_dlpack(capsule)
     assert back.data_ptr() == ours.data_ptr()
     assert back.dtype == ours.dtype
-    with pytest.raises(ArgumentTypeError, match="from_dlpack: .*unused DLPack capsule.*once"):
+    with pytest.raises(ArgumentTypeError, match=r"from_dlpack: .*unused DLPack capsule.*once"):
         pf.from_dlpack(capsule)
 
 
@@ -185,7 +185,7 @@ def test_not_a_producer(value: object) -> None:
 
 
 def test_dtype_without_counterpart() -> None:
-    with pytest.raises(ExchangeError, match="complex64 has no counterpart.*Supported"):
+    with pytest.raises(ExchangeError, match=r"complex64 has no counterpart.*Supported"):
         pf.from_dlpack(np.zeros(2, np.complex64))
     with pytest.raises(ExchangeError, match="from_dlpack"):
         pf.from_dlpack(torch.zeros(2, dtype=torch.float8_e5m2))
@@ -225,7 +225,7 @@ def test_interop_module_has_the_same_functions() -> None:
 def test_no_cuda_array_interface_on_the_cpu() -> None:
     ours = pf.ones(2)
     assert not hasattr(ours, "__cuda_array_interface__")
-    with pytest.raises(AttributeError, match="__cuda_array_interface__.*not on a CUDA device"):
+    with pytest.raises(AttributeError, match=r"__cuda_array_interface__.*not on a CUDA device"):
         _ = ours.__cuda_array_interface__
 
 
@@ -339,7 +339,7 @@ def test_numpy_functions_give_arrays(call: object) -> None:
     result = call(x)
     assert isinstance(result, (np.ndarray, np.generic))
     np.testing.assert_array_equal(result, call(x.numpy()))
-    with pytest.raises(AutogradError, match="numpy.*requires grad"):
+    with pytest.raises(AutogradError, match=r"numpy.*requires grad"):
         call(pf.tensor([3.0, 1.0, 2.0], requires_grad=True))
 
 

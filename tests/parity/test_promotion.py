@@ -43,8 +43,10 @@ def same(f):
     result = f(pyframe, ours)
     assert f"torch.{result.dtype}" == str(expected.dtype)
     assert tuple(result.shape) == tuple(expected.shape)
+    # PyTorch divides a number by a half tensor with two roundings.
+    tolerance = {"float16": 2e-3, "bfloat16": 1e-2}.get(result.dtype.name, 1e-6)
     np.testing.assert_allclose(
-        result.numpy().astype(np.float64), expected.to(torch.float64).numpy(), 1e-6
+        result.numpy().astype(np.float64), expected.to(torch.float64).numpy(), tolerance
     )
 
 
@@ -89,6 +91,8 @@ def test_scalars(op, shape, a, scalar):
 @pytest.mark.parametrize("a", NAMES)
 @pytest.mark.parametrize("scalar", SCALARS)
 def test_where_scalars(a, scalar):
+    if scalar == 300 and a in ("uint8", "int8"):
+        pytest.skip("torch refuses a number out of range; here it wraps as in arithmetic")
     mask = [1.0, 0.0, 1.0, 0.0]
     same(lambda m, t: m.where(t(mask, "bool"), t(A, a), scalar))
     same(lambda m, t: m.where(t(mask, "bool"), scalar, t(A, a)))
@@ -107,6 +111,7 @@ def test_promote_types_and_result_type(a, b):
 def test_numbers_wrap_around_and_stay_in_their_dtype():
     assert (ours([250.0], "uint8") + 10).tolist() == [4]
     assert (ours([1.0], "uint8") + 300).tolist() == [45]
+    assert (ours([128.0], "uint8") / 256).tolist() == [0.5]
     assert (ours([1.0], "bfloat16") * 2.5).dtype == pyframe.bfloat16
     assert (ours([1.0], "int32") / ours([2.0], "int32")).dtype == pyframe.float32
 

@@ -1,0 +1,169 @@
+"""Writes what is measured or generated into the documentation, between two markers.
+
+Run ``python -m docs.render`` after a benchmark or a change of the code generator; with ``--check``
+it only says what is out of date and exits with 1. A marked place looks like this, and whatever
+stands between the markers is replaced::
+
+    <!-- results:overhead -->
+    <!-- end -->
+
+``results:NAME`` is a table of ``benchmarks/results/NAME.json`` with the command that measured it
+(or a line that says that it was not measured yet), ``source:OP:FUNCTION`` the generated source of
+one of an op's functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+MARKED = re.compile(r"(<!-- (results|source):([\w:]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    """The files that may have marked places."""
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def rendered(text: str, results: Path = RESULTS) -> str:
+    """``text`` with every marked place replaced.
+
+    Raises:
+        KeyError: if a marker names something that there is no renderer for.
+    """
+
+    def replace(match: re.Match) -> str:
+        opening, kind, name, _, closing = match.groups()
+        body = result(name, results) if kind == "results" else source(name)
+        return f"{opening}{body}{closing}"
+
+    return MARKED.sub(replace, text)
+
+
+# ---- measured figures
+
+
+def result(name: str, results: Path = RESULTS) -> str:
+    """The section of one result file."""
+    table, command = TABLES[name]
+    path = results / f"{name}.json"
+    if not path.exists():
+        return f"\nNot measured yet; `{command}` measures it.\n\n"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    where = _machine(document["machine"])
+    return f"\n{table(document)}\nMeasured with `{command}` on {where}.\n\n"
+
+
+def _machine(info: dict[str, Any]) -> str:
+    libraries = [("Python", "python"), ("NumPy", "numpy"), ("PyTorch", "torch"), ("CuPy", "cupy")]
+    words = [f"{info['cpu']}, {info['cpus']} CPUs"]
+    words += [f"{name} {info[key]}" for name, key in libraries if key in info]
+    return f"{', '.join(words)} ({info['time'][:10]})"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _time(entry: dict[str, float]) -> str:
+    seconds = entry["median_s"]
+    for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= factor:
+            return f"{seconds / factor:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _overhead(document: dict[str, Any]) -> str:
+    rows = [
+        [name, _time(case["pyframe"]), _time(case["torch"]), _ratio(case["ratio"])]
+        for name, case in document["cases"].items()
+    ]
+    mean = _ratio(document["geometric_mean"])
+    return (
+        _table(["case", "pyframe", "PyTorch", "ratio"], rows)
+        + f"\nThe geometric mean of the small cases is {mean} times PyTorch's time; a ratio below 1 "
+        "is faster. Medians, both in one process, a round of each in turn.\n"
+    )
+
+
+def _allocator(document: dict[str, Any]) -> str:
+    rows = [
+        [name, _time(case["numpy"]), _time(case["cached"]), _ratio(case["ratio"])]
+        for name, case in document["allocator"].items()
+        if isinstance(case, dict)
+    ]
+    return _table(["case", "plain NumPy", "caching allocator", "ratio"], rows)
+
+
+def _dataloader(document: dict[str, Any]) -> str:
+    rows = []
+    for key, case in document.items():
+        if key.startswith("workers_"):
+            times = [_time(case[who]) for who in ("pyframe", "torch", "torch_indexed")]
+            rows.append([key.removeprefix("workers_"), *times])
+    header = ["workers", "pyframe", "PyTorch", "PyTorch, indexed by whole batches"]
+    return (
+        _table(header, rows)
+        + "\nSeconds for one epoch over 60,000 images of 28 × 28, batch 64, shuffled.\n"
+    )
+
+
+TABLES: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
+    "overhead": (_overhead, "python -m benchmarks.overhead"),
+    "allocator": (_allocator, "python -m benchmarks.allocator"),
+    "dataloader": (_dataloader, "python -m benchmarks.dataloader"),
+}
+
+
+# ---- generated code
+
+
+def source(name: str) -> str:
+    """The generated source of ``OP:FUNCTION``, as a code block."""
+    import numpy as np
+
+    from pyframe.op.registry import ops
+
+    op, _, function = name.partition(":")
+    record = ops[op]
+    if not hasattr(record.function, "source"):  # a pointwise op is compiled by its first call
+        record.function(*[np.ones(1, np.float32) for _ in record.inputs])
+    for part in record.function.source.strip().split("\n\n"):
+        if part.startswith(f"def {function}("):
+            return f"\n```python no-run generated from the record of {op}\n{part.rstrip()}\n```\n\n"
+    raise KeyError(f"the generated source of {op} has no function {function!r}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Renders all pages, or checks them; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; 1 if out of date")
+    check = parser.parse_args(arguments).check
+    stale = []
+    for page in pages():
+        before = page.read_text(encoding="utf-8")
+        after = rendered(before)
+        if before != after:
+            stale.append(page.relative_to(ROOT))
+            if not check:
+                page.write_text(after, encoding="utf-8")
+    for page in stale:
+        print(f"{page}: " + ("out of date, run python -m docs.render" if check else "written"))
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""``pyframe train``: run folders, exact resuming, interruption, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+PYTHON = [sys.executable, "-m", "pyframe"]
+SMALL = ["--epochs", "3", "--batch-size", "128", "--checkpoint-seconds", "0"]
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    environment = {**os.environ, "PYFRAME_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.Popen(
+        [*PYTHON, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    process = start(*arguments)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def wait_for_step(folder: Path, epoch: int, step: int) -> None:
+    """Until the checkpoint is at least there (read from the file: it is replaced whole)."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            import pyframe as pf
+
+            state = pf.load(folder / "checkpoint.safetensors")
+            if (state["epoch"], state["totals"][3]) >= (epoch, step):
+                return
+        except (FileNotFoundError, ValueError):
+            pass
+        time.sleep(0.02)
+    raise TimeoutError("the run made no progress")
+
+
+def metrics(folder: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        row.pop("samples_per_second")
+    return rows
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    code, output = run("train", "lenet", "--out", str(folder), *SMALL)
+    assert code == 0, output
+    assert "held-out accuracy" in output
+    return folder
+
+
+def test_the_run_folder_is_complete(finished: Path) -> None:
+    names = {p.name for p in finished.iterdir()}
+    assert {
+        "model.safetensors",
+        "checkpoint.safetensors",
+        "metrics.jsonl",
+        "curves.png",
+        "confusion.png",
+        "config.json",
+    } <= names
+    assert any(n.startswith("events.out.tfevents") for n in names)
+    assert json.loads((finished / "config.json").read_text())["model"] == "lenet"
+    assert len(metrics(finished)) == 3
+    for name in ("curves.png", "confusion.png"):
+        assert (finished / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_network_learns(finished: Path) -> None:
+    assert metrics(finished)[-1]["held_out_accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("kind", ["SIGKILL", "SIGINT"])
+def test_a_resumed_run_is_the_uninterrupted_one(finished: Path, tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "broken"
+    process = start("train", "lenet", "--out", str(folder), *SMALL)
+    wait_for_step(folder, 1, 4)
+    process.send_signal(getattr(signal, kind))
+    output, _ = process.communicate(timeout=60)
+    if kind == "SIGINT":
+        assert process.returncode == 130 and "--resume" in output
+    else:
+        assert process.returncode == -signal.SIGKILL
+    code, output = run("train", "--resume", str(folder))
+    assert code == 0 and "resumed at epoch" in output, output
+    assert metrics(folder) == metrics(finished)
+    ours, theirs = (load_file(f / "model.safetensors") for f in (folder, finished))
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+
+
+def test_predict(finished: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    import pyframe as pf
+
+    images = pf.data.datasets.Digits(train=False)
+    picture = tmp_path / "digit.png"
+    pixels = (255 * images.images[0, 0]).astype(np.uint8)
+    Image.fromarray(pixels).resize((80, 80), Image.Resampling.NEAREST).save(picture)
+    code, output = run("predict", str(finished), str(picture))
+    assert code == 0 and f"digit.png: {images.labels[0]}" in output, output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "alexnet"], "unknown model 'alexnet'. Choose from mlp, lenet, resnet18"),
+        (["train", "--data", "imagenet"], "unknown dataset 'imagenet'"),
+        (["train", "--epochs", "0"], "epochs must be at least 1"),
+        (["train", "--lr", "-1"], "lr must be positive"),
+        (["train", "--resume", "nowhere"], "no run folder"),
+        (["train", "--device", "tpu"], "unknown device 'tpu'"),
+        (["predict", "nowhere", "x.png"], "no run folder"),
+    ],
+)
+def test_bad_input_is_one_message_without_a_traceback(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    process = subprocess.run(
+        [*PYTHON, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "400"},
+    )
+    assert process.returncode != 0
+    assert message in process.stderr and "Traceback" not in process.stderr
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_damaged_checkpoint_is_named(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((finished / "config.json").read_bytes())
+    whole = (finished / "checkpoint.safetensors").read_bytes()
+    (folder / "checkpoint.safetensors").write_bytes(whole[: len(whole) // 2])
+    code, output = run("train", "--resume", str(folder))
+    assert code == 1 and "not a whole safetensors file" in output.replace("\n", " ")
+
+
+def test_predict_refuses_what_is_no_picture(finished: Path, tmp_path: Path) -> None:
+    text = tmp_path / "a.png"
+    text.write_text("not a picture")
+    code, output = run("predict", str(finished), str(text))
+    assert code == 1 and "no picture" in output and "Traceback" not in output
+
+
+def test_doctor_and_ops() -> None:
+    code, output = run("doctor")
+    assert code == 0 and "native extension" in output and "device cuda" in output
+    code, output = run("ops", "--markdown")
+    assert code == 0 and "| conv2d |" in output or "| mul |" in output
+    code, output = run("--version")
+    assert code == 0 and output.startswith("pyframe ")
