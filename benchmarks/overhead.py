@@ -1,4 +1,4 @@
-"""Eager overhead: what a framework costs around tiny operations, against PyTorch in the same process.
+"""Eager overhead: the cost around tiny operations, against PyTorch in the same process.
 
 Run with ``python -m benchmarks.overhead``. Five cases at sizes where arithmetic costs next to
 nothing, and two whole training steps of a small MLP. One thread; every round runs both frameworks.

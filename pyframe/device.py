@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import ArgumentError, ArgumentTypeError, fail
+from .errors import ArgumentTypeError, ParameterError, fail
 
 
 class Device:
@@ -19,13 +19,13 @@ class Device:
         index: the device's number, if ``spec`` has none.
 
     Raises:
-        ArgumentError: for another type of device or a malformed index.
+        ParameterError: for another type of device or a malformed index.
 
     >>> Device("cpu"), Device("cuda:1").index, Device("cpu") is Device("cpu")
     (device(type='cpu'), 1, True)
     """
 
-    __slots__ = ("type", "index", "_backend")
+    __slots__ = ("_backend", "index", "type")
     _known: dict[tuple[str, int | None], Device] = {}
 
     type: str
@@ -35,17 +35,19 @@ class Device:
         if isinstance(spec, Device):
             return spec
         if isinstance(spec, int) and not isinstance(spec, bool):
+            if spec < 0:
+                fail(ParameterError, "device", f"{spec} is no index of a device", "Write 'cuda:0'.")
             kind, index = "cuda", spec
         elif isinstance(spec, str):
-            kind, _, number = spec.partition(":")
-            if number:
-                if not number.isdigit():
-                    fail(ArgumentError, "device", f"{spec!r} has no valid index", "Write 'cuda:0'.")
+            kind, colon, number = spec.partition(":")
+            if colon:
+                if not (number.isascii() and number.isdigit()):
+                    fail(ParameterError, "device", f"{spec!r} has no valid index", "Write 'cuda:0'.")
                 index = int(number)
         else:
             fail(ArgumentTypeError, "device", f"expected a name such as 'cuda:0', not {spec!r}")
         if kind not in ("cpu", "cuda"):
-            fail(ArgumentError, "device", f"unknown device {spec!r}", "Use 'cpu' or 'cuda[:i]'.")
+            fail(ParameterError, "device", f"unknown device {spec!r}", "Use 'cpu' or 'cuda[:i]'.")
         if kind == "cuda" and index is None:
             index = 0
         known = cls._known.get((kind, index))

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import AutogradError, ShapeError, fail
-from ..tensor.tensor import Tensor, make
 from ..tape import engine
 from ..tape.node import Node
+from ..tensor.tensor import Tensor, make
 
 
 def backward(
@@ -80,7 +80,9 @@ def grad(
     (tensor(18.),)
     """
     if is_grads_batched:
-        fail(AutogradError, "grad", "is_grads_batched is not supported", "Loop over the cotangents.")
+        fail(
+            AutogradError, "grad", "is_grads_batched is not supported", "Loop over the cotangents."
+        )
     roots = _roots("grad", outputs, grad_outputs, create_graph)
     wanted = _tuple(inputs)
     retain = create_graph if retain_graph is None else retain_graph

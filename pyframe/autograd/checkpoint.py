@@ -89,8 +89,8 @@ def checkpoint(
 
 def _zero() -> Any:
     """A 0-d array that only serves to put the checkpoint on the tape."""
-    from ..dtypes import float32
     from ..device import cpu
+    from ..dtypes import float32
 
     return cpu.xp.zeros((), float32)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from .. import config
 from ..errors import AutogradError, fail
-from ..tensor.tensor import Tensor, make, tensor_types
 from ..tape.node import Node, Output, next_order
+from ..tensor.tensor import Tensor, make, tensor_types
 
 
 class Context:
@@ -66,7 +66,7 @@ class Context:
 class _FunctionRule:
     """Runs a user's backward; gradients are Tensors there, arrays in the engine."""
 
-    __slots__ = ("name", "function", "ctx", "count", "metas", "inputs", "saved", "stamped")
+    __slots__ = ("count", "ctx", "function", "inputs", "metas", "name", "saved", "stamped")
 
     def __init__(self, function: type, ctx: Context, count: int, inputs: list) -> None:
         self.name, self.function, self.ctx, self.count = function.__name__, function, ctx, count
@@ -104,16 +104,18 @@ class _FunctionRule:
                 f"backward returned {len(results)} gradients for {self.count} inputs",
                 "Return one per argument of forward, None where there is none.",
             )
-        return tuple(
-            self._checked(i, r, parents[i], graph) for i, r in enumerate(results)
-        )
+        return tuple(self._checked(i, r, parents[i], graph) for i, r in enumerate(results))
 
     def _checked(self, i: int, result: Any, parent: Any, graph: bool) -> Any:
         if result is None or parent is None:
             return None
         shape, dtype, _ = self.inputs[i]
         if not isinstance(result, Tensor):
-            fail(AutogradError, self.name, f"gradient {i} is not a Tensor but {type(result).__name__}")
+            fail(
+                AutogradError,
+                self.name,
+                f"gradient {i} is not a Tensor but {type(result).__name__}",
+            )
         if tuple(result.array.shape) != shape:
             fail(
                 AutogradError,
@@ -170,9 +172,7 @@ class Function:
     def apply(cls, *args: Any) -> Any:
         """Runs forward and records the call."""
         ctx = Context()
-        edges = tuple(
-            a.grad_fn_or_leaf if a.__class__ in tensor_types else None for a in args
-        )
+        edges = tuple(a.grad_fn_or_leaf if a.__class__ in tensor_types else None for a in args)
         recording = config.get_mode().grad and any(e is not None for e in edges)
         ctx.needs_input_grad = tuple(recording and e is not None for e in edges)
         token = config.set_mode(grad=False)
@@ -204,7 +204,9 @@ class Function:
         node = Node()
         node.rule, node.parents, node.saved, node.stamps = rule, edges, (), ()
         node.hooks, node.order = None, next_order()
-        rule.metas = tuple((o.array.shape, o.array.dtype) if isinstance(o, Tensor) else ((), None) for o in outputs)
+        rule.metas = tuple(
+            (o.array.shape, o.array.dtype) if isinstance(o, Tensor) else ((), None) for o in outputs
+        )
         node.meta = rule.metas if len(outputs) > 1 else None
         given = {id(a) for a in args}
         dirty = {id(t) for t in ctx._dirty}
@@ -231,9 +233,7 @@ class Function:
                 out._view = None
             made.append(out)
         # Saved outputs would tie a knot: output -> node -> ctx -> output.
-        ctx._saved = tuple(
-            _without_cycle(t, outputs) for t in ctx._saved
-        )
+        ctx._saved = tuple(_without_cycle(t, outputs) for t in ctx._saved)
         return tuple(made)
 
 

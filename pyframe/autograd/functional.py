@@ -18,7 +18,9 @@ def _leaves(inputs: Any, create_graph: bool) -> tuple[tuple[Tensor, ...], bool]:
         if not isinstance(v, Tensor):
             fail(ArgumentTypeError, "functional", f"inputs must be Tensors, not {type(v).__name__}")
     if create_graph:
-        made = tuple(v.view_as(v) if v.requires_grad else v.detach().requires_grad_() for v in values)
+        made = tuple(
+            v.view_as(v) if v.requires_grad else v.detach().requires_grad_() for v in values
+        )
     else:
         made = tuple(v.detach().requires_grad_() for v in values)
     return made, single
@@ -85,7 +87,9 @@ def vjp(
 def jvp(
     func: Callable, inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False
 ) -> tuple[Any, Any]:
-    """``(func(inputs), J v)`` by two reverse passes (the second differentiates the first by its cotangent).
+    """``(func(inputs), J v)`` by two reverse passes.
+
+    The first is linear in its cotangent; the second differentiates it by that.
 
     Args: as :func:`vjp`; ``v`` has the inputs' shapes.
 

@@ -1,8 +1,8 @@
 """Numerical checks of gradients with random tangents and cotangents (L3).
 
-A rule that is wrong by a factor in one place can pass a check of ``f(x).sum()``; it does not pass a
-check of vᵀ J u with random u and v. The derivative along u is a five-point central difference, whose
-truncation error is O(h⁴), so that errors of 0.1 % stand far above it.
+A rule that is wrong by a factor in one place can pass a check of ``f(x).sum()``; it does not pass
+a check of vᵀ J u with random u and v. The derivative along u is a five-point central difference,
+whose truncation error is O(h⁴), so that errors of 0.1 % stand far above it.
 """
 
 from __future__ import annotations
@@ -144,16 +144,15 @@ def gradcheck(
     return True
 
 
-def gradgradcheck(
-    func: Callable[..., Any], inputs: Any, *, seed: int = 0, **options: Any
-) -> bool:
+def gradgradcheck(func: Callable[..., Any], inputs: Any, *, seed: int = 0, **options: Any) -> bool:
     """As :func:`gradcheck`, for the gradients of ``func`` as functions of inputs and cotangents."""
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     random = np.random.default_rng(seed + 1)
     outputs = [o for o in _outputs(func(*inputs)) if o.requires_grad]
     cotangents = [
-        make(o.device.backend.asarray(random.standard_normal(o.array.shape), o.dtype), o.device)
-        .requires_grad_()
+        make(
+            o.device.backend.asarray(random.standard_normal(o.array.shape), o.dtype), o.device
+        ).requires_grad_()
         for o in outputs
     ]
     leaves = _leaves(inputs)

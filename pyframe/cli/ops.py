@@ -40,10 +40,14 @@ def op_rows(pattern: str = "") -> list[list[str]]:
         op = ops[name]
         if pattern not in name:
             continue
-        inputs = ", ".join(i.name + ("?" if i.optional else "[]" if i.is_list else "") for i in op.inputs)
+        inputs = ", ".join(
+            i.name + ("?" if i.optional else "[]" if i.is_list else "") for i in op.inputs
+        )
         params = ", ".join(p.name if p.required else f"{p.name}={p.default!r}" for p in op.params)
         gradient = "-" if op.vjp is None else "symbolic" if op.expr is not None else "rule"
         kernels = ", ".join(f"{k}: {', '.join(x.name for x in v)}" for k, v in op.kernels.items())
-        where = ", ".join({"pyframe": "pf", "functional": "F", "Tensor": "Tensor"}[e] for e in op.export)
+        where = ", ".join(
+            {"pyframe": "pf", "functional": "F", "Tensor": "Tensor"}[e] for e in op.export
+        )
         rows.append([name, inputs, params, gradient, kernels or "portable", where])
     return rows

@@ -75,5 +75,7 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Any:
         low, high = pixels.min(), pixels.max()
         if high > low:
             pixels = (pixels - low) / (high - low)
-    pixels = pixels.reshape(1, 1, height, width) if channels == 1 else pixels.transpose(2, 0, 1)[None]
+    pixels = (
+        pixels.reshape(1, 1, height, width) if channels == 1 else pixels.transpose(2, 0, 1)[None]
+    )
     return from_numpy(np.ascontiguousarray(pixels))

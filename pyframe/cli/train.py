@@ -157,9 +157,7 @@ def _finish(trainer: Any) -> None:
     rows = folder.read_metrics()
     try:
         draw_curves(rows, folder.path / "curves.png", f"{settings.model} on {settings.data}")
-        draw_confusion(
-            result["confusion"], trainer.source.classes, folder.path / "confusion.png"
-        )
+        draw_confusion(result["confusion"], trainer.source.classes, folder.path / "confusion.png")
     except MissingDependencyError as error:
         typer.echo(f"No pictures: {error}")
     write_events(rows, folder.path)

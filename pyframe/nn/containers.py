@@ -13,6 +13,8 @@ from ..tensor import Tensor
 from .module import Module, _indented
 from .parameter import Parameter
 
+__all__ = ["ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequential"]
+
 
 def _position(op: str, index: Any, length: int, end: bool = False) -> int:
     """A checked, non-negative position; ``end`` allows ``length`` itself (for insertions)."""

@@ -14,6 +14,8 @@ from .module import Module
 from .parameter import empty_parameter
 from .sizes import mirrored_twice, ntuple
 
+__all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
+
 _MODES = ("zeros", "reflect", "replicate", "circular")
 
 

@@ -12,6 +12,8 @@ from . import init
 from .module import Module
 from .parameter import Parameter, empty_parameter
 
+__all__ = ["Embedding"]
+
 
 class Embedding(Module):
     """weight[input]: a learned vector for every index.

@@ -11,6 +11,8 @@ from . import init
 from .module import Module
 from .parameter import empty_parameter
 
+__all__ = ["Bilinear", "Flatten", "Identity", "Linear", "Unflatten"]
+
 
 class Identity(Module):
     """Returns its input. Any arguments are accepted and not used."""

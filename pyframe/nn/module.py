@@ -25,6 +25,8 @@ from .hooks import CallHooks, RemovableHandle, StateHooks
 from .parameter import Buffer, Parameter
 from .state import IncompatibleKeys
 
+__all__ = ["Module"]
+
 
 class RegistrationError(PyframeError, KeyError):
     """A name that cannot be registered: empty, dotted or taken."""

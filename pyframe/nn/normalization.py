@@ -17,6 +17,19 @@ from . import init
 from .module import Module
 from .parameter import empty, empty_parameter
 
+__all__ = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LayerNorm",
+    "LocalResponseNorm",
+    "RMSNorm",
+]
+
 
 class _NormBase(Module):
     """Affine parameters and running statistics per channel."""

@@ -13,6 +13,8 @@ from ..tape.node import Leaf
 from ..tensor import Tensor
 from ..tensor.tensor import make
 
+__all__ = ["Buffer", "Parameter"]
+
 
 def _data_of(data: Any) -> Tensor:
     if data is None:

@@ -22,7 +22,13 @@ def normalize(op: str, dim: Any, ndim: int) -> int:
             fail(ArgumentTypeError, op, f"dim must be an integer, not {type(dim).__name__}")
     n = ndim or 1
     if not -n <= dim < n:
-        fail(RangeError, op, f"dim {dim} is out of range", f"It must be in [{-n}, {n - 1}].", ndim=ndim)
+        fail(
+            RangeError,
+            op,
+            f"dim {dim} is out of range",
+            f"It must be in [{-n}, {n - 1}].",
+            ndim=ndim,
+        )
     return dim + n if dim < 0 else dim
 
 

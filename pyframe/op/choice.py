@@ -1,4 +1,4 @@
-"""Which implementation of an op runs: the first kernel that supports the call, else the forward (L2)."""
+"""Which implementation runs: the first kernel that supports the call, else the forward (L2)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def clear_choices() -> None:
     _chosen.clear()
 
 
-def choose(op: Op, arrays: tuple, params: dict[str, Any], forced: str | None = None) -> Kernel | None:
+def choose(
+    op: Op, arrays: tuple, params: dict[str, Any], forced: str | None = None
+) -> Kernel | None:
     """The kernel for this call, or ``None`` for the portable forward.
 
     Raises:

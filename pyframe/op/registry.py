@@ -40,7 +40,7 @@ def get(name: str) -> Op:
 
 
 def exported(namespace: str) -> dict[str, Any]:
-    """``{public name: function}`` of a namespace: ``"pyframe"``, ``"functional"`` or ``"Tensor"``."""
+    """``{public name: function}`` of ``"pyframe"``, ``"functional"`` or ``"Tensor"``."""
     found: dict[str, Any] = {}
     for item in [*ops.values(), *composites.values()]:
         if namespace in item.export:

@@ -1,4 +1,4 @@
-"""Makes the arrays of sample and error inputs, and the sample generators that op families share (L2)."""
+"""Makes the arrays of samples, and the sample generators that op families share (L2)."""
 
 from __future__ import annotations
 
@@ -89,7 +89,14 @@ def binary(first: str = "__call__", second: str = "__call__", **options: Any) ->
 
     def samples(make: Maker) -> Iterator[Sample]:
         one, two = getattr(make, first), getattr(make, second)
-        pairs = [((), ()), ((5,), (5,)), ((3, 7), (7,)), ((3, 1), (1, 4)), ((2, 3, 4), ()), ((0, 3), (3,))]
+        pairs = [
+            ((), ()),
+            ((5,), (5,)),
+            ((3, 7), (7,)),
+            ((3, 1), (1, 4)),
+            ((2, 3, 4), ()),
+            ((0, 3), (3,)),
+        ]
         for a, b in pairs:
             yield Sample(one(*a, **options), two(*b, **options))
 

@@ -1,26 +1,12 @@
-"""Geometry of sliding windows: arguments, output sizes, the shifted layout of convolutions (L2).
-
-The shifted layout. The values that a convolution reads are copied once into rows, one per channel,
-in which a kernel tap is a *constant offset*: the row of channel c holds the padded images one
-after the other, and the input of tap (a, b) for output position q is at ``q + a · width + b``. A
-tap's whole operand is then a slice of the rows, which a matrix product reads where it is. The
-positions whose window would wrap around the end of a row of pixels hold garbage and are cropped.
-
-A stride splits the padded images into phases (every stride-th pixel), each of which is convolved
-with stride 1 by the taps that fall on it. Where rows of pixels are short, the batch is the innermost
-axis, so that fewer positions are garbage and copies stay long.
-"""
+"""Geometry of sliding windows: their arguments, output sizes and taps (L2)."""
 
 from __future__ import annotations
 
 import itertools
 import operator
-from functools import lru_cache
 from typing import Any
 
 from ..errors import ArgumentTypeError, ShapeError, fail
-
-NARROW = 12  # output widths below which the batch is put innermost
 
 
 def product(numbers: Any) -> int:
@@ -121,95 +107,3 @@ def pool_output(
 def taps(kernel: tuple[int, ...]) -> list[tuple[int, ...]]:
     """All positions inside a window, the last dimension fastest."""
     return list(itertools.product(*map(range, kernel)))
-
-
-class Layout:
-    """The shifted layout of one geometry; see the module's docstring.
-
-    Attributes:
-        shape: lengths of the axes of a row (batch and padded pixels, in the order of ``axes``).
-        axes: the axis of an (N, C, *spatial) array that each axis of a row comes from.
-        flat: length of a row.
-        length: positions from the start that have all outputs among them.
-        front: leading positions to put in front of a row so that no offset reaches before it.
-        phases: the remainders modulo the stride that taps fall on.
-        taps: per phase, ``(number of the tap, offset)``.
-    """
-
-    __slots__ = ("axes", "batch", "flat", "front", "length", "out", "phases", "shape", "taps")
-
-    def __init__(
-        self, batch: int, out: tuple, kernel: tuple, stride: tuple, dilation: tuple, narrow: bool
-    ) -> None:
-        self.batch, self.out = batch, out
-        n = len(out)
-        reach = [d * (k - 1) // s for k, s, d in zip(kernel, stride, dilation, strict=True)]
-        pixels = tuple(o + r for o, r in zip(out, reach, strict=True))
-        if narrow:
-            self.shape, self.axes = (*pixels, batch), (*range(2, n + 2), 0)
-        else:
-            self.shape, self.axes = (batch, *pixels), (0, *range(2, n + 2))
-        pitch = [product(self.shape[i + 1 :]) for i in range(n + 1)]
-        steps = pitch[:-1] if narrow else pitch[1:]
-        largest = sum(r * p for r, p in zip(reach, steps, strict=True))
-        self.flat = product(self.shape)
-        self.length = max(self.flat - largest, 0)
-        self.front = -(-largest // pitch[0]) if self.flat else 0
-        grouped: dict[tuple, list[tuple[int, int]]] = {}
-        for number, tap in enumerate(taps(kernel)):
-            reached = [t * d for t, d in zip(tap, dilation, strict=True)]
-            phase = tuple(r % s for r, s in zip(reached, stride, strict=True))
-            offset = sum(r // s * p for r, s, p in zip(reached, stride, steps, strict=True))
-            grouped.setdefault(phase, []).append((number, offset))
-        self.phases = list(grouped)
-        self.taps = list(grouped.values())
-
-    def crop(self, rows: Any) -> Any:
-        """The output positions of rows (C, *shape), as a view (N, C, *out)."""
-        index: list[slice] = [slice(None)]
-        index += [slice(0, self.batch if a == 0 else self.out[a - 2]) for a in self.axes]
-        return self.image(rows[tuple(index)])
-
-    def image(self, rows: Any) -> Any:
-        """A view of rows (C, *shape) with the axes of an (N, C, *spatial) array."""
-        order = [0] * rows.ndim
-        order[1] = 0
-        for i, a in enumerate(self.axes):
-            order[a] = i + 1
-        return rows.transpose(order)
-
-    def needed(self, target: tuple) -> tuple[int, int]:
-        """The range of a row outside of which none of the pixels ``target`` are."""
-        if self.axes[0] == 0 or not self.flat:
-            return 0, self.flat
-        pitch = self.flat // self.shape[0]
-        return target[0].start * pitch, target[0].stop * pitch
-
-    def parts(self, size: tuple, stride: tuple, before: tuple) -> list[tuple[tuple, tuple]]:
-        """Per phase, which pixels of an image are at which places of a row: two index tuples.
-
-        Args:
-            size: spatial lengths of the image.
-            stride: of the convolution.
-            before: padding in front of each dimension.
-        """
-        pixels = self.shape[:-1] if self.axes[-1] == 0 else self.shape[1:]
-        found = []
-        for phase in self.phases:
-            source, target = [], []
-            for i, s, step, lo, q in zip(phase, size, stride, before, pixels, strict=True):
-                first = max(-((i - lo) // step), 0)
-                last = max(min((s - 1 + lo - i) // step + 1, q), first)
-                start = first * step + i - lo
-                source.append(slice(start, max(start + (last - first - 1) * step + 1, 0), step))
-                target.append(slice(first, last))
-                if last == first:
-                    source[-1] = slice(0, 0)
-            found.append((tuple(source), tuple(target)))
-        return found
-
-
-@lru_cache(maxsize=512)
-def layout(batch: int, out: tuple, kernel: tuple, stride: tuple, dilation: tuple) -> Layout:
-    """The :class:`Layout` of a geometry; the same object for the same arguments."""
-    return Layout(batch, out, kernel, stride, dilation, out[-1] < NARROW and batch >= 8)

@@ -178,8 +178,8 @@ def _forward(
             mass = xp.matmul(p, xp.ones((b.other, 1), p.dtype))
             if b.bias is not None:
                 empty = mass == 0
-                log_mass[part] = xp.where(empty, math.inf, top + xp.log(mass))
                 mass = xp.where(empty, 1, mass)
+                log_mass[part] = xp.where(empty, math.inf, top + xp.log(mass))
             else:
                 log_mass[part] = top + xp.log(mass)
             out = xp.matmul(p, b.value[part])

@@ -290,28 +290,30 @@ def _fixed(
     return y.astype(input.dtype, copy=False)
 
 
-def _fixed_rule(
-    g: Any,
-    input: Any,
-    mean: Any,
-    var: Any,
-    weight: Any,
-    bias_dtype: Any,
-    eps: float,
-    needs: tuple,
-) -> tuple:
-    ndim, axes = len(input.shape), _axes(input)
-    rstd = rsqrt(in_dtype(var, compute_dtype(var.dtype)) + eps)
-    gx = gw = gb = None
+def _fixed_rstd(var: Any, eps: float) -> Any:
+    return rsqrt(in_dtype(var, compute_dtype(var.dtype)) + eps)
+
+
+def _fixed_input_rule(g: Any, input_shape: tuple, var: Any, weight: Any, eps: float) -> Any:
+    dtype = g.dtype
+    g = in_dtype(g, compute_dtype(dtype))
+    scale = _fixed_rstd(var, eps)
+    if weight is not None:
+        scale = scale * weight
+    return in_dtype(g * _across(scale, len(input_shape)), dtype)
+
+
+def _fixed_weight_rule(
+    g: Any, input: Any, mean: Any, var: Any, weight_dtype: Any, eps: float
+) -> Any:
+    ndim = len(input.shape)
+    z = (input - _across(mean, ndim)) * _across(_fixed_rstd(var, eps), ndim)
     g = in_dtype(g, compute_dtype(g.dtype))
-    if needs[0]:
-        gx = in_dtype(g * _across(rstd if weight is None else rstd * weight, ndim), input.dtype)
-    if needs[3]:
-        z = (input - _across(mean, ndim)) * _across(rstd, ndim)
-        gw = as_dtype_of((g * z).sum(axis=axes), weight)
-    if needs[4]:
-        gb = in_dtype(g.sum(axis=axes), bias_dtype)
-    return gx, None, None, gw, gb
+    return in_dtype((g * z).sum(axis=_axes(input)), weight_dtype)
+
+
+def _fixed_bias_rule(g: Any, bias_dtype: Any) -> Any:
+    return in_dtype(in_dtype(g, compute_dtype(g.dtype)).sum(axis=_axes(g)), bias_dtype)
 
 
 def _fixed_reference(
@@ -338,7 +340,11 @@ batch_norm_inference = register(
     Op(
         "batch_norm_inference",
         _fixed,
-        vjp=_fixed_rule,
+        vjp={
+            "input": _fixed_input_rule,
+            "weight": _fixed_weight_rule,
+            "bias": _fixed_bias_rule,
+        },
         check=_check_fixed,
         half="native",
         reference=_fixed_reference,

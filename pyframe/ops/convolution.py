@@ -1,7 +1,6 @@
 """conv1d, conv2d, conv3d, and the gradients of a convolution as ops of their own.
 
-The portable implementation is one for all dimensions: it turns a convolution into matrix products
-on the shifted layout of :mod:`pyframe.op.windows`, over parts of the batch that stay in the cache.
+The portable implementation, one for all dimensions, is in :mod:`pyframe.op.shifted`.
 """
 
 from __future__ import annotations
@@ -15,264 +14,10 @@ from ..dtypes import bool_
 from ..errors import DtypeError, ShapeError, fail
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
-from ..op.windows import Layout, conv_output, layout, pairs, product, spatial
+from ..op.shifted import convolve, input_gradient, weight_gradient
+from ..op.windows import conv_output, pairs, product, spatial
 from ..tensor.register import register
 from .sum import sum as sum_
-
-# Bytes of a part of the batch, and of one block of patches: NumPy works out of the cache, a GPU
-# wants few large launches.
-_PART = {"numpy": 3 << 20}
-_PATCHES = {"numpy": 3 << 18}
-_DEVICE_PART = 256 << 20
-
-
-# ---------------------------------------------------------------- products on the shifted layout
-
-
-def _shifted_product(xp: Any, weight: Any, rows: Any, offsets: list[int], out: Any) -> None:
-    """out[g, m, q] = Σₜₖ weight[g, m, t, k] · rows[g, k, q + offsets[t]].
-
-    Either patches are gathered for one long product, or one product per tap reads the rows where
-    they are and the results are added; whichever moves less memory.
-    """
-    groups, m, count, k = weight.shape
-    length = out.shape[-1]
-    if count == 1:
-        first = offsets[0]
-        xp.matmul(weight[:, :, 0], rows[:, :, first : first + length], out=out)
-    elif 2 * k <= 3 * m or k < 16:
-        flat = weight.reshape(groups, m, count * k)
-        for start, stop, patches in _patches(xp, rows, offsets, length):
-            xp.matmul(flat, patches, out=out[:, :, start:stop])
-    else:
-        _add_products(xp, weight, rows, offsets, out)
-
-
-def _block(xp: Any, item: int, height: int, length: int, least: int) -> int:
-    """Columns of a block of ``height`` rows that fits in the cache, but at least ``least``."""
-    budget = _PATCHES.get(xp.__name__, _DEVICE_PART)
-    return min(max(budget // max(item * height, 1), least), length)
-
-
-def _patches(xp: Any, rows: Any, offsets: list[int], length: int) -> Iterator[tuple]:
-    """Blocks ``(start, stop, patches)`` with patches[g, (t, k), q] = rows[g, k, q + offsets[t]]."""
-    groups, k, _ = rows.shape
-    count = len(offsets)
-    block = _block(xp, rows.dtype.itemsize, groups * count * k, length, 384)
-    buffer = xp.empty((groups, count, k, block), rows.dtype)
-    for start in range(0, length, block):
-        width = min(block, length - start)
-        for t, offset in enumerate(offsets):
-            first = offset + start
-            buffer[:, t, :, :width] = rows[:, :, first : first + width]
-        patches = buffer.reshape(groups, count * k, block)[:, :, :width]
-        yield start, start + width, patches
-
-
-def _add_products(xp: Any, weight: Any, rows: Any, offsets: list[int], out: Any) -> None:
-    groups, m, count, k = weight.shape
-    length = out.shape[-1]
-    matrices = [xp.ascontiguousarray(weight[:, :, t]) for t in range(count)]
-    block = _block(xp, rows.dtype.itemsize, groups * (2 * m + k), length, 512)
-    buffer = xp.empty((groups, m, block), rows.dtype)
-    for start in range(0, length, block):
-        stop = min(start + block, length)
-        total, term = out[:, :, start:stop], buffer[:, :, : stop - start]
-        for t, offset in enumerate(offsets):
-            part = rows[:, :, start + offset : stop + offset]
-            xp.matmul(matrices[t], part, out=term if t else total)
-            if t:
-                xp.add(total, term, out=total)
-
-
-def _tap_products(xp: Any, g: Any, rows: Any, offsets: list[int]) -> Any:
-    """y[g, o, t, k] = Σ_q g[g, o, q] · rows[g, k, q + offsets[t]]: the gradient of the weights."""
-    groups, o, length = g.shape
-    k, count = rows.shape[1], len(offsets)
-    if k < 16 and count > 1:
-        y = xp.zeros((groups, o, count * k), g.dtype)
-        for start, stop, patches in _patches(xp, rows, offsets, length):
-            y += xp.matmul(g[:, :, start:stop], patches.swapaxes(1, 2))
-        return y.reshape(groups, o, count, k)
-    y = xp.empty((groups, o, count, k), g.dtype)
-    for t, offset in enumerate(offsets):
-        y[:, :, t] = xp.matmul(g, rows[:, :, offset : offset + length].swapaxes(1, 2))
-    return y
-
-
-# ---------------------------------------------------------------- arrays into and out of the layout
-
-
-def _batch_parts(xp: Any, batch: int, bytes_each: int) -> Iterator[slice]:
-    """Parts of the batch that are worked on together."""
-    budget = _PART.get(xp.__name__, _DEVICE_PART)
-    step = max(budget // max(bytes_each, 1), 1)
-    if step < batch:  # equal parts, so that the layout is made for few sizes
-        step = -(-batch // -(-batch // step))
-    for start in range(0, batch, step):
-        yield slice(start, min(start + step, batch))
-
-
-def _gather(xp: Any, x: Any, plan: Layout, stride: tuple, before: tuple) -> Any:
-    """Rows (C, phases, flat) of images (N, C, *spatial), zeros where there is padding."""
-    channels = x.shape[1]
-    rows = xp.zeros((channels, len(plan.phases), *plan.shape), x.dtype)
-    for p, (source, target) in enumerate(plan.parts(x.shape[2:], stride, before)):
-        image = plan.image(rows[:, p])
-        image[(slice(None), slice(None), *target)] = x[(slice(None), slice(None), *source)]
-    return rows.reshape(channels, len(plan.phases), plan.flat)
-
-
-def _scatter(plan: Layout, rows: Any, out: Any, stride: tuple, before: tuple) -> None:
-    """The reverse of :func:`_gather`: writes rows (C, phases, flat) into images ``out``."""
-    rows = rows.reshape(rows.shape[0], rows.shape[1], *plan.shape)
-    for p, (source, target) in enumerate(plan.parts(out.shape[2:], stride, before)):
-        image = plan.image(rows[:, p])
-        out[(slice(None), slice(None), *source)] = image[(slice(None), slice(None), *target)]
-
-
-def _gather_output(xp: Any, g: Any, plan: Layout, front: int) -> Any:
-    """Rows (O, flat) of an output (N, O, *out), zeros elsewhere, after ``front`` leading zeros."""
-    rows = xp.zeros((g.shape[1], front + plan.shape[0], *plan.shape[1:]), g.dtype)
-    plan.crop(rows[:, front:])[...] = g
-    return rows.reshape(g.shape[1], -1) if rows.size else rows.reshape(g.shape[1], 0)
-
-
-def _is_pointwise(kernel: tuple, stride: tuple, padding: tuple, width: int) -> bool:
-    """Whether the convolution is a matrix product per image, on images that are not tiny."""
-    return (
-        product(kernel) == 1
-        and product(stride) == 1
-        and width >= 32
-        and not any(map(any, pairs(padding)))
-    )
-
-
-def _chosen(xp: Any, weight: Any, numbers: list[int]) -> Any:
-    """A contiguous copy of some taps of weight (groups, m, taps, k)."""
-    return xp.stack([weight[:, :, number] for number in numbers], axis=2)
-
-
-# ---------------------------------------------------------------- the three forwards
-
-
-def _convolve(
-    xp: Any, x: Any, w: Any, bias: Any, stride: tuple, padding: tuple, dilation: tuple, groups: int
-) -> Any:
-    n, channels = x.shape[:2]
-    o, k, kernel = w.shape[0], w.shape[1], w.shape[2:]
-    out = conv_output(x.shape[2:], kernel, stride, padding, dilation)
-    if bias is not None:
-        bias = bias.reshape((o,) + (1,) * len(kernel))
-    if not n or not x.size or not w.size:
-        y = xp.zeros((n, o, *out), x.dtype)
-        return y if bias is None else y + bias
-    if _is_pointwise(kernel, stride, padding, product(out)):
-        matrices, images = w.reshape(groups, o // groups, k), x.reshape(n, groups, k, -1)
-        y = xp.matmul(matrices, images).reshape(n, o, *out)
-        if bias is not None:
-            y += bias
-        return y
-    before = tuple(lo for lo, _ in pairs(padding))
-    weight = xp.ascontiguousarray(w.reshape(groups, o // groups, k, -1).swapaxes(2, 3))
-    y = xp.empty((n, o, *out), x.dtype)
-    for part in _batch_parts(xp, n, (channels * product(stride) + o) * product(out) * x.itemsize):
-        plan = layout(part.stop - part.start, out, kernel, stride, dilation)
-        rows = _gather(xp, x[part], plan, stride, before)
-        total = xp.empty((groups, o // groups, plan.flat), x.dtype)
-        target = total[:, :, : plan.length]
-        rows = rows.reshape(groups, k * len(plan.phases), plan.flat)
-        for p, found in enumerate(plan.taps):
-            numbers = [number for number, _ in found]
-            offsets = [offset for _, offset in found]
-            own = rows[:, p :: len(plan.phases)]
-            chosen = weight if len(plan.taps) == 1 else _chosen(xp, weight, numbers)
-            if not p:
-                _shifted_product(xp, chosen, own, offsets, target)
-            else:
-                term = xp.empty(target.shape, x.dtype)
-                _shifted_product(xp, chosen, own, offsets, term)
-                target += term
-        result = plan.crop(total.reshape(o, *plan.shape))
-        if bias is None:
-            y[part] = result
-        else:
-            xp.add(result, bias, out=y[part])
-    return y
-
-
-def _input_gradient(
-    xp: Any,
-    g: Any,
-    w: Any,
-    size: tuple,
-    stride: tuple,
-    padding: tuple,
-    dilation: tuple,
-    groups: int,
-) -> Any:
-    n, o = g.shape[:2]
-    k, kernel, out = w.shape[1], w.shape[2:], g.shape[2:]
-    channels = k * groups
-    if not g.size or not w.size:
-        return xp.zeros((n, channels, *size), g.dtype)
-    if _is_pointwise(kernel, stride, padding, product(out)):
-        matrices = w.reshape(groups, o // groups, k).swapaxes(1, 2)
-        images = g.reshape(n, groups, o // groups, -1)
-        return xp.matmul(matrices, images).reshape(n, channels, *size)
-    before = tuple(lo for lo, _ in pairs(padding))
-    weight = w.reshape(groups, o // groups, k, -1).transpose(0, 2, 3, 1)
-    y = xp.zeros((n, channels, *size), g.dtype)
-    for part in _batch_parts(xp, n, (channels * product(stride) + o) * product(out) * g.itemsize):
-        plan = layout(part.stop - part.start, out, kernel, stride, dilation)
-        rows = _gather_output(xp, g[part], plan, plan.front)
-        start = rows.shape[1] - plan.flat
-        targets = plan.parts(size, stride, before)
-        rows = rows.reshape(groups, o // groups, -1)
-        result = xp.empty((len(plan.phases), groups, k, plan.flat), g.dtype)
-        for p, found in enumerate(plan.taps):
-            chosen = _chosen(xp, weight, [number for number, _ in found])
-            first, last = plan.needed(targets[p][1])
-            offsets = [start + first - offset for _, offset in found]
-            if last > first:
-                _shifted_product(xp, chosen, rows, offsets, result[p][:, :, first:last])
-        result = result.reshape(len(plan.phases), channels, plan.flat).swapaxes(0, 1)
-        _scatter(plan, result, y[part], stride, before)
-    return y
-
-
-def _weight_gradient(
-    xp: Any,
-    g: Any,
-    x: Any,
-    kernel: tuple,
-    stride: tuple,
-    padding: tuple,
-    dilation: tuple,
-    groups: int,
-) -> Any:
-    n, o = g.shape[:2]
-    out = g.shape[2:]
-    channels = x.shape[1]
-    k, count = channels // groups, product(kernel)
-    if not g.size or not x.size:
-        return xp.zeros((o, k, *kernel), g.dtype)
-    before = tuple(lo for lo, _ in pairs(padding))
-    y = xp.zeros((groups, o // groups, count, k), g.dtype)
-    for part in _batch_parts(xp, n, (channels * product(stride) + o) * product(out) * g.itemsize):
-        plan = layout(part.stop - part.start, out, kernel, stride, dilation)
-        own = _gather_output(xp, g[part], plan, 0)[:, : plan.length]
-        own = own.reshape(groups, o // groups, plan.length)
-        rows = _gather(xp, x[part], plan, stride, before)
-        rows = rows.reshape(groups, k * len(plan.phases), plan.flat)
-        for p, found in enumerate(plan.taps):
-            terms = _tap_products(
-                xp, own, rows[:, p :: len(plan.phases)], [offset for _, offset in found]
-            )
-            for i, (number, _) in enumerate(found):
-                y[:, :, number] += terms[:, :, i]
-    return xp.ascontiguousarray(y.swapaxes(2, 3)).reshape(o, k, *kernel)
-
 
 # ---------------------------------------------------------------- checks, also of transposed ops
 
@@ -623,8 +368,8 @@ def _make(n: int) -> Callable:
         groups: int = 1,
     ) -> Any:
         if input.ndim == n + 2:
-            return _convolve(xp, input, weight, bias, stride, padding, dilation, groups)
-        return _convolve(xp, input[None], weight, bias, stride, padding, dilation, groups)[0]
+            return convolve(xp, input, weight, bias, stride, padding, dilation, groups)
+        return convolve(xp, input[None], weight, bias, stride, padding, dilation, groups)[0]
 
     def grad_input(
         g: Any,
@@ -652,7 +397,7 @@ def _make(n: int) -> Callable:
         kept = len(g.shape) - n - 1
         return sum_(g, dim=tuple(i for i in range(len(g.shape)) if i != kept))
 
-    def cost(input: Any, weight: Any, bias: Any, **params: Any) -> Cost:
+    def cost(input: Any, weight: Any, bias: Any = None, **params: Any) -> Cost:
         out = _output_shape(n, input.shape, weight.shape, params)
         return _cost_of(out, weight.shape, input.shape, input.dtype)
 
@@ -693,10 +438,8 @@ def _grad_input_forward(
 ) -> Any:
     size = input_size[-len(weight.shape) + 2 :]
     if grad_output.ndim == weight.ndim:
-        return _input_gradient(xp, grad_output, weight, size, stride, padding, dilation, groups)
-    return _input_gradient(xp, grad_output[None], weight, size, stride, padding, dilation, groups)[
-        0
-    ]
+        return input_gradient(xp, grad_output, weight, size, stride, padding, dilation, groups)
+    return input_gradient(xp, grad_output[None], weight, size, stride, padding, dilation, groups)[0]
 
 
 def _grad_weight_forward(
@@ -713,7 +456,7 @@ def _grad_weight_forward(
     if grad_output.ndim < len(weight_size):
         grad_output, input = grad_output[None], input[None]
     kernel = tuple(weight_size[2:])
-    return _weight_gradient(xp, grad_output, input, kernel, stride, padding, dilation, groups)
+    return weight_gradient(xp, grad_output, input, kernel, stride, padding, dilation, groups)
 
 
 def _convolution(g: Any, weight: Any, *params: Any) -> Any:
@@ -784,7 +527,7 @@ _GRADIENT_DOC = """Gradient of a convolution with respect to {of}; itself differ
         ShapeError: if the shapes do not fit.
     """
 
-conv_grad_input = register(
+conv_grad_input: Callable = register(
     Op(
         "conv_grad_input",
         _grad_input_forward,
@@ -812,7 +555,7 @@ conv_grad_input = register(
     )
 )
 
-conv_grad_weight = register(
+conv_grad_weight: Callable = register(
     Op(
         "conv_grad_weight",
         _grad_weight_forward,

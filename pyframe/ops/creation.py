@@ -14,7 +14,7 @@ from ..backend import backends
 from ..device import Device, as_device
 from ..errors import ArgumentTypeError, ParameterError, ShapeError, fail
 from ..tensor.register import composite
-from ..tensor.tensor import Tensor, as_tensor, make, tensor_types
+from ..tensor.tensor import Size, Tensor, as_tensor, make, tensor_types
 from .fill import constant
 
 _LIKE = """
@@ -542,3 +542,33 @@ def eye(
     """
     rows, columns = sizes("eye", (n, n if m is None else m))
     return _made(np.eye(rows, columns, dtype=np.int8), _float_dtype(dtype), device, requires_grad)
+
+
+@composite(export=("pyframe",))
+def scalar_tensor(
+    s: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor without dimensions, of the default dtype unless another is given.
+
+    >>> import pyframe
+    >>> pyframe.scalar_tensor(3)
+    tensor(3.)
+    """
+    dtype = _float_dtype(dtype)
+    value = constant(_number("scalar_tensor", s), dtype)
+    return filled((), value, dtype, as_device(device), requires_grad)
+
+
+@composite(export=("Tensor",))
+def new(self: Tensor, *data: Any, device: Any = None) -> Tensor:
+    """PyTorch's older ``new_empty`` (given sizes) and ``new_tensor`` (given data) in one.
+
+    >>> import pyframe
+    >>> pyframe.zeros(1).new([1, 2]), pyframe.zeros(1).new(2, 3).shape
+    (tensor([1., 2.]), Size([2, 3]))
+    """
+    place = self.device if device is None else as_device(device)
+    is_shape = all(isinstance(d, int) for d in data) or isinstance(data[0], Size)
+    if len(data) == 1 and not is_shape:
+        return tensor(data[0], dtype=self.array.dtype, device=place)
+    return filled(sizes("new", data or (0,)), None, self.array.dtype, place, False)

@@ -17,6 +17,7 @@ from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
+from .arithmetic import div
 from .layer_norm import wide
 from .softmax import log_softmax
 
@@ -214,28 +215,16 @@ def _nll_rule(
 
 def _nll_backward_rule(
     g: Any,
-    grad: Any,
     target: Any,
     total: Any,
     weight: Any,
-    shape: tuple,
     ignore_index: int,
     reduction: str,
-    needs: tuple,
-) -> tuple:
-    """It is linear in grad; with the total, it is nll_loss of g in other words."""
-
-    def composed(grad: Any, target: Any, total: Any, weight: Any) -> Any:
-        if reduction == "mean":
-            grad = grad / total
-        if reduction != "none":
-            grad = grad.expand(target.shape)
-        return nll_loss_backward(grad, target, total, weight, shape, ignore_index, "none")
-
-    if reduction == "none":
-        back = native_nll_loss(g, target, weight, ignore_index, "none")[0]
-        return back if needs[0] else None, None, None, None
-    return gradients_of(composed, (grad, target, total, weight), (g,), needs)
+) -> Any:
+    """The backward is linear in grad, so its own gradient is the loss of ``g``."""
+    kind = "none" if reduction == "none" else "sum"
+    y = native_nll_loss(g, target, weight, ignore_index, kind)[0]
+    return div(y, total) if reduction == "mean" else y
 
 
 def _nll_reference(
@@ -312,7 +301,7 @@ nll_loss_backward = register(
     Op(
         "nll_loss_backward",
         _nll_backward,
-        vjp=_nll_backward_rule,
+        vjp={"grad": _nll_backward_rule},
         half="native",
         reference=_nll_backward_reference,
         samples=_nll_backward_samples,
@@ -577,19 +566,34 @@ def _cross_rule(
     ignore_index: int,
     reduction: str,
     label_smoothing: float,
-    needs: tuple,
-) -> tuple:
-    if input.__class__ in tensor_types or needs[1]:
-
-        def composed(input: Any, target: Any, weight: Any) -> Any:
-            return _composed(input, target, weight, ignore_index, reduction, label_smoothing)
-
-        wanted = (*needs[:2], False)
-        return gradients_of(composed, (input, target, weight), (g,), wanted)
-    gx = cross_entropy_backward(
+) -> Any:
+    if input.__class__ in tensor_types:
+        options = (ignore_index, reduction, label_smoothing)
+        return _composed_gradients(g, (input, target, weight), options, 0)
+    return cross_entropy_backward(
         g, input, target, top, mass, total, weight, ignore_index, reduction, label_smoothing
     )
-    return gx, None, None
+
+
+def _cross_target_rule(
+    g: Any,
+    input: Any,
+    target: Any,
+    weight: Any,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+) -> Any:
+    options = (ignore_index, reduction, label_smoothing)
+    return _composed_gradients(g, (input, target, weight), options, 1)
+
+
+def _composed_gradients(g: Any, arrays: tuple, options: tuple, wanted: int) -> Any:
+    def composed(input: Any, target: Any, weight: Any) -> Any:
+        return _composed(input, target, weight, *options)
+
+    needs = [i == wanted for i in range(3)]
+    return gradients_of(composed, arrays, (g,), needs)[wanted]
 
 
 def _cross_reference(
@@ -709,7 +713,7 @@ native_cross_entropy = register(
     Op(
         "native_cross_entropy",
         _cross,
-        vjp=_cross_rule,
+        vjp={"input": _cross_rule, "target": _cross_target_rule},
         outputs=("y", "top", "mass", "total"),
         half="native",
         nondiff=("top", "mass", "total"),

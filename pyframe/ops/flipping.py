@@ -122,9 +122,8 @@ def _reference_roll(input: np.ndarray, shifts: Any, dims: Any = None) -> np.ndar
     shifts = np.atleast_1d(shifts)
     if dims is None:
         flat = out.reshape(-1)
-        return np.array([flat[(i - shifts[0]) % flat.size] for i in range(flat.size)]).reshape(
-            out.shape
-        )
+        places = [(i - shifts[0]) % flat.size for i in range(flat.size)]
+        return flat[places].reshape(out.shape)
     for shift, d in zip(shifts, np.atleast_1d(dims), strict=True):
         n = out.shape[d]
         out = np.take(out, [(i - shift) % n for i in range(n)], d)
@@ -154,7 +153,7 @@ roll = register(
         samples=_samples_roll,
         errors=_errors_roll,
         cost=lambda input, shifts, dims: Cost(0, 2 * input.nbytes),
-        doc="""The elements moved on by ``shifts`` along ``dims``; what leaves comes in at the other end.
+        doc="""The elements moved on by ``shifts`` along ``dims``; what leaves enters at the other end.
 
     Args:
         input: tensor.

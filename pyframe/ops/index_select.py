@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import is_integral
-from ..errors import DtypeError, RangeError, ShapeError, fail
+from ..errors import DtypeError, RangeError, fail
 from ..op.axes import normalize
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
@@ -165,8 +165,7 @@ def index_select(input: Any, dim: int, index: Any) -> Any:
     """The rows of input along ``dim`` that the 1-d ``index`` names.
 
     Raises:
-        RangeError: if an index is not in [0, input.shape[dim]).
-        ShapeError: if the index has more than one dimension.
+        RangeError: if an index is not in [0, input.shape[dim]), or has several dimensions.
         DtypeError: if it is not of integers.
 
     >>> import pyframe
@@ -176,7 +175,7 @@ def index_select(input: Any, dim: int, index: Any) -> Any:
     """
     shape = tuple(input.shape)
     if len(index.shape) > 1:
-        fail(ShapeError, "index_select", "index must have one dimension", index=index)
+        fail(RangeError, "index_select", "index must have one dimension", index=index)
     if not is_integral(index.dtype):
         fail(
             DtypeError,

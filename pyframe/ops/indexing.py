@@ -45,7 +45,8 @@ _BOUND = frozenset({int, NoneType})
 def _short(input: Any, index: Any) -> Any:
     cls = index.__class__
     if cls is int:
-        return input[index, ...], index  # with the ellipsis NumPy makes a 0-d view, not a scalar
+        index = (index, ...)  # with the ellipsis NumPy makes a 0-d view, not a scalar
+        return input[index], index
     if cls is slice:
         plain = (
             index.step is None
@@ -59,7 +60,10 @@ def _short(input: Any, index: Any) -> Any:
         ):
             return None
     y = input[index]
-    return (y if y.__class__ is input.__class__ else input[(*index, ...)]), index
+    if y.__class__ is not input.__class__:
+        index = (*index, ...)
+        y = input[index]
+    return y, index
 
 
 def _check(input: Any, *, index: Any) -> tuple:
@@ -466,7 +470,7 @@ overwrite = register(
         ),
         errors=lambda make: iter([Failing(ShapeError, "does not broadcast", make(3, 4), make(3))]),
         cost=lambda input, src: Cost(0, src.nbytes + input.nbytes),
-        doc="""``src`` with input's shape and dtype: what stands in input after ``input[...] = src``.
+        doc="""``src`` with input's shape and dtype: what ``input[...] = src`` leaves in input.
 
     Args:
         input: tensor that gives shape and dtype.
@@ -549,8 +553,8 @@ def _check_mask(mask: Any, shape: tuple, dim: int) -> None:
         fail(
             RangeError,
             "index",
-            f"a mask of shape {tuple(mask.shape)} at dimension {dim} does not fit the indexed shape "
-            f"{tuple(shape)}",
+            f"a mask of shape {tuple(mask.shape)} at dimension {dim} does not fit the indexed "
+            f"shape {tuple(shape)}",
         )
 
 
@@ -678,7 +682,7 @@ def _value(value: Any, self: Tensor) -> Any:
         return as_tensor(array, device=self.device)
     if cls in backends:
         return as_tensor(value, device=self.device)
-    fail(
+    return fail(
         ArgumentTypeError,
         "assignment",
         f"cannot assign a {type(value).__name__} to a tensor",

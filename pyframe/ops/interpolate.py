@@ -6,7 +6,7 @@ the transposed linear map.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -155,7 +155,7 @@ def _reference_grad(
     return y
 
 
-_CASES = [
+_CASES: list[tuple[tuple, dict[str, Any]]] = [
     ((2, 2, 5), {"size": (3,), "kind": "area", "align": False, "scales": (None,)}),
     ((1, 2, 3, 4), {"size": (6, 5), "kind": "nearest", "align": False, "scales": (2.0, None)}),
     ((2, 5, 4), {"size": (3, 7), "kind": "nearest-exact", "align": False, "scales": (None,) * 2}),
@@ -206,7 +206,7 @@ def _grad_errors(make: Maker) -> Iterator[Failing]:
     yield Failing(ShapeError, "batch and", make(2, 2, 5), input_size=(2, 3, 4), **params)
 
 
-resample = register(
+resample: Callable = register(
     Op(
         "resample",
         _forward,
@@ -241,7 +241,7 @@ resample = register(
     )
 )
 
-resample_grad = register(
+resample_grad: Callable = register(
     Op(
         "resample_grad",
         _grad_forward,

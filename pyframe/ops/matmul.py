@@ -456,7 +456,7 @@ def _add_product(name: str, first: int, second: int, formula: str, sums_batch: b
         yield Failing(ShapeError, "must have", make(*out), make(), make(*shape2))
         yield Failing(DtypeError, "same dtype", make(*out), make(*shape1), make.ints(*shape2))
 
-    def cost(input: Any, mat1: Any, mat2: Any, *, beta: Any, alpha: Any) -> Cost:
+    def cost(input: Any, mat1: Any, mat2: Any, **numbers: Any) -> Cost:
         product = _cost(mat1, mat2)
         return Cost(product.flops + input.size, product.bytes + input.size * input.dtype.itemsize)
 

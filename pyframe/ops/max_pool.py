@@ -433,18 +433,6 @@ def _grad_errors(take: bool) -> Callable:
     return errors
 
 
-def _cost(input: Any, *, kernel_size: Any, **params: Any) -> Cost:
-    stride = params.get("stride") or kernel_size
-    steps = product(stride) if stride.__class__ is tuple else stride ** (input.ndim - 2)
-    window = (
-        product(kernel_size) if kernel_size.__class__ is tuple else kernel_size ** (input.ndim - 2)
-    )
-    outputs = input.size / steps
-    return Cost(
-        outputs * window, input.size * input.dtype.itemsize + outputs * (input.dtype.itemsize + 8)
-    )
-
-
 # ---------------------------------------------------------------- records
 
 _ARGS = """
@@ -476,6 +464,23 @@ def _make(n: int) -> Callable:
         geometry = check_pool(name, n, input, kernel_size, stride, padding, dilation, ceil_mode)
         return (*geometry, bool(ceil_mode))
 
+    def cost(
+        input: Any,
+        *,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+    ) -> Cost:
+        window, steps, zeros, spread = check_pool(
+            name, n, input, kernel_size, stride, padding, dilation, ceil_mode
+        )
+        out = pool_output(input.shape[-n:], window, steps, zeros, spread, ceil_mode)
+        outputs = product(input.shape[:-n]) * product(out)
+        size = input.dtype.itemsize
+        return Cost(outputs * product(window), input.size * size + outputs * (size + 8))
+
     return register(
         Op(
             f"{name}_with_indices",
@@ -488,7 +493,7 @@ def _make(n: int) -> Callable:
             reference=lambda input, **params: _reference(input, n=n, **params),
             samples=_samples(n),
             errors=pool_errors(n),
-            cost=_cost,
+            cost=cost,
             doc=f"""Largest value in every window, and its index in the flat {n}-D image.
 
     The first of equal values counts; NaN counts as the largest.
@@ -504,7 +509,7 @@ max_pool1d_with_indices = _make(1)
 max_pool2d_with_indices = _make(2)
 max_pool3d_with_indices = _make(3)
 
-max_pool_grad = register(
+max_pool_grad: Callable = register(
     Op(
         "max_pool_grad",
         _grad_forward,
@@ -537,7 +542,7 @@ max_pool_grad = register(
     )
 )
 
-max_pool_take = register(
+max_pool_take: Callable = register(
     Op(
         "max_pool_take",
         _take_forward,

@@ -121,9 +121,9 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
 
     Args:
         input: tensor.
-        pad: (before, after) for each padded dimension, the last one first. Negative widths cut off.
-        mode: ``"constant"``, ``"reflect"`` (mirrored at the outermost element), ``"replicate"`` (the
-            outermost element again) or ``"circular"`` (from the other end).
+        pad: (before, after) for each padded dimension, the last one first; negative widths cut.
+        mode: ``"constant"``, ``"reflect"`` (mirrored at the outermost element),
+            ``"replicate"`` (the outermost element again) or ``"circular"`` (from the other end).
         value: of the constant; default 0.
 
     Raises:

@@ -61,7 +61,8 @@ def _softmax(xp: Any, input: Any, *, dim: int, dtype: Any = None) -> Any:
 
 def _log_softmax(xp: Any, input: Any, *, dim: int, dtype: Any = None) -> Any:
     y = _shifted(xp, input, dim, dtype)
-    y -= xp.log(xp.exp(y).sum(axis=dim, keepdims=True))
+    if y.size:
+        y -= xp.log(xp.exp(y).sum(axis=dim, keepdims=True))
     return _rounded(y, input.shape, dtype)
 
 

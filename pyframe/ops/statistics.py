@@ -139,3 +139,88 @@ def unique(
         shape = array.shape if dim is None else (array.shape[dim],)
         parts[1] = parts[1].reshape(shape)
     return tuple(_as_input(input, p) for p in parts)
+
+
+@composite(export=("pyframe",))
+def searchsorted(
+    sorted_sequence: Any,
+    input: Any,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+) -> Any:
+    """Where in a sorted sequence each value would be inserted to keep it sorted.
+
+    Args:
+        sorted_sequence: [n], or [..., n] with the leading dimensions of input.
+        input: values (or one number).
+        out_int32: return int32 instead of int64.
+        right: after equal elements instead of before them.
+        side: ``"left"`` or ``"right"``; the same as ``right``.
+
+    Raises:
+        ShapeError: if the leading dimensions differ.
+        ParameterError: for another ``side``, or one that contradicts ``right``.
+
+    >>> import pyframe
+    >>> pyframe.searchsorted(pyframe.tensor([1.0, 3.0, 5.0]), pyframe.tensor([3.0, 6.0]))
+    tensor([1, 3])
+    """
+    if side not in (None, "left", "right") or (side == "left" and right):
+        fail(ParameterError, "searchsorted", "side must be 'left' or 'right'", side=side)
+    side = "right" if right else (side or "left")
+    sequence = _array(sorted_sequence)
+    backend = backend_of(sequence)
+    values = backend.asarray(_array(input))
+    if sequence.ndim == 1 or not values.ndim:
+        found = backend.xp.searchsorted(sequence.reshape(-1), values, side)
+    else:
+        if sequence.shape[:-1] != values.shape[:-1]:
+            fail(
+                ShapeError,
+                "searchsorted",
+                "sorted_sequence and input differ in their leading dimensions",
+                sorted_sequence=sorted_sequence,
+                input=input,
+            )
+        found = backend.xp.empty(values.shape, dtype=np.int64)
+        for row in np.ndindex(*values.shape[:-1]):
+            found[row] = backend.xp.searchsorted(sequence[row], values[row], side)
+    found = backend.asarray(found, np.dtype(np.int32 if out_int32 else np.int64))
+    return _as_input(sorted_sequence, found)
+
+
+@composite(export=("pyframe",))
+def bucketize(input: Any, boundaries: Any, *, out_int32: bool = False, right: bool = False) -> Any:
+    """The number of the interval between ``boundaries`` (sorted, [n]) that each value is in.
+
+    Arguments and errors as for :func:`searchsorted`.
+
+    >>> import pyframe
+    >>> pyframe.bucketize(pyframe.tensor([0.0, 4.0]), pyframe.tensor([1.0, 3.0, 5.0]))
+    tensor([0, 2])
+    """
+    if _array(boundaries).ndim != 1:
+        fail(ShapeError, "bucketize", "boundaries must have one dimension", boundaries=boundaries)
+    return searchsorted(boundaries, input, out_int32=out_int32, right=right)
+
+
+@composite(export=("pyframe",))
+def isin(elements: Any, test_elements: Any, *, invert: bool = False) -> Any:
+    """Whether each of ``elements`` is one of ``test_elements``.
+
+    Args:
+        elements: tensor.
+        test_elements: tensor or number.
+        invert: whether it is none of them.
+
+    >>> import pyframe
+    >>> pyframe.isin(pyframe.tensor([1, 2, 3]), pyframe.tensor([2, 5]))
+    tensor([False,  True, False])
+    """
+    array = _array(elements)
+    backend = backend_of(array)
+    tested = backend.asarray(_array(test_elements))
+    found = backend.asarray(backend.xp.isin(array, tested, invert=invert))
+    return _as_input(elements, found)

@@ -30,7 +30,7 @@ class Node:
         hooks: functions called with the gradient before it is used.
     """
 
-    __slots__ = ("rule", "parents", "saved", "stamps", "meta", "hooks", "order", "__weakref__")
+    __slots__ = ("__weakref__", "hooks", "meta", "order", "parents", "rule", "saved", "stamps")
 
     rule: Any
     parents: tuple[Node | None, ...]
@@ -76,7 +76,7 @@ class Output(Node):
 class Leaf(Node):
     """Where a leaf Tensor's gradient is accumulated. Knows its Tensor weakly (no cycle)."""
 
-    __slots__ = ("tensor", "post_hooks")
+    __slots__ = ("post_hooks", "tensor")
 
     def __init__(self, tensor: Any) -> None:
         self.tensor = weakref.ref(tensor)

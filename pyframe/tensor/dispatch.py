@@ -1,4 +1,4 @@
-"""The complete, interpreted path of an op call (L3), for whatever the compiled function leaves to it:
+"""The complete, interpreted path of an op call (L3), for what the compiled function leaves:
 mixed and scalar operands, promotion, lists, forced kernels, autocast and tracing.
 """
 
@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from .. import config, dtypes, expr
-from ..tape.node import Node, Output, freed, next_order, overwritten
 from ..backend import backends
 from ..device import Device
-from ..errors import ArgumentTypeError, DeviceError, fail
+from ..errors import ArgumentTypeError, DeviceError, ParameterError, fail
 from ..op import choice
 from ..op.record import Op
 from ..random import default_generator
+from ..tape.node import Node, Output, freed, next_order, overwritten
 from .tensor import NO_GRAD_VIEW, Tensor, as_tensor, current_edge, make, tensor_types
 
 _numbers = (bool, int, float)
@@ -57,12 +57,20 @@ def canonical(op: Op, arrays: tuple, params: tuple) -> tuple:
 
 
 def _missing(op: Op, inputs: tuple, params: tuple) -> None:
-    names = [p.name for p, v in zip(op.params, params, strict=True) if v.__class__.__name__ == "Unset"]
+    names = [
+        p.name for p, v in zip(op.params, params, strict=True) if v.__class__.__name__ == "Unset"
+    ]
     fail(ArgumentTypeError, op.name, f"missing argument {names[0]!r}")
 
 
 def wrap(
-    op: Op, mode: config.Mode, inputs: tuple, arrays: tuple, params: tuple, result: Any, device: Device
+    op: Op,
+    mode: config.Mode,
+    inputs: tuple,
+    arrays: tuple,
+    params: tuple,
+    result: Any,
+    device: Device,
 ) -> Any:
     """Makes Tensors of raw results, shares views' storage, and records the call."""
     results = result if op.several else (result,)
@@ -120,11 +128,11 @@ def _converted(op: Op, inputs: tuple, device: Device | None) -> tuple:
         operands: list[Any] = []
         for spec, value in zip(op.inputs, inputs, strict=True):
             if spec.name in op.promote and not (value is None and spec.optional):
-                operands += value if spec.is_list else [value]
+                operands += _listed(op, spec.name, value) if spec.is_list else [value]
         operands = [v.item() if isinstance(v, np.generic) else v for v in operands]
         _check_operands(op, operands)
         dtype = _promoted(op, operands)
-    backend = device.backend if device is not None else _backend_of(inputs)
+    backend = device.backend if device is not None else _backend_of(op, inputs)
     converted = []
     for spec, value in zip(op.inputs, inputs, strict=True):
         if value is None and spec.optional:
@@ -132,10 +140,7 @@ def _converted(op: Op, inputs: tuple, device: Device | None) -> tuple:
             continue
         want = dtype if spec.name in op.promote else None
         if spec.is_list:
-            if value.__class__ in tensor_types or value.__class__ in backends:
-                value = list(value)
-            if value.__class__ not in (list, tuple):
-                _wrong_type(op, spec.name, value, "a sequence of tensors")
+            value = _listed(op, spec.name, value)
             for v in value:
                 if v.__class__ not in tensor_types and v.__class__ not in backends:
                     _wrong_type(op, f"every one of {spec.name}", v, "a tensor")
@@ -159,11 +164,28 @@ def _promoted(op: Op, operands: list[Any]) -> np.dtype:
     return dtype
 
 
-def _backend_of(inputs: tuple) -> Any:
+def _listed(op: Op, name: str, value: Any) -> Any:
+    """The value of an input that is a sequence of tensors, which must not be empty."""
+    if value.__class__ in tensor_types or value.__class__ in backends:
+        value = list(value)
+    if value.__class__ not in (list, tuple):
+        _wrong_type(op, name, value, "a sequence of tensors")
+    if not value:
+        fail(ParameterError, op.name, f"{name} is empty", "Give at least one tensor.")
+    return value
+
+
+def _backend_of(op: Op, inputs: tuple) -> Any:
+    """The backend of the raw arrays among the inputs; NumPy's own scalars count as such."""
+    scalar = False
     for value in inputs:
         for v in value if value.__class__ in (list, tuple) else (value,):
             if v.__class__ in backends:
                 return backends[v.__class__]
+            scalar = scalar or isinstance(v, np.generic)
+    if not scalar and op.inputs:
+        name = op.inputs[0].name
+        _wrong_type(op, name, inputs[0], "a tensor")
     return backends[np.ndarray]
 
 
@@ -247,9 +269,12 @@ def fill(node: Node, g: list, graph: bool) -> list:
 
 
 def rebuild(value: Any, edge: Any, device: Device) -> Any:
-    """A saved raw array as a Tensor with its place on the tape, for ``create_graph``."""
-    if value is None:
-        return None
+    """A saved raw array as a Tensor with its place on the tape, for ``create_graph``.
+
+    What is no array (``None``, a number) is returned as it is.
+    """
+    if value.__class__ not in backends:
+        return value
     out = make(value, device)
     if edge.__class__ is tuple:
         node, index = edge
@@ -295,9 +320,7 @@ def list_rule(op: Op, rule: Any) -> None:
     words = function.__code__.co_varnames[: function.__code__.co_argcount]
 
     def record(inputs: tuple, arrays: tuple, params: tuple, outs: tuple) -> None:
-        edges = tuple(
-            current_edge(t) if t._cell[1] else t._edge for t in inputs[0]
-        )
+        edges = tuple(current_edge(t) if t._cell[1] else t._edge for t in inputs[0])
         if all(e is None for e in edges):
             return
         values = {p.name: v for p, v in zip(op.params, params, strict=True)}

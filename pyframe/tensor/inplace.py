@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-import numpy as np
-
 from .. import config, dtypes
-from ..tape.node import Leaf, Node, freed, next_order
 from ..backend import backends
 from ..errors import ArgumentError, AutogradError, DtypeError, ShapeError, fail
 from ..op import choice
 from ..op.record import Op
+from ..tape.node import Leaf, Node, freed, next_order
 from . import dispatch
 from .tensor import NO_GRAD_VIEW, Tensor, current_edge, make, tensor_types
 
@@ -109,11 +107,24 @@ def write(
     op.record(tuple(recorded), arrays, params, (after,))
     node = after._edge
     if node is not None:
+        if x._view is NO_GRAD_VIEW:
+            x._cell[0] -= 1
+            _refuse_no_grad_view(op.name + "_", x)
         _keep_overwritten(node, shadows)
     _put(op, target, result)
     if node is not None:
         move_edge(x, node)
     return x
+
+
+def _refuse_no_grad_view(name: str, x: Tensor) -> NoReturn:
+    fail(
+        AutogradError,
+        name,
+        "this view was made without grad, so a recorded write through it would be lost",
+        "Make the view inside grad mode, or write to a clone().",
+        tensor=x,
+    )
 
 
 def _keep_overwritten(node: Node, shadows: dict[str, Tensor]) -> None:
@@ -198,13 +209,6 @@ def root_of(x: Tensor) -> tuple[Tensor, list[tuple[Op, tuple]]]:
 
 def move_edge(x: Tensor, node: Node) -> None:
     """Makes ``node`` the maker of ``x``; a base's edge is moved too, other views follow lazily."""
-    if x._view is NO_GRAD_VIEW:
-        fail(
-            AutogradError,
-            "in-place write",
-            "this view was made without grad, so a recorded write through it would be lost",
-            "Make the view inside grad mode, or write to a clone().",
-        )
     x._cell[1] += 1
     if x._view is None:
         x._edge = node
@@ -238,15 +242,8 @@ class _ViewWrite:
         order, chain = node.saved
         xp = backends[g.__class__].xp
         # The same order of strides as the base's, so that every view of it is one of the copy.
-        inverse = tuple(int(i) for i in np.argsort(order)) if order else ()
-        copy = xp.ascontiguousarray(g.transpose(order)).reshape([g.shape[i] for i in order])
-        if copy is g or copy.base is not None:
-            copy = copy.copy()
-        rest = copy.transpose(inverse)
-        part = rest
-        for op, params in chain:
-            names = [p.name for p in op.params]
-            part = op.forward(xp, part, **dict(zip(names, params, strict=True)))
+        rest = g.transpose(order).copy().transpose(_inverse(order))
+        part = _follow(xp, rest, chain)
         written = part.copy()
         part[...] = 0
         return (rest, written)
@@ -255,14 +252,26 @@ class _ViewWrite:
     def backward_graph(node: Node, g: Tensor, parents: tuple) -> tuple:
         if node.saved is None:
             freed(node)
-        _, chain = node.saved
-        rest = g * 1
-        part = rest
+        order, chain = node.saved
+        written = g.permute(order).clone().permute(_inverse(order))
         for op, params in chain:
-            part = op.function(part, *params)
-        written = part * 1
-        part.zero_()
-        return (rest, written)
+            written = op.function(written, *params)
+        xp = g.device.backend.xp
+        keep = xp.ones([g.array.shape[i] for i in order], g.array.dtype).transpose(_inverse(order))
+        _follow(xp, keep, chain)[...] = 0
+        return (g * make(keep, g.device), written)
+
+
+def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(order)), key=order.__getitem__))
+
+
+def _follow(xp: Any, base: Any, chain: list[tuple[Op, tuple]]) -> Any:
+    """The view of the raw array ``base`` to which the ops lead."""
+    for op, params in chain:
+        names = [p.name for p in op.params]
+        base = op.forward(xp, base, **dict(zip(names, params, strict=True)))
+    return base
 
 
 _rule = _ViewWrite()

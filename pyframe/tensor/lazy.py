@@ -27,7 +27,9 @@ def _spread(*args: Any, **kwargs: Any) -> Any:
     return spread(*args, **kwargs)  # type: ignore[name-defined]  # noqa: F821
 
 
-def lazy_function(op: Op, compile_into: Callable[[Op, dict[str, Any]], str], spread: bool) -> Callable:
+def lazy_function(
+    op: Op, compile_into: Callable[[Op, dict[str, Any]], str], spread: bool
+) -> Callable:
     """The public function of ``op``; ``compile_into(op, globals)`` defines it at the first call.
 
     Args:

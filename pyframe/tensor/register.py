@@ -130,7 +130,9 @@ def _spread(function: Callable, varargs: str) -> Callable:
     """The method that also takes its first parameter spread out: ``x.permute(1, 0)``."""
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if len(args) == 1 and args[0].__class__ in (tuple, list) or isinstance(args[:1] and args[0], tuple):
+        if (len(args) == 1 and args[0].__class__ in (tuple, list)) or isinstance(
+            args[:1] and args[0], tuple
+        ):
             return function(self, args[0], **kwargs)
         if not args and kwargs:
             return function(self, **kwargs)
@@ -153,7 +155,10 @@ def _inplace_twin(op: Op) -> Callable:
         arrays, rest = args[:others], args[others:]
         for i in op.inputs[1 + len(arrays) :]:
             arrays = (*arrays, kwargs.pop(i.name) if not i.optional else kwargs.pop(i.name, None))
-        params = [*rest, *(kwargs.pop(n, d) for n, d in list(zip(names, defaults, strict=True))[len(rest) :])]
+        params = [
+            *rest,
+            *(kwargs.pop(n, d) for n, d in list(zip(names, defaults, strict=True))[len(rest) :]),
+        ]
         if kwargs:
             fail(ArgumentError, f"{op.name}_", f"unexpected argument {next(iter(kwargs))!r}")
         return inplace(op, self, arrays, tuple(params))

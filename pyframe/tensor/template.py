@@ -13,10 +13,10 @@ from textwrap import indent
 from typing import Any
 
 from .. import config, dtypes
-from ..tape.node import Node, Output, freed, next_order, overwritten
 from ..backend import backends
 from ..codegen import define
 from ..op.record import Op
+from ..tape.node import Node, Output, freed, next_order, overwritten
 from . import dispatch
 from .lazy import lazy_function
 from .tensor import NO_GRAD_VIEW, Size, Tensor, current_edge, tensor_types
@@ -57,7 +57,7 @@ _shared_globals = {
 class Rule:
     """An op's compiled gradient rule: what a :class:`Node` points at."""
 
-    __slots__ = ("name", "backward", "backward_graph", "saved", "stamped")
+    __slots__ = ("backward", "backward_graph", "name", "saved", "stamped")
 
     def __init__(self, name: str, saved: list[str], stamped: list[str]) -> None:
         self.name, self.saved, self.stamped = name, saved, stamped
@@ -288,7 +288,9 @@ def _run(plan: Plan) -> str:
     if op.half == "float32":
         conditions.append(f"({first}.dtype is f16 or {first}.dtype is bf16)")
     if op.kernels:
-        conditions.append(f"(backend.name in op.kernels and not (backend.name == 'cpu' and {first}.size <= {SMALL}))")
+        conditions.append(
+            f"(backend.name in op.kernels and not (backend.name == 'cpu' and {first}.size <= {SMALL}))"
+        )
     if not conditions:
         return f"{direct}\n{fix}"
     return f"if {' or '.join(conditions)}:\n    {slow}\nelse:\n    {direct}\n{indent(fix, '    ')}"
@@ -345,7 +347,11 @@ def _tape(plan: Plan) -> str:
     lines = ""
     for i in plan.op.inputs:
         read = f"{i.name}._edge if {i.name}._cell[1] == 0 else current_edge({i.name})"
-        lines += f"e_{i.name} = " + (f"None if {i.name} is None else ({read})" if i.optional else read) + "\n"
+        lines += (
+            f"e_{i.name} = "
+            + (f"None if {i.name} is None else ({read})" if i.optional else read)
+            + "\n"
+        )
     some = " or ".join(f"e_{n} is not None" for n in plan.inputs)
     return lines + f"if {some}:\n{indent(_node(plan), '    ')}"
 
@@ -364,7 +370,9 @@ def _node(plan: Plan) -> str:
         if word in plan.inputs:
             optional = op.inputs[plan.inputs.index(word)].optional
             cell = f"UNUSED if {word} is None else {word}._cell" if optional else f"{word}._cell"
-            version = f"0 if {word} is None else {word}._cell[0]" if optional else f"{word}._cell[0]"
+            version = (
+                f"0 if {word} is None else {word}._cell[0]" if optional else f"{word}._cell[0]"
+            )
             stamps += [cell, version]
         else:
             out = f"out{_suffix(plan, word)}"
@@ -405,10 +413,16 @@ def _value(plan: Plan, word: str) -> str:
         name = word.removesuffix(suffix)
         if word.endswith(suffix) and name in plan.inputs:
             optional = plan.op.inputs[plan.inputs.index(name)].optional
-            return f"None if a_{name} is None else a_{name}.{suffix[1:]}" if optional else f"a_{name}.{suffix[1:]}"
+            return (
+                f"None if a_{name} is None else a_{name}.{suffix[1:]}"
+                if optional
+                else f"a_{name}.{suffix[1:]}"
+            )
     if word in plan.params:
         return word
-    raise TypeError(f"op {plan.op.name}: a rule names {word!r}, which is no input, output or parameter")
+    raise TypeError(
+        f"op {plan.op.name}: a rule names {word!r}, which is no input, output or parameter"
+    )
 
 
 def _record(plan: Plan) -> str:
@@ -452,7 +466,9 @@ def _backward(plan: Plan, graph: bool) -> str:
             lines += f"s_{word} = rebuild(s_{word}, {edge}, {like}.device)\n"
     if plan.joint:
         words = [_rule_word(w) for w in _names(op.vjp)]
-        lines += f"needs = {_tuple([f'parents[{k}] is not None' for k in range(len(plan.inputs))])}\n"
+        lines += (
+            f"needs = {_tuple([f'parents[{k}] is not None' for k in range(len(plan.inputs))])}\n"
+        )
         lines += f"return joint({', '.join(words)})\n"
     else:
         results = []

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from .. import config, dtypes
-from ..tape.node import Handle, Leaf, Node
 from ..backend import backend_of
 from ..device import Device, as_device, cpu
 from ..errors import (
@@ -23,6 +22,7 @@ from ..errors import (
     ShapeError,
     fail,
 )
+from ..tape.node import Handle, Leaf, Node
 
 _new = object.__new__
 # Stands in ``_view`` for a view made without grad: writing through it cannot be recorded.
@@ -50,7 +50,7 @@ class Tensor:
     tensor([2., 4.])
     """
 
-    __slots__ = ("array", "device", "grad", "_edge", "_cell", "_view", "__dict__", "__weakref__")
+    __slots__ = ("__dict__", "__weakref__", "_cell", "_edge", "_view", "array", "device", "grad")
     __array_priority__ = 1000  # NumPy arrays on the left leave the operator to us
 
     array: Any

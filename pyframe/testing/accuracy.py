@@ -14,7 +14,9 @@ import numpy as np
 
 from .. import dtypes
 
-FACTOR = 16.0  # roundings that may pile up: measured 1 to 5 over all ops, margin for summation order
+FACTOR = (
+    16.0  # roundings that may pile up: measured 1 to 5 over all ops, margin for summation order
+)
 
 _EPSILON = {
     dtypes.float16: 2.0**-11,
@@ -68,7 +70,9 @@ def condition(
     return [np.maximum(m, np.sqrt(np.mean(m**2)) if m.size else 0) for m in moved]
 
 
-def tolerance(exact: np.ndarray, moved: np.ndarray, dtype: np.dtype, out_dtype: np.dtype) -> np.ndarray:
+def tolerance(
+    exact: np.ndarray, moved: np.ndarray, dtype: np.dtype, out_dtype: np.dtype
+) -> np.ndarray:
     """The error allowed per element: rounding of the result plus the conditioning."""
     eps = max(epsilon(out_dtype), epsilon(dtypes.compute_dtype(dtype)))
     size = np.where(np.isfinite(exact), np.abs(exact), 0)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from .. import dtypes
 from ..autograd.gradcheck import STEP, gradcheck, gradgradcheck
+from ..backend import native
 from ..errors import PyframeError, ShapeError
 from ..op import choice
 from ..op.record import Op, Sample
@@ -17,7 +18,7 @@ from ..op.samples import Maker
 from ..tensor.tensor import Tensor, make
 from .accuracy import condition, epsilon, tolerance, widen
 
-GUARD = 64  # elements around an output that a kernel must leave alone
+GUARD = 64  # bytes around an output that a kernel must leave alone
 
 
 class Case:
@@ -93,7 +94,9 @@ def errors_of(case: Case, outputs: list) -> list[np.ndarray]:
 
 
 def _largest(dtype: np.dtype) -> float:
-    return {dtypes.float16: 65504.0, dtypes.bfloat16: 3.38e38, dtypes.float32: 3.4e38}.get(dtype, 1e308)
+    return {dtypes.float16: 65504.0, dtypes.bfloat16: 3.38e38, dtypes.float32: 3.4e38}.get(
+        dtype, 1e308
+    )
 
 
 def compare(case: Case, outputs: list, what: str) -> None:
@@ -118,13 +121,15 @@ def check_kernel(case: Case, name: str, move: Any = lambda a: a) -> bool:
     with choice.kernels(choice.PORTABLE):
         portable = [_host(o) for o in call(op, arrays, sample.params)]
     try:
-        with choice.kernels(name):
+        with choice.kernels(name), guarded_outputs():
             outputs = [_host(o) for o in call(op, arrays, sample.params)]
     except PyframeError as error:
         if "cannot run" in str(error):
             return False
         raise
-    for k, (a, b) in enumerate(zip(errors_of(case, outputs), errors_of(case, portable), strict=True)):
+    for k, (a, b) in enumerate(
+        zip(errors_of(case, outputs), errors_of(case, portable), strict=True)
+    ):
         limit = max(1.0, 2 * float(b.max(initial=0)))
         assert a.max(initial=0) <= limit, (
             f"{case}: kernel {name!r}: output {k} is {a.max():.3g} tolerances from the reference, "
@@ -132,6 +137,34 @@ def check_kernel(case: Case, name: str, move: Any = lambda a: a) -> bool:
         )
         assert outputs[k].dtype == portable[k].dtype, f"{case}: kernel {name!r} changes the dtype"
     return True
+
+
+@contextmanager
+def guarded_outputs() -> Iterator[None]:
+    """Arrays that kernels allocate on the CPU lie between guard regions, checked at the end.
+
+    Raises:
+        AssertionError: if a kernel wrote outside an output.
+    """
+    original = native.empty
+    rooms: list[np.ndarray] = []
+
+    def empty(shape: Any, dtype: Any) -> np.ndarray:
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        dtype = np.dtype(dtype)
+        inside = int(np.prod(shape)) * dtype.itemsize
+        room = np.full(inside + 2 * GUARD, 0xA5, np.uint8)
+        rooms.append(room)
+        return room[GUARD : GUARD + inside].view(dtype).reshape(shape)
+
+    native.empty = empty
+    try:
+        yield
+    finally:
+        native.empty = original
+    for room in rooms:
+        whole = (room[:GUARD] == 0xA5).all() and (room[-GUARD:] == 0xA5).all()
+        assert whole, "a kernel wrote outside its output"
 
 
 def check_layouts(case: Case) -> None:
@@ -246,7 +279,11 @@ def _flat(values: Any) -> list[np.ndarray]:
 def mapped(values: tuple, function: Any) -> tuple:
     """``function`` of every array, also inside lists; ``None`` stays."""
     return tuple(
-        None if v is None else [function(a) for a in v] if isinstance(v, (list, tuple)) else function(v)
+        None
+        if v is None
+        else [function(a) for a in v]
+        if isinstance(v, (list, tuple))
+        else function(v)
         for v in values
     )
 
@@ -273,7 +310,7 @@ def check_op(op: Any) -> int:
             check_forward(case)
             check_layouts(case)
             count += 2
-            for kernel in itertools.chain(op.kernels.get("cpu", ())):
+            for kernel in op.kernels.get("cpu", ()):
                 count += check_kernel(case, kernel.name)
     for case in cases(op, dtypes.float64):
         count += check_gradient(case) + check_double_gradient(case)

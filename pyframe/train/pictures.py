@@ -34,7 +34,9 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, title: str) -> None:
     figure.suptitle(title)
     for axis, key, name in ((left, "loss", "loss"), (right, "accuracy", "accuracy")):
         axis.plot(epochs, [r[key] for r in rows], label="training", color="tab:blue")
-        axis.plot(epochs, [r[f"held_out_{key}"] for r in rows], label="held out", color="tab:orange")
+        axis.plot(
+            epochs, [r[f"held_out_{key}"] for r in rows], label="held out", color="tab:orange"
+        )
         axis.set_xlabel("epoch")
         axis.set_ylabel(name)
         axis.grid(alpha=0.3)

@@ -46,7 +46,12 @@ class Settings:
     def __post_init__(self) -> None:
         for name, low in (("epochs", 1), ("batch_size", 1), ("shift", 0)):
             if getattr(self, name) < low:
-                fail(ArgumentError, "train", f"{name} must be at least {low}", **{name: getattr(self, name)})
+                fail(
+                    ArgumentError,
+                    "train",
+                    f"{name} must be at least {low}",
+                    **{name: getattr(self, name)},
+                )
         if not self.lr > 0:
             fail(ArgumentError, "train", "lr must be positive", lr=self.lr)
 

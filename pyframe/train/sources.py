@@ -40,6 +40,11 @@ def load_dataset(name: str, folder: str | None = None) -> Source:
         kind = MNIST if name == "mnist" else FashionMNIST
         train, held_out = kind(folder, train=True), kind(folder, train=False)
     else:
-        fail(ArgumentError, "train", f"unknown dataset {name!r}", f"Choose from {', '.join(DATASETS)}.")
+        fail(
+            ArgumentError,
+            "train",
+            f"unknown dataset {name!r}",
+            f"Choose from {', '.join(DATASETS)}.",
+        )
     shape = tuple(np.asarray(train[0][0]).shape)
     return Source(train, held_out, shape, tuple(train.classes))  # type: ignore[arg-type]

@@ -47,7 +47,12 @@ class Trainer:
     """
 
     def __init__(
-        self, settings: Settings, folder: Path, *, resume: bool = False, source: Source | None = None
+        self,
+        settings: Settings,
+        folder: Path,
+        *,
+        resume: bool = False,
+        source: Source | None = None,
     ) -> None:
         self.settings = settings
         self.source = source or load_dataset(settings.data, settings.data_folder)

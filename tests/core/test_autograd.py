@@ -89,7 +89,9 @@ def test_an_overwritten_saved_value_is_named() -> None:
     y = x * 1.0
     z = y * y
     y.add_(1.0)
-    with pytest.raises(AutogradError, match=r"mul: backward needs '(input|other)' \(float64\[2\]\)"):
+    with pytest.raises(
+        AutogradError, match=r"mul: backward needs '(input|other)' \(float64\[2\]\)"
+    ):
         z.sum().backward()
 
 

@@ -86,9 +86,9 @@ assert {r[0] for r in op_rows()} >= {"squareplus", "logmeanexp"}
     )
 
 
-def test_the_commands_of_the_page_pass(tree: Path) -> None:
+def test_the_command_of_the_page_passes(tree: Path) -> None:
     commands = re.findall(r"^\.venv/bin/python (.*(?:squareplus|logmeanexp).*)$", TEXT, re.MULTILINE)
-    assert len(commands) == 2
+    assert commands
     for command in commands:
         words = re.findall(r'"([^"]*)"|(\S+)', command)
         output = run(tree, *[quoted or plain for quoted, plain in words])

@@ -84,7 +84,9 @@ def test_the_gradient_runs_on_the_strict_array_module(
         if p is not None:
             s = double.from_strict(s)
             assert s.dtype == p.dtype and s.shape == p.shape
-            np.testing.assert_allclose(s, p, rtol=1e-4, atol=1e-4 * max(1, np.abs(p).max(initial=0)))
+            np.testing.assert_allclose(
+                s, p, rtol=1e-4, atol=1e-4 * max(1, np.abs(p).max(initial=0))
+            )
 
 
 @pytest.mark.parametrize("case", DOUBLE)
@@ -112,7 +114,9 @@ def test_kernels_are_no_worse_than_the_portable_forward(case: testing.Case, kern
 @pytest.mark.parametrize("op", [pytest.param(op, id=op.name) for op in OWN])
 def test_error_inputs_raise_what_is_documented(op: object) -> None:
     if op.errors is None:
-        assert op.expr is not None or not op.check, f"{op.name} checks its inputs but lists no errors"
+        assert op.expr is not None or not op.check, (
+            f"{op.name} checks its inputs but lists no errors"
+        )
         return
     for failing in op.errors(Maker("float32")):
         arrays = [pf.from_numpy(a) if isinstance(a, np.ndarray) else a for a in failing.arrays]

@@ -9,10 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import pyframe
-from pyframe.op.registry import exported
+import pyframe  # noqa: E402
+from pyframe.op.registry import exported  # noqa: E402
 
-from .against_torch import close, compare, ours, theirs
+from .against_torch import close, compare, ours, theirs  # noqa: E402
 
 functional = exported("functional")
 DTYPES = ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
@@ -60,24 +60,24 @@ def test_dtypes(dtype):
     same(x.new_zeros((2, 2)), t.new_zeros((2, 2)))
     same(x.new_full((2,), 1), t.new_full((2,), 1))
     same(x.new_tensor([0, 1]), t.new_tensor([0, 1]))
-    assert x.new_empty(3).dtype == x.dtype and pyframe.empty_like(x).dtype == x.dtype
+    assert x.new_empty(3).dtype == x.dtype
+    assert pyframe.empty_like(x).dtype == x.dtype
 
 
 @pytest.mark.parametrize("value", [True, 2, 2.5, -1.0, np.float64(1.5), np.int32(3)])
 def test_full(value):
     same(pyframe.full((2, 2), value), torch.full((2, 2), value))
     same(pyframe.full_like(pyframe.zeros(2), value), torch.full_like(torch.zeros(2), value))
-    same(
-        pyframe.full((2,), value, dtype=pyframe.int64), torch.full((2,), value, dtype=torch.int64)
-    )
+    same(pyframe.full((2,), value, dtype=pyframe.int64), torch.full((2,), value, dtype=torch.int64))
 
 
 @pytest.mark.parametrize(
-    "args, kwargs",
+    ("args", "kwargs"),
     [
         ((5,), {}), ((0,), {}), ((2.5,), {}), ((1, 4), {}), ((1, 4, 2), {}), ((4, 1, -1), {}),
         ((0, 1, 0.1), {}), ((0.5, 3), {}), ((3, 0, -0.5), {}), ((), {"end": 3}),
-        ((), {"start": 1, "end": 3}), ((5,), {"dtype": "float32"}), ((0, 2, 0.5), {"dtype": "float64"}),
+        ((), {"start": 1, "end": 3}), ((5,), {"dtype": "float32"}),
+        ((0, 2, 0.5), {"dtype": "float64"}),
         ((True,), {}), ((-3, 3), {}), ((3, 3), {}), ((0, 1, 1 / 3), {}),
     ],
 )  # fmt: skip
@@ -190,7 +190,10 @@ def test_short_forms():
     for name in ("float", "double", "half", "int", "long", "short", "char", "bool"):
         same(getattr(x, name)(), getattr(t, name)())
     assert x.bfloat16().dtype == pyframe.bfloat16
-    assert x.float() is x and x.to(x.dtype) is x and x.to("cpu") is x and x.cpu() is x
+    assert x.float() is x
+    assert x.to(x.dtype) is x
+    assert x.to("cpu") is x
+    assert x.cpu() is x
     assert x.to(x.dtype, copy=True) is not x
     assert x.type() == t.type().replace("torch", "pyframe")
     same(x.type("torch.DoubleTensor"), t.type("torch.DoubleTensor"))
@@ -207,25 +210,31 @@ def test_gradients_of_conversions():
     compare(lambda x: x.double() * 2, lambda x: x.double() * 2, [rand(3, dtype="float32")])
     compare(lambda x: x.to(pyframe.float64), lambda x: x.to(torch.float64), [rand(3)])
     x = pyframe.ones(2, requires_grad=True)
-    assert not x.long().requires_grad and not x.bool().requires_grad
+    assert not x.long().requires_grad
+    assert not x.bool().requires_grad
 
 
 def test_moves_are_differentiable():
     x = pyframe.tensor([1.0, 2.0], requires_grad=True)
     y = x.to("cpu:1")
-    assert str(y.device) == "cpu:1" and y.requires_grad and y.array is not x.array
+    assert str(y.device) == "cpu:1"
+    assert y.requires_grad
+    assert y.array is not x.array
     z = (y * y * y).sum()
     (g,) = pyframe.autograd.grad(z, x, create_graph=True)
     assert g.device is x.device
     assert g.tolist() == [3.0, 12.0]
     (h,) = pyframe.autograd.grad(g.sum(), x)
-    assert h.tolist() == [6.0, 12.0] and h.device is x.device
+    assert h.tolist() == [6.0, 12.0]
+    assert h.device is x.device
     with pytest.raises(pyframe.errors.DeviceError):
         x + y
     double = x.to("cpu:1", pyframe.float64)
-    assert str(double.device) == "cpu:1" and double.dtype == pyframe.float64
+    assert str(double.device) == "cpu:1"
+    assert double.dtype == pyframe.float64
     double.sum().backward()
-    assert x.grad.tolist() == [1.0, 1.0] and x.grad.dtype == pyframe.float32
+    assert x.grad.tolist() == [1.0, 1.0]
+    assert x.grad.dtype == pyframe.float32
     for name in ("zeros", "ones", "rand", "randn", "empty"):
         assert str(getattr(pyframe, name)(2, device="cpu:1").device) == "cpu:1"
     assert str(pyframe.arange(3, device="cpu:1").device) == "cpu:1"
@@ -237,7 +246,8 @@ def test_copies():
     compare(lambda x: x.clone() * x, lambda x: x.clone() * x, [rand(3, 4)])
     compare(lambda x: x.t().contiguous(), lambda x: x.t().contiguous(), [rand(3, 4)])
     x = pyframe.ones(2, 3)
-    assert x.contiguous() is x and x.t().contiguous().is_contiguous()
+    assert x.contiguous() is x
+    assert x.t().contiguous().is_contiguous()
     y = x.clone()
     y.zero_()
     assert x.sum().item() == 6
@@ -247,7 +257,9 @@ def test_copies():
 
 
 def both_modules(function, *arrays, second=False):
-    compare(lambda *xs: function(pyframe, *xs), lambda *ts: function(torch, *ts), arrays, second=second)
+    compare(
+        lambda *xs: function(pyframe, *xs), lambda *ts: function(torch, *ts), arrays, second=second
+    )
 
 
 def test_filling_cuts_the_gradient():
@@ -316,7 +328,8 @@ def test_copying_in_place():
     moved = pyframe.zeros(2)
     source = pyframe.ones(2, device="cpu:1", requires_grad=True)
     (moved.copy_(source) * 2).sum().backward()
-    assert source.grad.tolist() == [2.0, 2.0] and source.grad.device is source.device
+    assert source.grad.tolist() == [2.0, 2.0]
+    assert source.grad.device is source.device
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -359,7 +372,9 @@ def test_leaves_may_be_filled_without_grad():
         x.copy_(pyframe.ones(3))
         x.normal_()
         x.fill_(2)
-    assert x.requires_grad and x.is_leaf and x.tolist() == [2.0] * 3
+    assert x.requires_grad
+    assert x.is_leaf
+    assert x.tolist() == [2.0] * 3
     assert x._version == 4
 
 
@@ -369,37 +384,50 @@ def test_leaves_may_be_filled_without_grad():
 def test_moments():
     n = 200_000
     x = pyframe.rand(n)
-    assert 0 <= x.min().item() and x.max().item() < 1
-    assert abs(x.mean().item() - 0.5) < 0.005 and abs(x.std().item() - 12**-0.5) < 0.005
+    assert 0 <= x.min().item()
+    assert x.max().item() < 1
+    assert abs(x.mean().item() - 0.5) < 0.005
+    assert abs(x.std().item() - 12**-0.5) < 0.005
     x = pyframe.randn(n)
-    assert abs(x.mean().item()) < 0.01 and abs(x.std().item() - 1) < 0.01
+    assert abs(x.mean().item()) < 0.01
+    assert abs(x.std().item() - 1) < 0.01
     x = pyframe.normal(3.0, 2.0, (n,))
-    assert abs(x.mean().item() - 3) < 0.03 and abs(x.std().item() - 2) < 0.03
+    assert abs(x.mean().item() - 3) < 0.03
+    assert abs(x.std().item() - 2) < 0.03
     x = pyframe.empty(n).uniform_(-2, 4)
-    assert abs(x.mean().item() - 1) < 0.03 and -2 <= x.min().item() < x.max().item() <= 4
+    assert abs(x.mean().item() - 1) < 0.03
+    assert -2 <= x.min().item() < x.max().item() <= 4
     x = pyframe.empty(n).exponential_(2.0)
-    assert abs(x.mean().item() - 0.5) < 0.01 and x.min().item() > 0
+    assert abs(x.mean().item() - 0.5) < 0.01
+    assert x.min().item() > 0
     x = pyframe.bernoulli(pyframe.full((n,), 0.3))
-    assert abs(x.mean().item() - 0.3) < 0.01 and set(x.unique().tolist()) == {0.0, 1.0}
+    assert abs(x.mean().item() - 0.3) < 0.01
+    assert set(x.unique().tolist()) == {0.0, 1.0}
     x = pyframe.randint(2, 5, (n,))
     counts = pyframe.bincount(x, minlength=6).tolist()
-    assert counts[:2] == [0, 0] and counts[5] == 0
+    assert counts[:2] == [0, 0]
+    assert counts[5] == 0
     assert all(abs(c / n - 1 / 3) < 0.01 for c in counts[2:5])
     x = pyframe.multinomial(pyframe.tensor([1.0, 0.0, 3.0]), n, replacement=True)
-    assert abs((x == 2).float().mean().item() - 0.75) < 0.01 and not (x == 1).any()
+    assert abs((x == 2).float().mean().item() - 0.75) < 0.01
+    assert not (x == 1).any()
 
 
 @pytest.mark.parametrize("name", ["rand", "randn"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_random_dtypes_and_seeds(name, dtype):
-    draw = lambda **k: getattr(pyframe, name)(5, 7, dtype=dtype, **k)
+    def draw(**k):
+        return getattr(pyframe, name)(5, 7, dtype=dtype, **k)
+
     with pyframe.random.fork_rng():
         pyframe.random.manual_seed(3)
         a, b = draw(), draw()
         pyframe.random.manual_seed(3)
         c = draw(device="cpu:1")
-    assert a.dtype == pyframe.dtypes.as_dtype(dtype) and a.shape == (5, 7)
-    assert (a.array == c.array).all() and not (a.array == b.array).all()
+    assert a.dtype == pyframe.dtypes.as_dtype(dtype)
+    assert a.shape == (5, 7)
+    assert (a.array == c.array).all()
+    assert not (a.array == b.array).all()
     generator = pyframe.random.Generator().manual_seed(3)
     assert (draw(generator=generator).array == a.array).all()
 
@@ -412,7 +440,8 @@ def test_shapes_of_random_functions():
     assert pyframe.multinomial(pyframe.ones(2, 3), 2).shape == (2, 2)
     assert sorted(pyframe.multinomial(pyframe.ones(4), 4).tolist()) == [0, 1, 2, 3]
     assert pyframe.normal(pyframe.zeros(2, 1), pyframe.ones(3)).shape == (2, 3)
-    assert pyframe.rand(()).shape == () and pyframe.rand(2, requires_grad=True).requires_grad
+    assert pyframe.rand(()).shape == ()
+    assert pyframe.rand(2, requires_grad=True).requires_grad
     assert pyframe.randn_like(pyframe.zeros(2, 3).double()).dtype == np.float64
     assert pyframe.randn(size=(2, 3)).shape == (2, 3)
 
@@ -429,7 +458,8 @@ def test_dropout():
     y.sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), kept.numpy() / 0.7, rtol=1e-6)
     assert dropout(x, 0.3, training=False) is x
-    assert dropout(x, 1.0).sum().item() == 0 and (dropout(x, 0.0) == x).all()
+    assert dropout(x, 1.0).sum().item() == 0
+    assert (dropout(x, 0.0) == x).all()
     z = x * 2
     assert dropout(z, 0.5, inplace=True) is z
     x.grad = None
@@ -446,7 +476,7 @@ def test_dropout_second_derivative():
 
 
 @pytest.mark.parametrize(
-    "name, shape, lead",
+    ("name", "shape", "lead"),
     [
         ("dropout1d", (4, 6, 5), 2), ("dropout1d", (6, 5), 1), ("dropout2d", (4, 6, 3, 2), 2),
         ("dropout3d", (4, 6, 2, 3, 2), 2), ("dropout3d", (24, 2, 3, 2), 1),
@@ -454,7 +484,8 @@ def test_dropout_second_derivative():
 )  # fmt: skip
 def test_dropout_of_channels(name, shape, lead):
     y = functional[name](pyframe.ones(*shape), 0.5).numpy().reshape(math.prod(shape[:lead]), -1)
-    assert ((y == y[:, :1]).all()) and set(np.unique(y)) == {0.0, 2.0}
+    assert (y == y[:, :1]).all()
+    assert set(np.unique(y)) == {0.0, 2.0}
 
 
 def test_dropout_errors():
@@ -469,4 +500,16 @@ def test_dropout_errors():
 def test_alpha_dropout_keeps_mean_and_variance():
     x = pyframe.randn(200_000)
     y = functional["alpha_dropout"](x, 0.2, training=True)
-    assert abs(y.mean().item()) < 0.02 and abs(y.std().item() - 1) < 0.02
+    assert abs(y.mean().item()) < 0.02
+    assert abs(y.std().item() - 1) < 0.02
+
+
+def test_older_constructors():
+    x, t = pyframe.zeros(1).double(), torch.zeros(1).double()
+    for data in ([1, 2], (1, 2), [[1.5]]):
+        same(x.new(data), t.new(data))
+    assert x.new(2, 3).shape == (2, 3)
+    assert x.new(2, 3).dtype == x.dtype
+    assert x.new(pyframe.ones(2, 4).shape).shape == (2, 4)
+    assert x.new().shape == (0,)
+    same(pyframe.scalar_tensor(3), torch.scalar_tensor(3))

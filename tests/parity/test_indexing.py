@@ -208,10 +208,22 @@ def _compare_writes(index: Any, value_shape: tuple) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
-UNIQUE = [n for n, i in ADVANCED.items() if n not in {
-    "ints", "matrix", "at_1", "at_last", "pair", "neighbours", "number_first", "number_last",
-    "tensor_number", "list", "list_at_1",
-}]  # fmt: skip
+# Where a place is written twice, PyTorch promises nothing about which value stays.
+REPEATED = {
+    "ints",
+    "matrix",
+    "at_1",
+    "at_last",
+    "pair",
+    "neighbours",
+    "number_first",
+    "number_last",
+    "tensor_number",
+    "list",
+    "list_at_1",
+}
+# PyTorch drops a write to nothing from the graph.
+UNIQUE = [n for n in ADVANCED if n not in REPEATED | {"false"}]
 
 
 @pytest.mark.parametrize("name", [*BASIC, *UNIQUE])
@@ -316,9 +328,9 @@ def test_index_put_gradients() -> None:
 def test_the_index_may_change_afterwards() -> None:
     x = pf.tensor([1.0, 2.0, 3.0], requires_grad=True)
     index = pf.tensor([0, 1])
-    y = x[index,] if False else x[index]
+    y = x[index]
     index.fill_(2)
-    with pytest.raises(pf.errors.AutogradError, match="take_rows.*index"):
+    with pytest.raises(pf.errors.AutogradError, match=r"take_rows.*index"):
         y.sum().backward()
 
 
@@ -337,10 +349,6 @@ INDEXED: dict[str, tuple[Callable, tuple]] = {
     "scatter_number": (lambda m, i, x: x.scatter(1, i([[0], [3]]), 2.0), (3, 4)),
     "scatter_value": (lambda m, i, x: m.scatter(x, 0, i([[2, 1, 0]]), value=2.0), (3, 4)),
     "scatter_number_": (lambda m, i, x: (x * 1).scatter_(1, i([[0], [3]]), 2.0), (3, 4)),
-    "scatter_add_number": (
-        lambda m, i, x: (x * 1).scatter_(0, i([[0, 0, 1]]), 2.0, reduce="add"),
-        (3, 4),
-    ),
     "index_fill": (lambda m, i, x: x.index_fill(1, i([0, 2]), 5.0), (3, 4)),
     "index_fill_": (lambda m, i, x: (x * 1).index_fill_(0, i([0, 2]), 5.0), (3, 4)),
     "masked_select": (lambda m, i, x: x.masked_select(i(mask(True, False, True, True))), (3, 4)),
@@ -361,12 +369,12 @@ def test_functions_with_an_index(name: str) -> None:
 
 WITH_SOURCE: dict[str, tuple[Callable, tuple, tuple]] = {
     "scatter": (lambda m, i, x, s: x.scatter(0, i([[2, 0, 1]]), s), (3, 4), (1, 3)),
-    "scatter_1": (lambda m, i, x, s: m.scatter(x, 1, i([[2, 0], [1, 3]]), s), (3, 4), (3, 5)),
-    "scatter_": (lambda m, i, x, s: (x * 1).scatter_(0, i([[2, 0, 1]]), s), (3, 4), (2, 4)),
+    "scatter_1": (lambda m, i, x, s: m.scatter(x, 1, i([[2, 0], [1, 3]]), s), (3, 4), (2, 2)),
+    "scatter_": (lambda m, i, x, s: (x * 1).scatter_(0, i([[2, 0, 1]]), s), (3, 4), (1, 3)),
     "scatter_add": (
         lambda m, i, x, s: m.scatter_add(x, 0, i([[0, 0], [0, 2], [0, 2]]), s),
         (3, 4),
-        (3, 3),
+        (3, 2),
     ),
     "scatter_add_1": (
         lambda m, i, x, s: x.scatter_add(1, i([[0, 0, 3, 0, 3, 1]]), s),
@@ -479,3 +487,23 @@ def test_row_sums_are_deterministic_and_exact() -> None:
     exact = np.zeros((11, 7))
     np.add.at(exact, index, rows.astype(np.float64))
     np.testing.assert_allclose(grads[0], exact, rtol=1e-4, atol=1e-4)
+
+
+def test_a_source_longer_than_the_index() -> None:
+    """PyTorch computes the value and refuses the gradient; ours is zero beyond the index."""
+    x = np.arange(12.0).reshape(3, 4)
+    source = np.arange(15.0).reshape(3, 5)
+    index = ints([[2, 0], [1, 3]])
+    expected = torch.tensor(x).scatter(1, torch.tensor(index), torch.tensor(source))
+    leaf = pf.tensor(source, requires_grad=True)
+    y = pf.tensor(x).scatter(1, pf.tensor(index), leaf)
+    np.testing.assert_array_equal(y.detach().numpy(), expected.numpy())
+    y.sum().backward()
+    assert leaf.grad.tolist() == [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
+
+
+def test_scatter_add_of_a_number() -> None:
+    for module in (pf, torch):
+        x = module.zeros(3, 4)
+        x.scatter_(0, module.tensor([[0, 0, 1]]), 2.0, reduce="add")
+        assert x.sum().item() == 6

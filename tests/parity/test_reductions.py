@@ -9,9 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import pyframe
+import pyframe  # noqa: E402
 
-from .against_torch import close, compare, ours, theirs
+from .against_torch import close, compare, ours, theirs  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*degrees of freedom:UserWarning")
 
@@ -25,7 +25,9 @@ def rand(*shape, dtype="float64", seed=0):
 
 def distinct(*shape, dtype="float64", seed=0):
     n = int(np.prod(shape))
-    return (np.random.default_rng(seed).permutation(n) / max(n, 1) - 0.4).reshape(shape).astype(dtype)
+    return (
+        (np.random.default_rng(seed).permutation(n) / max(n, 1) - 0.4).reshape(shape).astype(dtype)
+    )
 
 
 def both(name, *args, **kwargs):
@@ -104,7 +106,9 @@ def test_bfloat16():
         mine = getattr(pyframe, name)(ours(x).bfloat16(), **kwargs)
         other = getattr(torch, name)(theirs(x).bfloat16(), **kwargs)
         assert mine.dtype == pyframe.bfloat16
-        np.testing.assert_allclose(mine.float().numpy(), other.float().numpy(), rtol=0.02, atol=1e-6)
+        np.testing.assert_allclose(
+            mine.float().numpy(), other.float().numpy(), rtol=0.02, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("name", ["sum", "prod"])
@@ -120,13 +124,18 @@ def test_dtype_argument(name, given, wanted):
 def test_dtype_argument_has_a_gradient():
     x = rand(3, 4, dtype="float32")
     for name in ("sum", "mean", "prod"):
-        mine = lambda t, n=name: getattr(pyframe, n)(t, dim=1, dtype=pyframe.float64).float()
-        other = lambda t, n=name: getattr(torch, n)(t, dim=1, dtype=torch.float64).float()
+
+        def mine(t, n=name):
+            return getattr(pyframe, n)(t, dim=1, dtype=pyframe.float64).float()
+
+        def other(t, n=name):
+            return getattr(torch, n)(t, dim=1, dtype=torch.float64).float()
+
         compare(mine, other, [x], factor=3)
 
 
 @pytest.mark.parametrize(
-    "args, kwargs",
+    ("args", "kwargs"),
     [
         ((True,), {}), ((False,), {}), ((1, False), {}), ((1, True, True), {}), ((), {}),
         ((), {"unbiased": False}), ((), {"correction": 2}), ((0,), {"correction": 0}),
@@ -190,16 +199,29 @@ def test_nan_wins(name):
 
 def test_max_of_two_tensors():
     compare(lambda a, b: pyframe.max(a, b), torch.max, [rand(3, 4), rand(4, seed=1)])
-    compare(lambda a, b: a.min(other=b), lambda a, b: torch.min(a, other=b), [rand(3), rand(3, seed=1)])
+    compare(
+        lambda a, b: a.min(other=b), lambda a, b: torch.min(a, other=b), [rand(3), rand(3, seed=1)]
+    )
 
 
 def test_results_are_named_tuples():
     x = ours(distinct(3, 4))
-    for result in (x.max(1), x.min(dim=0), x.sort(), x.topk(2), x.median(1), x.kthvalue(1), x.cummax(0)):
-        assert result.values is result[0] and result.indices is result[1]
-        assert result.indices.dtype == np.int64 and not result.indices.requires_grad
+    for result in (
+        x.max(1),
+        x.min(dim=0),
+        x.sort(),
+        x.topk(2),
+        x.median(1),
+        x.kthvalue(1),
+        x.cummax(0),
+    ):
+        assert result.values is result[0]
+        assert result.indices is result[1]
+        assert result.indices.dtype == np.int64
+        assert not result.indices.requires_grad
     low, high = pyframe.aminmax(x)
-    assert low.item() == x.min().item() and high.item() == x.max().item()
+    assert low.item() == x.min().item()
+    assert high.item() == x.max().item()
     assert x.max(axis=1, keepdims=True).values.shape == (3, 1)
 
 
@@ -230,7 +252,9 @@ def test_norm_of_zeros(p):
 def test_vector_norm_and_dist():
     x, y = rand(3, 4), rand(4, seed=1)
     compare(
-        lambda a: pyframe.vector_norm(a, 3, dim=1), lambda a: torch.linalg.vector_norm(a, 3, dim=1), [x]
+        lambda a: pyframe.vector_norm(a, 3, dim=1),
+        lambda a: torch.linalg.vector_norm(a, 3, dim=1),
+        [x],
     )
     for p in (1, 2, 3.5, INF):
         compare(*both("dist", p), [x, y], second=p != INF)
@@ -363,7 +387,10 @@ def test_bincount():
     x, w = np.array([1, 3, 1, 0]), np.array([0.5, 1.0, 2.0, 4.0], "float32")
     close(pyframe.bincount(ours(x)), torch.bincount(theirs(x)), 0, "bincount")
     close(
-        pyframe.bincount(ours(x), minlength=7), torch.bincount(theirs(x), minlength=7), 0, "bincount"
+        pyframe.bincount(ours(x), minlength=7),
+        torch.bincount(theirs(x), minlength=7),
+        0,
+        "bincount",
     )
     close(pyframe.bincount(ours(x), ours(w)), torch.bincount(theirs(x), theirs(w)), 0, "bincount")
     close(pyframe.bincount(ours(x), ours(x)), torch.bincount(theirs(x), theirs(x)), 0, "bincount")
@@ -398,7 +425,8 @@ def test_count_nonzero():
 
 ERRORS = [
     ("sum", (3,), {"dim": 1}), ("sum", (3, 4), {"dim": (0, 3)}), ("mean", (3,), {"dim": -2}),
-    ("max", (0,), {}), ("max", (0, 3), {"dim": 0}), ("amax", (0,), {}), ("amin", (0, 3), {"dim": 0}),
+    ("max", (0,), {}), ("max", (0, 3), {"dim": 0}), ("amax", (0,), {}),
+    ("amin", (0, 3), {"dim": 0}),
     ("argmax", (0,), {}), ("argmin", (0, 3), {"dim": 0}), ("argmax", (3,), {"dim": 1}),
     ("median", (0, 2), {"dim": 0}), ("cumsum", (2, 2), {"dim": 2}), ("topk", (3,), {"k": 4}),
     ("topk", (3,), {"k": -1}), ("kthvalue", (3,), {"k": 4}), ("kthvalue", (3,), {"k": 0}),
@@ -410,10 +438,10 @@ ERRORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name, shape, kwargs", ERRORS)
+@pytest.mark.parametrize(("name", "shape", "kwargs"), ERRORS)
 def test_errors_are_of_the_same_type(name, shape, kwargs):
     x = np.ones(shape, "int64" if name == "bincount" else "float32")
-    with pytest.raises(Exception) as other:
+    with pytest.raises(Exception) as other:  # noqa: PT011
         getattr(torch, name)(theirs(x), **kwargs)
     builtin = next(c for c in other.type.__mro__ if c.__module__ == "builtins")
     with pytest.raises(builtin) as mine:
@@ -436,3 +464,41 @@ def test_values_that_are_wrong():
             torch.bincount(theirs(x))
         with pytest.raises(error):
             pyframe.bincount(ours(x))
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"right": True}, {"side": "right"}, {"out_int32": True}])
+def test_searchsorted_and_bucketize(kwargs):
+    rows, x = np.sort(rand(2, 3, 6), axis=-1), rand(2, 3, 4)
+    x[..., 0] = rows[..., 2]
+    line = rows[0, 0]
+    close(
+        pyframe.searchsorted(ours(rows), ours(x), **kwargs),
+        torch.searchsorted(theirs(rows), theirs(x), **kwargs),
+        0,
+        "searchsorted",
+    )
+    close(
+        pyframe.searchsorted(ours(line), ours(x), **kwargs),
+        torch.searchsorted(theirs(line), theirs(x), **kwargs),
+        0,
+        "searchsorted",
+    )
+    kwargs.pop("side", None)
+    close(
+        pyframe.bucketize(ours(x), ours(line), **kwargs),
+        torch.bucketize(theirs(x), theirs(line), **kwargs),
+        0,
+        "bucketize",
+    )
+
+
+def test_isin():
+    x, y = np.arange(6).reshape(2, 3), np.array([1, 4, 9])
+    for invert in (False, True):
+        close(
+            pyframe.isin(ours(x), ours(y), invert=invert),
+            torch.isin(theirs(x), theirs(y), invert=invert),
+            0,
+            "isin",
+        )
+    close(pyframe.isin(ours(x), 3), torch.isin(theirs(x), 3), 0, "isin")

@@ -109,6 +109,23 @@ def test_a_resumed_run_is_the_uninterrupted_one(finished: Path, tmp_path: Path, 
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
 
 
+def test_idx_files_from_a_folder(tmp_path: Path) -> None:
+    from pyframe.data.datasets import write_idx
+
+    random = np.random.default_rng(0)
+    data = tmp_path / "data"
+    data.mkdir()
+    for part, count in (("train", 64), ("t10k", 32)):
+        images = random.integers(0, 256, (count, 28, 28)).astype(np.uint8)
+        write_idx(data / f"{part}-images-idx3-ubyte", images)
+        write_idx(data / f"{part}-labels-idx1-ubyte", (np.arange(count) % 10).astype(np.uint8))
+    arguments = ["--data", "fashion-mnist", "--data-folder", str(data), "--epochs", "1"]
+    folder = tmp_path / "run"
+    code, output = run("train", "--model", "mlp", "--out", str(folder), *arguments)
+    assert code == 0 and "64 training images, 32 held out" in output, output
+    assert (folder / "model.safetensors").exists()
+
+
 def test_predict(finished: Path, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -170,6 +187,6 @@ def test_doctor_and_ops() -> None:
     code, output = run("doctor")
     assert code == 0 and "native extension" in output and "device cuda" in output
     code, output = run("ops", "--markdown")
-    assert code == 0 and "| conv2d |" in output or "| mul |" in output
+    assert (code == 0 and "| conv2d |" in output) or "| mul |" in output
     code, output = run("--version")
     assert code == 0 and output.startswith("pyframe ")

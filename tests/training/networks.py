@@ -52,7 +52,9 @@ def lstm_lm(fw: ModuleType, vocabulary: int = 20, width: int = 24) -> Any:
     return Model()
 
 
-def gpt(fw: ModuleType, vocabulary: int = 20, width: int = 32, heads: int = 4, length: int = 12) -> Any:
+def gpt(
+    fw: ModuleType, vocabulary: int = 20, width: int = 32, heads: int = 4, length: int = 12
+) -> Any:
     """A two-layer decoder with pre-norm blocks and learned positions."""
     nn, functional = fw.nn, fw.nn.functional
 
@@ -69,7 +71,9 @@ def gpt(fw: ModuleType, vocabulary: int = 20, width: int = 32, heads: int = 4, l
         def forward(self, x: Any) -> Any:
             batch, time, _ = x.shape
             q, k, v = self.qkv(self.norm1(x)).split(width, dim=2)
-            q, k, v = (t.view(batch, time, heads, width // heads).transpose(1, 2) for t in (q, k, v))
+            q, k, v = (
+                t.view(batch, time, heads, width // heads).transpose(1, 2) for t in (q, k, v)
+            )
             y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
             y = y.transpose(1, 2).contiguous().view(batch, time, width)
             x = x + self.proj(y)

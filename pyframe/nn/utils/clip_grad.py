@@ -1,0 +1,156 @@
+"""Clipping gradients by their common norm or by value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ...dtypes import compute_dtype, is_half
+from ...errors import AutogradError, fail
+from ...tensor import Tensor
+from ...tensor.tensor import make
+
+
+def _listed(parameters: Any) -> list[Tensor]:
+    return [parameters] if isinstance(parameters, Tensor) else list(parameters)
+
+
+def _norm(array: Any, xp: Any, p: float) -> Any:
+    """The p-norm of all elements."""
+    flat = array.reshape(-1)
+    if is_half(flat.dtype):
+        flat = flat.astype(np.float32)
+    if p == 2.0:
+        return xp.sqrt(xp.dot(flat, flat))
+    if p == math.inf:
+        return abs(flat).max() if flat.size else xp.zeros((), flat.dtype)
+    if p == -math.inf:
+        return abs(flat).min()
+    if p == 0:
+        return (flat != 0).sum().astype(flat.dtype)
+    if p == 1.0:
+        return abs(flat).sum()
+    return (abs(flat) ** p).sum() ** (1.0 / p)
+
+
+def get_total_norm(
+    tensors: Any,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """The norm of the norms of tensors, as if they were one vector; always the same order of sums.
+
+    Args:
+        tensors: a Tensor or an iterable of Tensors.
+        norm_type: p, may be ``inf``.
+        error_if_nonfinite: raise if the norm is NaN or infinite.
+        foreach: accepted for compatibility.
+
+    Raises:
+        AutogradError: (a RuntimeError) see ``error_if_nonfinite``.
+    """
+    values = _listed(tensors)
+    p = float(norm_type)
+    if not values:
+        return make(np.zeros((), np.float32))
+    device = values[0].device
+    xp = device.xp
+    norms = [
+        device.backend.asarray(v.device.backend.to_numpy(xp.asarray(_norm(v.array, v.device.xp, p))))
+        if v.device is not device
+        else _norm(v.array, xp, p)
+        for v in values
+    ]
+    total = xp.asarray(_norm(xp.stack([xp.asarray(n) for n in norms]), xp, p))
+    total = total.astype(compute_dtype(values[0].array.dtype), copy=False)
+    if error_if_nonfinite and not bool(xp.isfinite(total)):
+        fail(
+            AutogradError,
+            "clip_grad_norm_",
+            f"the total norm of order {p} is non-finite, so it cannot be clipped",
+            "Pass error_if_nonfinite=False to scale by it anyway.",
+        )
+    return make(total, device)
+
+
+def clip_grads_with_norm_(
+    parameters: Any, max_norm: float, total_norm: Tensor, foreach: bool | None = None
+) -> None:
+    """Scales gradients in place by max_norm / (total_norm + 1e-6), if that is below 1.
+
+    Args:
+        parameters: a Tensor or an iterable of Tensors.
+        max_norm: largest norm.
+        total_norm: their norm.
+        foreach: accepted for compatibility.
+    """
+    for p in _listed(parameters):
+        g = p.grad
+        if g is None:
+            continue
+        xp = g.device.xp
+        total = total_norm.array
+        if total_norm.device is not g.device:
+            total = g.device.backend.asarray(total_norm.device.backend.to_numpy(total))
+        factor = xp.minimum(float(max_norm) / (total + 1e-6), 1.0)
+        g.array *= factor.astype(g.array.dtype)
+        g._cell[0] += 1
+
+
+def clip_grad_norm_(
+    parameters: Any,
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """Scales the gradients of all parameters in place so that their common norm is at most max_norm.
+
+    Args:
+        parameters: a Tensor or an iterable of Tensors; those without gradient do not count.
+        max_norm: largest norm.
+        norm_type: p of the norm, may be ``inf``.
+        error_if_nonfinite: raise if the norm is NaN or infinite.
+        foreach: accepted for compatibility.
+
+    Returns:
+        The norm before.
+
+    Raises:
+        AutogradError: (a RuntimeError) see ``error_if_nonfinite``.
+
+    >>> import pyframe
+    >>> w = pyframe.nn.Parameter(pyframe.tensor([0.0, 0.0]))
+    >>> w.grad = pyframe.tensor([3.0, 4.0])
+    >>> pyframe.nn.utils.clip_grad_norm_([w], 1.0), w.grad
+    (tensor(5.), tensor([0.6000, 0.8000]))
+    """
+    parameters = [p for p in _listed(parameters) if p.grad is not None]
+    total = get_total_norm([p.grad for p in parameters], norm_type, error_if_nonfinite, foreach)
+    clip_grads_with_norm_(parameters, max_norm, total, foreach)
+    return total
+
+
+clip_grad_norm = clip_grad_norm_
+
+
+def clip_grad_value_(
+    parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None
+) -> None:
+    """Clamps all gradients in place to [-clip_value, clip_value].
+
+    Args:
+        parameters: a Tensor or an iterable of Tensors.
+        clip_value: largest absolute value.
+        foreach: accepted for compatibility.
+    """
+    limit = float(clip_value)
+    for p in _listed(parameters):
+        g = p.grad
+        if g is not None:
+            g.array[...] = g.device.xp.clip(g.array, -limit, limit)
+            g._cell[0] += 1

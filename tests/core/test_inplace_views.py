@@ -1,0 +1,212 @@
+"""In-place writes through views: random programs against PyTorch, and the promises one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import pyframe as pf
+from pyframe.errors import AutogradError
+
+# ---------------------------------------------------------------------- random programs
+
+
+class Program:
+    """Runs one random program on pyframe and PyTorch step by step.
+
+    After every step both have the same values, the same ``requires_grad``, and raised or not.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.leaves: list[tuple] = []
+        self.pairs: list[tuple] = []
+        self.reads: list[tuple] = []
+        self.log: list[str] = []
+
+    def number(self, n: int) -> int:
+        return int(self.random.integers(n))
+
+    def pick(self) -> tuple:
+        return self.pairs[self.number(len(self.pairs))]
+
+    def start(self) -> None:
+        for k in range(3):
+            a = self.random.standard_normal([(3, 4), (2, 3, 2), (4,)][k])
+            if self.number(3) == 0:
+                a = a.T.copy().T  # another order in memory
+            ours, theirs = pf.from_numpy(a.copy(order="K")), torch.from_numpy(a.copy(order="K"))
+            if self.number(4):
+                ours.requires_grad_(), theirs.requires_grad_()
+                self.leaves.append((ours, theirs))
+                self.pairs.append((ours, theirs))
+                self.pairs.append((ours * 1.5, theirs * 1.5))
+            else:
+                self.pairs.append((ours, theirs))
+
+    def view(self, ndim: int, shape: tuple) -> tuple[str, Callable]:
+        """A random view of a tensor of this shape, as a function of the tensor."""
+        d = self.number(ndim) if ndim else 0
+        size = shape[d] if ndim else 1
+        at = self.number(size) if size else 0
+        start = self.number(size + 1)
+        dims = tuple(int(i) for i in self.random.permutation(ndim))
+        choices: list[tuple[str, Callable]] = [
+            ("detach", lambda x: x.detach()),
+            ("unsqueeze", lambda x: x.unsqueeze(d)),
+            ("reshape", lambda x: x.reshape(-1)),
+            ("view", lambda x: x.view(-1)),
+            ("...", lambda x: x[...]),
+            ("squeeze", lambda x: x.squeeze()),
+        ]
+        if ndim:
+            choices += [
+                ("permute", lambda x: x.permute(dims)),
+                ("transpose", lambda x: x.transpose(d, 0)),
+                ("slice", lambda x: x[start:]),
+                ("narrow", lambda x: x.narrow(d, start, size - start)),
+                ("flatten", lambda x: x.flatten()),
+                ("step", lambda x: x[..., ::2]),
+                ("unfold", lambda x: x.unfold(d, min(2, size), 2)),
+                ("expand", lambda x: x.expand(2, *shape)),
+            ]
+            if size:
+                choices += [
+                    ("number", lambda x: x[at if d == 0 else 0] if shape[0] else x[...]),
+                    ("select", lambda x: x.select(d, at)),
+                ]
+        if ndim > 1:
+            choices += [("diagonal", lambda x: x.diagonal()), ("column", lambda x: x[:, None])]
+        return choices[self.number(len(choices))]
+
+    def write(self, shape: tuple) -> tuple[str, Callable]:
+        """A random in-place op on a tensor of this shape; the function also gets the module."""
+        other = self.pick()
+        v = self.random.standard_normal(shape[-1:] if self.number(2) else ())
+        half = slice(0, 1 + self.number(2))
+        mask = self.random.random(shape) < 0.5
+
+        def of(m: Any) -> Any:
+            return other[0] if m is pf else other[1]
+
+        choices: list[tuple[str, Callable]] = [
+            ("mul_", lambda m, x: x.mul_(2.0)),
+            ("add_", lambda m, x: x.add_(m.tensor(v))),
+            ("tanh_", lambda m, x: x.tanh_()),
+            ("mul_other", lambda m, x: x.mul_(of(m).sum().reshape(()))),
+            ("add_same", lambda m, x: x.add_(x)),
+            ("zero_", lambda m, x: x.zero_()),
+            ("fill_", lambda m, x: x.fill_(0.5)),
+            ("set", lambda m, x: x.__setitem__(..., of(m).mean())),
+            ("set_number", lambda m, x: x.__setitem__(..., 0.25)),
+            ("copy_", lambda m, x: x.copy_(m.tensor(v))),
+        ]
+        if shape:
+            choices += [
+                ("set_half", lambda m, x: x.__setitem__(half, of(m).sum())),
+                ("set_mask", lambda m, x: x.__setitem__(m.tensor(mask), of(m).sum())),
+                ("add_half", lambda m, x: x[half].add_(1.0)),
+                ("set_column", lambda m, x: x.__setitem__((..., 0), x[..., -1] * 2)),
+            ]
+        return choices[self.number(len(choices))]
+
+    def both(self, word: str, run: Callable) -> tuple | None:
+        """Runs a step in both; ``None`` if both raised."""
+        self.log.append(word)
+        results, errors = [], []
+        for m in (pf, torch):
+            try:
+                results.append(run(m))
+                errors.append(None)
+            except RuntimeError as error:
+                results.append(None)
+                errors.append(error)
+        assert (errors[0] is None) == (errors[1] is None), (errors, self.log)
+        return None if errors[0] is not None else tuple(results)
+
+    def step(self) -> None:
+        k = self.number(len(self.pairs))
+        pair = self.pairs[k]
+        shape = tuple(pair[1].shape)
+        silent = self.number(8) == 0
+
+        def quiet(m: Any) -> Any:
+            return m.no_grad() if silent else nullcontext()
+
+        kind = self.number(10)
+        note = f"{k}{list(shape)}{' no_grad' if silent else ''}"
+        if kind < 4:
+            word, view = self.view(len(shape), shape)
+
+            def run(m: Any) -> Any:
+                return view(pair[m is torch])
+
+            made = self.both(f"#{len(self.pairs)} = {word}({k}{list(shape)})", run)
+            if made is not None:
+                self.pairs.append(made)
+        elif kind < 8:
+            if any(t == 0 and n > 1 for t, n in zip(pair[1].stride(), shape, strict=True)):
+                return  # expanded: tested below, PyTorch is not consistent
+            word, write = self.write(shape)
+
+            def run(m: Any) -> None:
+                with quiet(m):
+                    write(m, pair[m is torch])
+
+            self.both(f"{word}({note})", run)
+        else:
+            read = self.both(f"read({note})", lambda m: (pair[m is torch] ** 2).sum())
+            self.reads.append(read)
+
+    def check(self) -> None:
+        for ours, theirs in self.pairs:
+            assert ours.requires_grad == theirs.requires_grad, self.log
+            assert ours.is_leaf == theirs.is_leaf, self.log
+            np.testing.assert_allclose(
+                ours.detach().numpy(), theirs.detach().numpy(), rtol=1e-12, err_msg=str(self.log)
+            )
+
+    def finish(self) -> None:
+        weights = [self.random.standard_normal(p[1].shape) for p in self.pairs]
+        graph = bool(self.number(2))
+
+        def run(m: Any) -> list:
+            i = int(m is torch)
+            total = sum(r[i] for r in self.reads) + sum(
+                (p[i] * m.tensor(w)).sum() for p, w in zip(self.pairs, weights, strict=True)
+            )
+            if not total.requires_grad:
+                return []
+            leaves = [p[i] for p in self.leaves]
+            grads = m.autograd.grad(total, leaves, create_graph=graph, allow_unused=True)
+            if graph:
+                again = sum((g * g).sum() for g in grads if g is not None)
+                more: Any = [None] * len(leaves)
+                if again.requires_grad:
+                    more = m.autograd.grad(again, leaves, allow_unused=True)
+                grads = [*grads, *more]
+            return [None if g is None else g.detach().numpy() for g in grads]
+
+        results = self.both("backward", run)
+        if results is None:
+            return
+        for ours, theirs in zip(*results, strict=True):
+            a = 0 if ours is None else ours  # a missing gradient is a zero one
+            b = 0 if theirs is None else theirs
+            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8, err_msg=str(self.log))
+
+
+@pytest.mark.parametrize("start", range(0, 400, 20))
+def test_random_programs(start: int) -> None:
+    for seed in range(start, start + 20):
+        program = Program(seed)
+        program.start()
+        for _ in range(3 + seed % 10):
+            program.step()
+            program.check()
+        program.finish()
