@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 OPS = """# The op table
 
 Written from the records by `pyframe ops --markdown`. In *inputs*, `?` marks an optional array and
-`[]` a sequence of arrays. *Gradient* is `symbolic` where it follows from the op's scalar expression,
-`rule` where the record has one, and `-` where there is none. An op that is exported nowhere is part
-of another one, mostly its backward pass.
+`[]` a sequence of arrays. *Gradient* is `symbolic` where it follows from the op's scalar
+expression, `rule` where the record has one, and `-` where there is none. An op that is exported
+nowhere is part of another one, mostly its backward pass.
 
 """
 
@@ -28,6 +28,11 @@ def on_files(files: Files, config: Any) -> Files:
         text = (ROOT / name).read_text(encoding="utf-8")
         files.append(File.generated(config, name.lower(), content=at_site(text)))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Drops what only the tests read in the info string of a block."""
+    return re.sub(r"^(```python) no-run .*$", r"\1", markdown, flags=re.MULTILINE)
 
 
 def at_site(text: str) -> str:

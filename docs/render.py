@@ -93,8 +93,8 @@ def _overhead(document: dict[str, Any]) -> str:
     mean = _ratio(document["geometric_mean"])
     return (
         _table(["case", "pyframe", "PyTorch", "ratio"], rows)
-        + f"\nThe geometric mean of the small cases is {mean} times PyTorch's time; a ratio below 1 "
-        "is faster. Medians, both in one process, a round of each in turn.\n"
+        + f"\nThe geometric mean of the small cases is {mean} times PyTorch's time; a ratio below "
+        "1 is faster. Medians, both in one process, a round of each in turn.\n"
     )
 
 
@@ -142,7 +142,8 @@ def source(name: str) -> str:
         record.function(*[np.ones(1, np.float32) for _ in record.inputs])
     for part in record.function.source.strip().split("\n\n"):
         if part.startswith(f"def {function}("):
-            return f"\n```python no-run generated from the record of {op}\n{part.rstrip()}\n```\n\n"
+            fence = f"```python no-run generated from the record of {op}"
+            return f"\n<!-- fmt: off -->\n\n{fence}\n{part.rstrip()}\n```\n\n<!-- fmt: on -->\n\n"
     raise KeyError(f"the generated source of {op} has no function {function!r}")
 
 

@@ -15,10 +15,12 @@ from .device import Device as device  # noqa: E402
 from .device import get_default_device, set_default_device  # noqa: E402
 from .dtypes import (  # noqa: E402
     bfloat16,
+    finfo,
     float16,
     float32,
     float64,
     get_default_dtype,
+    iinfo,
     int8,
     int16,
     int32,

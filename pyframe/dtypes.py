@@ -178,3 +178,21 @@ def result_type(*operands: Any) -> np.dtype:
             result = dtype
     assert result is not None
     return result
+
+
+def finfo(dtype: Any = None) -> Any:
+    """Limits of a floating point dtype (``eps``, ``max``, ``min``, ``tiny``, …).
+
+    >>> float(finfo("float16").max)
+    65504.0
+    """
+    return ml_dtypes.finfo(get_default_dtype() if dtype is None else as_dtype(dtype))
+
+
+def iinfo(dtype: Any) -> Any:
+    """Limits of an integer dtype (``min``, ``max``, ``bits``).
+
+    >>> iinfo("int8").max
+    127
+    """
+    return np.iinfo(as_dtype(dtype))

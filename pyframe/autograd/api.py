@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import AutogradError, ShapeError, fail
+from ..errors import ArgumentTypeError, AutogradError, DeviceError, ShapeError, fail
 from ..tape import engine
 from ..tape.node import Node
 from ..tensor.tensor import Tensor, make
@@ -119,6 +119,7 @@ def _run_targets(
 ) -> list[Any]:
     edges = []
     for i, tensor in enumerate(wanted):
+        _check_tensor(name, f"input {i}", tensor)
         edge = tensor.grad_fn_or_leaf
         if edge is None:
             fail(AutogradError, name, f"input {i} does not require grad", input=tensor)
@@ -133,12 +134,41 @@ def _run_targets(
     return [found.get(edge) for edge in edges]
 
 
+def _check_tensor(name: str, what: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        fail(ArgumentTypeError, name, f"{what} must be a Tensor, not {type(value).__name__}")
+
+
 def _tuple(value: Any) -> tuple:
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 
+def _check_cotangent(name: str, tensor: Tensor, g: Any) -> None:
+    _check_tensor(name, "a cotangent", g)
+    if g.array.shape != tensor.array.shape:
+        fail(
+            ShapeError,
+            name,
+            "the cotangent has another shape",
+            "Give it the output's shape.",
+            gradient=g,
+            output=tensor,
+        )
+    if g.device is not tensor.device:
+        fail(
+            DeviceError,
+            name,
+            "the cotangent is on another device",
+            f"Move it with .to({str(tensor.device)!r}).",
+            gradient=g,
+            output=tensor,
+        )
+
+
 def _roots(name: str, tensors: Any, cotangents: Any, graph: bool) -> list[tuple[Node, Any]]:
     tensors = _tuple(tensors)
+    if not tensors:
+        fail(AutogradError, name, "there are no outputs", "Pass at least one Tensor.")
     cotangents = (None,) * len(tensors) if cotangents is None else _tuple(cotangents)
     if len(cotangents) != len(tensors):
         fail(
@@ -149,6 +179,7 @@ def _roots(name: str, tensors: Any, cotangents: Any, graph: bool) -> list[tuple[
         )
     roots = []
     for tensor, g in zip(tensors, cotangents, strict=True):
+        _check_tensor(name, "an output", tensor)
         edge = tensor.grad_fn_or_leaf
         if edge is None:
             fail(
@@ -168,9 +199,9 @@ def _roots(name: str, tensors: Any, cotangents: Any, graph: bool) -> list[tuple[
                     output=tensor,
                 )
             g = make(tensor.device.xp.ones_like(tensor.array), tensor.device)
-        elif g.array.shape != tensor.array.shape:
-            fail(ShapeError, name, "the cotangent has another shape", gradient=g, output=tensor)
-        elif g.array.dtype != tensor.array.dtype:
+        else:
+            _check_cotangent(name, tensor, g)
+        if g.array.dtype != tensor.array.dtype:
             g = g.to(tensor.array.dtype)
         roots.append((edge, g if graph else g.array))
     return roots

@@ -39,7 +39,12 @@ def _ones_or(name: str, v: Any, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ..
 
 
 def _as_tuple(value: Any) -> tuple[Tensor, ...]:
-    return value if isinstance(value, tuple) else (value,)
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    for v in values:
+        if not isinstance(v, Tensor):
+            kind = type(v).__name__
+            fail(ArgumentTypeError, "functional", f"the function must return Tensors, not {kind}")
+    return values
 
 
 def _zeros(tensors: tuple, like: tuple) -> tuple:

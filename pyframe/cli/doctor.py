@@ -29,15 +29,16 @@ def _version(*names: str) -> str | None:
 def doctor() -> None:
     """Show devices, libraries, the native extension and what is missing."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for row in [*_base(), *_native(), *_devices(), *_extras()]:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console.print(table, highlight=False)
     for problem in problems():
-        console.print(f"[yellow]note[/]: {problem}", highlight=False)
+        console.print(f"[yellow]note[/]: {escape(problem)}", highlight=False)
 
 
 def _base() -> list[tuple[str, str]]:
@@ -84,7 +85,7 @@ def _extras() -> list[tuple[str, str]]:
     rows = []
     for name, (purpose, extra, packages) in EXTRAS.items():
         version = _version(*packages)
-        hint = f'missing: pip install "pyframe-tensor\\[{extra}]"'
+        hint = f'missing: pip install "pyframe-tensor[{extra}]"'
         rows.append((name, f"{version or hint}  ({purpose})"))
     return rows
 

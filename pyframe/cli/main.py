@@ -49,6 +49,8 @@ def main() -> None:
         app()
     except PyframeError as error:
         from rich.console import Console
+        from rich.markup import escape
 
-        Console(stderr=True).print(f"[bold red]error[/]: {error}", highlight=False, markup=True)
+        text = f"[bold red]error[/]: {escape(str(error))}"
+        Console(stderr=True).print(text, highlight=False)
         sys.exit(1)

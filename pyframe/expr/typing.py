@@ -176,7 +176,7 @@ def result_rule(
                 DtypeError,
                 name,
                 "is not defined for bool",
-                "Cast it first: cast(x, 'int64').",
+                "Convert it first, e.g. with .to('int64').",
             )
         dtype = int64
     elif rule in ("bits", "shift") and (is_floating(dtype) or (rule == "shift" and dtype == bool_)):

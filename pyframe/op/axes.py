@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from ..errors import ArgumentError, ArgumentTypeError, RangeError, fail
+from ..errors import ArgumentTypeError, ParameterError, RangeError, fail
 
 
 def normalize(op: str, dim: Any, ndim: int) -> int:
@@ -37,7 +37,7 @@ def normalize_all(op: str, dims: Any, ndim: int) -> tuple[int, ...]:
 
     Raises:
         RangeError: if one is out of range.
-        ArgumentError: if one occurs twice.
+        ParameterError: if one occurs twice.
     """
     if dims is None:
         return tuple(range(ndim))
@@ -52,7 +52,7 @@ def normalize_all(op: str, dims: Any, ndim: int) -> tuple[int, ...]:
         if not axes:
             return tuple(range(ndim))
         if len(set(axes)) != len(axes):
-            fail(ArgumentError, op, "a dim occurs twice", dim=dims)
+            fail(ParameterError, op, "a dim occurs twice", "Name each once.", dim=dims)
     return () if ndim == 0 else axes
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..autograd.composed import gradients_of
 from ..dtypes import compute_dtype
-from ..errors import ArgumentError, DtypeError, ShapeError, fail
+from ..errors import ArgumentError, DtypeError, ParameterError, ShapeError, fail
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
@@ -425,7 +425,7 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             fail(
-                ArgumentError,
+                ParameterError,
                 "batch_norm",
                 "running_mean and running_var must be given in evaluation mode",
                 "Pass training=True to use the batch's own statistics.",

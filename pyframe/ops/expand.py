@@ -51,22 +51,19 @@ def _short(input: Any, size: Any) -> Any:
     """NumPy's broadcast_to takes 2.5 µs; a strided array over the same buffer 0.3 µs."""
     shape = input.shape
     extra = len(size) - len(shape)
-    if input.__class__ is not np.ndarray or extra < 0 or not input.flags.c_contiguous:
+    if input.__class__ is not np.ndarray or extra < 0:
         return None
-    strides = [0] * extra
-    full = [*size[:extra], *shape]
-    for i, stride in enumerate(input.strides, extra):
-        s = size[i]
-        if s in (full[i], -1):
+    full, strides = list(size), [0] * extra
+    for i, (have, stride) in enumerate(zip(shape, input.strides, strict=True), extra):
+        want = full[i]
+        if want == have or want == -1:
+            full[i] = have
             strides.append(stride)
-        elif full[i] == 1:
-            full[i] = s
+        elif have == 1:
             strides.append(0)
         else:
             return None
-    if not input.size or min(full, default=1) < 1:
-        return None
-    y = np.ndarray(full, input.dtype, input, 0, strides)
+    y = np.ndarray(full, input.dtype, input, 0, strides)  # raises unless input is contiguous
     return y, y.shape
 
 

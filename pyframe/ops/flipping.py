@@ -153,7 +153,7 @@ roll = register(
         samples=_samples_roll,
         errors=_errors_roll,
         cost=lambda input, shifts, dims: Cost(0, 2 * input.nbytes),
-        doc="""The elements moved on by ``shifts`` along ``dims``; what leaves enters at the other end.
+        doc="""The elements moved by ``shifts`` along ``dims``; what leaves enters at the other end.
 
     Args:
         input: tensor.

@@ -28,7 +28,7 @@ from ..errors import (
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.dispatch import number_as_array, unbroadcast
-from ..tensor.inplace import check_distinct, inplace, refuse_write
+from ..tensor.inplace import check_distinct, inplace, refuse_inference, refuse_write
 from ..tensor.register import composite, register
 from ..tensor.tensor import Tensor, as_tensor, make, tensor_types
 from .cast import cast
@@ -276,6 +276,7 @@ advanced_index = register(
             "input": lambda g, index, input_shape, dims: advanced_sum(g, index, dims, input_shape)
         },
         check=_check_advanced,
+        short=lambda input, index, dims: (input[_at(index, dims)], dims),
         half="native",
         export=(),
         reference=lambda input, index, dims: np.asarray(input, np.float64)[_at(index, dims)],
@@ -611,16 +612,17 @@ def _stacked(arrays: list, self: Any) -> tuple[Any, tuple[int, ...]]:
     dims = tuple(d for d, a in enumerate(arrays) if a is not None)
     raw = [getattr(arrays[d], "array", arrays[d]) for d in dims]
     backend = self.device.backend if self.__class__ in tensor_types else backend_of(self)
-    xp = backend.xp
-    if len(raw) > 1:
+    shape = raw[0].shape
+    if any(a.shape != shape for a in raw):
+        shapes = [tuple(a.shape) for a in raw]
         try:
-            shape = np.broadcast_shapes(*(a.shape for a in raw))
+            shape = np.broadcast_shapes(*shapes)
         except ValueError:
-            shapes = [tuple(a.shape) for a in raw]
             fail(RangeError, "index", "the indexing tensors do not broadcast", shapes=shapes)
-        raw = [xp.broadcast_to(a, shape) for a in raw]
     # The tape keeps it, so it must not share memory with the user's.
-    index = xp.stack([a.astype(np.int64) for a in raw])
+    index = backend.xp.empty((len(raw), *shape), np.int64)
+    for k, a in enumerate(raw):
+        index[k] = a
     return (make(index, self.device) if self.__class__ in tensor_types else index), dims
 
 
@@ -695,8 +697,31 @@ def recorded(mode: config.Mode, *tensors: Tensor) -> bool:
     return mode.grad and any(t.grad_fn_or_leaf is not None for t in tensors)
 
 
+def _stored_at_once(self: Tensor, index: Any, value: Any) -> bool:
+    """The common write: a basic index, nothing on the tape, nothing to convert or refuse."""
+    if self._edge is not None or self._cell[1] or 0 in self.array.strides:
+        return False
+    if value.__class__ in tensor_types:
+        if value._edge is not None or value._cell[1] or value.device is not self.device:
+            return False
+        value = value.array
+    elif value.__class__ is not float and value.__class__ is not int:
+        return False
+    for i in index if index.__class__ is tuple else (index,):
+        if i.__class__ not in _BASIC or (i.__class__ is slice and i.step is not None):
+            return False
+    try:
+        self.array[index] = value
+    except Exception:
+        return False  # the complete path says what is wrong
+    self._cell[0] += 1
+    return True
+
+
 def setitem(self: Tensor, index: Any, value: Any) -> None:
     """``self[index] = value``; the gradient of the written part goes to ``value``."""
+    if _stored_at_once(self, index, value):
+        return
     cls = index.__class__
     value = _value(value, self)
     if cls in _BASIC or (cls is tuple and all(i.__class__ in _BASIC for i in index)):
@@ -735,8 +760,11 @@ def _assign_at(
         ndim = len(_selected_shape(part.shape, index.array.shape[1:], dims))
         inplace(put.op, part, (index, _trim(value, ndim)), (dims, False))
         return
-    _check_put(part, index.array, value.array, dims=dims, accumulate=False)
-    store(self, part, _at(index.array, dims), value.array)
+    try:
+        store(self, part, _at(index.array, dims), value.array)
+    except (IndexError, ValueError):
+        _check_put(part, index.array, value.array, dims=dims, accumulate=False)
+        raise
 
 
 def check_put_dtype(self: Tensor, value: Tensor) -> None:
@@ -752,6 +780,8 @@ def check_put_dtype(self: Tensor, value: Tensor) -> None:
 
 def store(self: Tensor, part: Any, index: Any, values: Any) -> None:
     """Writes into ``part``, memory of ``self``, without the tape; counts as a write of ``self``."""
+    if self._cell[1] < 0 and config.get_mode().grad:
+        refuse_inference("assignment", self)
     check_distinct("assignment", part)
     try:
         part[index] = values

@@ -24,6 +24,9 @@ def _skipped(shape: tuple) -> bool:
 def _check_cat(tensors: list, *, dim: Any) -> tuple:
     if not tensors:
         fail(ShapeError, "cat", "there must be at least one tensor")
+    shape = tensors[0].shape
+    if shape and all(t.shape == shape for t in tensors):
+        return (normalize("cat", dim, len(shape)),)
     first = next((t for t in tensors if not _skipped(t.shape)), tensors[0])
     for k, t in enumerate(tensors):
         if not t.ndim:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DtypeError, fail
+from ..errors import DtypeError, ShapeError, fail
 from ..tensor.register import composite
 from .expand import expand
 from .norm import vector_norm
@@ -63,7 +63,10 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     tensor([0.7071])
     """
     _floating("cosine_similarity", x1=x1, x2=x2)
-    shape = np.broadcast_shapes(tuple(x1.shape), tuple(x2.shape))
+    try:
+        shape = np.broadcast_shapes(tuple(x1.shape), tuple(x2.shape))
+    except ValueError:
+        fail(ShapeError, "cosine_similarity", "the shapes do not broadcast", x1=x1, x2=x2)
     ndim = len(shape)
     if tuple(x1.shape) != shape:
         x1 = expand(x1, shape)

@@ -13,7 +13,8 @@ from ..op.axes import normalize
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
-from .indexing import unindex
+from ..tensor.tensor import tensor_types
+from .indexing import basic_index, unindex
 
 _BEFORE = [(slice(None),) * d for d in range(8)]
 
@@ -167,7 +168,7 @@ select = register(
 
 
 def _length(op: str, tensor: Any, dim: Any) -> tuple[int, int]:
-    shape = tensor.shape
+    shape = tensor.array.shape if tensor.__class__ in tensor_types else tensor.shape
     if not shape:
         fail(ShapeError, op, "a 0-d tensor cannot be divided", tensor=tensor)
     dim = normalize(op, dim, len(shape))
@@ -211,10 +212,11 @@ def split(
         if step < 0 or (step == 0 and size):
             fail(ShapeError, "split", f"a part cannot have length {step}", tensor=tensor)
         lengths = [min(step, size - start) for start in range(0, size, step or 1)] or [0]
-    parts, start = [], 0
+    parts, start, before = [], 0, _before(dim)
     for n in lengths:
-        parts.append(narrow(tensor, dim, start, n))
-        start += n
+        stop = start + n
+        parts.append(basic_index(tensor, (*before, slice(start, stop))))
+        start = stop
     return tuple(parts)
 
 
@@ -275,7 +277,7 @@ def unbind(input: Any, dim: int = 0) -> tuple:
     >>> pyframe.unbind(pyframe.tensor([[1, 2], [3, 4]]))
     (tensor([1, 2]), tensor([3, 4]))
     """
-    shape = input.shape
+    shape = input.array.shape if input.__class__ in tensor_types else input.shape
     if not shape:
         fail(RangeError, "unbind", "a 0-d tensor has no parts", input=input)
     dim = normalize("unbind", dim, len(shape))

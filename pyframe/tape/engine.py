@@ -205,7 +205,17 @@ def _accumulate(leaf: Leaf, g: Any, owned: bool, graph: bool) -> None:
     elif grad is None:
         tensor.grad = tensor._like(g if owned else g.copy())
     else:
-        grad.array += g
+        try:
+            grad.array += g
+        except (AttributeError, ValueError):
+            fail(
+                AutogradError,
+                "backward",
+                "what was assigned to tensor.grad does not fit",
+                "Assign a Tensor of the tensor's shape, or None.",
+                grad=grad,
+                tensor=tensor,
+            )
         grad._cell[0] += 1
     if leaf.post_hooks:
         for hook in list(leaf.post_hooks):

@@ -40,6 +40,27 @@ def general(op: Op, mode: config.Mode, inputs: tuple, params: tuple) -> Any:
     return wrap(op, mode, inputs, arrays, params, result, device)
 
 
+def listed(op: Op, mode: config.Mode, tensors: Any, params: tuple) -> Any:
+    """Calls an op of one list on Tensors of one dtype and device; ``None`` for anything else."""
+    if tensors.__class__ not in (list, tuple) or not tensors or op.kernels or op.half != "native":
+        return None
+    first = tensors[0]
+    if first.__class__ not in tensor_types:
+        return None
+    dtype, device = first.array.dtype, first.device
+    arrays = []
+    for t in tensors:
+        if t.__class__ not in tensor_types or t.array.dtype is not dtype or t.device is not device:
+            return None
+        arrays.append(t.array)
+    params = op.check(arrays, **dict(zip([p.name for p in op.params], params, strict=True)))
+    named = {p.name: v for p, v in zip(op.params, params, strict=True)}
+    out = make(op.forward(device.backend.xp, arrays, **named), device)
+    if mode.grad and op.vjp is not None:
+        op.record((tensors,), (arrays,), params, (out,))
+    return out
+
+
 def canonical(op: Op, arrays: tuple, params: tuple) -> tuple:
     """The parameters after ``check``; a random op's draw is made here."""
     names = [p.name for p in op.params]

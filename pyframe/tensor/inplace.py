@@ -66,6 +66,8 @@ def check_writable(name: str, x: Tensor, mode: config.Mode) -> None:
     """Raises if an in-place op on ``x`` could not be differentiated."""
     if not mode.grad:
         return
+    if x._cell[1] < 0:
+        refuse_inference(name, x)
     base, _ = root_of(x)
     edge = current_edge(base) if base._cell[1] > 0 else base._edge
     if edge.__class__ is Leaf:
@@ -77,6 +79,17 @@ def check_writable(name: str, x: Tensor, mode: config.Mode) -> None:
             "Do it under no_grad(), or on a clone().",
             tensor=x,
         )
+
+
+def refuse_inference(name: str, x: Tensor) -> NoReturn:
+    """Raises: all inference tensors share one version cell, so the write could not be noted."""
+    fail(
+        AutogradError,
+        name,
+        "an inference tensor cannot be changed in place outside inference_mode",
+        "Write to a clone().",
+        tensor=x,
+    )
 
 
 def write(

@@ -40,6 +40,7 @@ _shared_globals = {
     "freed": freed,
     "overwritten": overwritten,
     "general": dispatch.general,
+    "listed": dispatch.listed,
     "run": dispatch.run,
     "fill": dispatch.fill,
     "draw": dispatch.draw,
@@ -171,7 +172,13 @@ def _signature(plan: Plan) -> tuple[str, str]:
 def _call_general(plan: Plan) -> str:
     signature, aliases = _signature(plan)
     inputs, params = _tuple(plan.inputs), _tuple(plan.params)
-    return f"def call({signature}):\n{indent(aliases, '    ')}    return general(op, get_mode(), {inputs}, {params})\n"
+    body = f"{aliases}mode = get_mode()\n"
+    required = any(p.required for p in plan.op.params)
+    if len(plan.inputs) == 1 and plan.op.check and not plan.op.several and not required:
+        body += f"if mode.plain:\n    out = listed(op, mode, {plan.inputs[0]}, {params})\n"
+        body += "    if out is not None: return out\n"
+    body += f"return general(op, mode, {inputs}, {params})\n"
+    return f"def call({signature}):\n{indent(body, '    ')}"
 
 
 def _spread_signature(plan: Plan) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ..errors import (
     ArgumentTypeError,
     AutogradError,
     DeviceError,
+    ParameterError,
     ShapeError,
     fail,
 )
@@ -196,7 +197,8 @@ class Tensor:
             ShapeError: if there is not exactly one element.
         """
         if self.array.size != 1:
-            fail(ShapeError, "item", "the tensor does not have exactly one element", tensor=self)
+            what = "the tensor does not have exactly one element"
+            fail(ShapeError, "item", what, "Index it, or use tolist().", tensor=self)
         value = self.device.backend.to_numpy(self.array).item()
         return value if isinstance(value, (bool, int)) else float(value)
 
@@ -212,7 +214,7 @@ class Tensor:
             fail(
                 ShapeError,
                 "bool",
-                "the truth value of a tensor with several elements is ambiguous",
+                f"the truth value of a tensor with {self.array.size or 'no'} elements is ambiguous",
                 "Use any() or all().",
                 tensor=self,
             )
@@ -371,7 +373,13 @@ class Tensor:
         edge = self.grad_fn_or_leaf
         if edge is None:
             fail(AutogradError, "register_hook", "the tensor does not require grad")
-        return Handle.into(edge, hook)
+        device = self.device
+
+        def here(gradient: Tensor) -> Any:
+            # The backward pass runs on raw arrays and knows only the device that it began on.
+            return hook(gradient if gradient.device is device else make(gradient.array, device))
+
+        return Handle.into(edge, here)
 
     def register_post_accumulate_grad_hook(self, hook: Any) -> Handle:
         """Calls ``hook(tensor)`` after a leaf's ``grad`` was accumulated."""
@@ -519,15 +527,10 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     array = data
     if not isinstance(data, np.ndarray):
         array = _from_python(data, dtype)
-    if not dtypes.is_supported(array.dtype):
-        fail(
-            ArgumentTypeError,
-            "as_tensor",
-            f"NumPy dtype {array.dtype} has no counterpart",
-            "Supported: " + ", ".join(d.name for d in dtypes.ALL) + ".",
-        )
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
+    if not dtypes.is_supported(array.dtype):
+        _unsupported("tensor", array.dtype)
     if dtype is not None and array.dtype != dtype:
         array = array.astype(dtype)
     return make(place.backend.asarray(array), place)
@@ -539,17 +542,57 @@ def _from_python(data: Any, dtype: np.dtype | None) -> np.ndarray:
     try:
         array = np.asarray(data)
     except ValueError as error:
-        fail(ArgumentError, "tensor", f"nested sequence of unequal lengths: {error}")
+        text = str(error)
+        if "inhomogeneous" in text:
+            text = "a nested sequence has parts of unequal lengths"
+        fail(ArgumentError, "tensor", text, "Pad them to one length.")
     if array.dtype == object:
-        fail(ArgumentTypeError, "tensor", f"cannot make a tensor from {type(data).__name__}")
+        if _has_only_integers(data):
+            fail(ArgumentError, "tensor", "an integer does not fit into 64 bits")
+        fail(ArgumentTypeError, "tensor", f"cannot make a tensor from {_kinds(data)}")
+    if array.dtype.kind in "US":
+        fail(ArgumentTypeError, "tensor", "cannot make a tensor from text", "Convert it to numbers.")
     # Python floats come out of NumPy as float64 without having said so.
     if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
         array = array.astype(dtypes.get_default_dtype())
     elif dtype is not None and array.dtype != dtype:
         if array.dtype == np.uint64:
             array = array.astype(np.int64)
+        if array.dtype.kind == "i" and dtype.kind in "iu" and array.size:
+            _check_fits(array, dtype)
         array = array.astype(dtype)
     return array
+
+
+def _unsupported(op: str, dtype: np.dtype) -> NoReturn:
+    known = ", ".join(d.name for d in dtypes.ALL)
+    fail(ArgumentTypeError, op, f"NumPy dtype {dtype} has no counterpart", f"Supported: {known}.")
+
+
+def _check_fits(array: np.ndarray, dtype: np.dtype) -> None:
+    """Integers of the user must fit; negative ones wrap around in uint8 as in PyTorch."""
+    largest = np.iinfo(dtype).max
+    lowest = -largest - (dtype.kind == "i")
+    for value in (int(array.min()), int(array.max())):
+        if not lowest <= value <= largest:
+            fail(ParameterError, "tensor", f"{value} does not fit into {dtype}", "Use a wider dtype.")
+
+
+def _leaves_of(data: Any) -> Any:
+    if isinstance(data, (list, tuple)):
+        for d in data:
+            yield from _leaves_of(d)
+    else:
+        yield data
+
+
+def _has_only_integers(data: Any) -> bool:
+    return all(isinstance(v, int) for v in _leaves_of(data))
+
+
+def _kinds(data: Any) -> str:
+    kinds = {type(v).__name__ for v in _leaves_of(data) if not isinstance(v, (int, float))}
+    return " and ".join(sorted(kinds)) or type(data).__name__
 
 
 def _to_host(value: Any) -> Any:
@@ -572,4 +615,6 @@ def from_numpy(array: np.ndarray) -> Tensor:
     """
     if not isinstance(array, np.ndarray):
         fail(ArgumentTypeError, "from_numpy", f"expected a NumPy array, not {type(array).__name__}")
+    if not dtypes.is_supported(array.dtype.newbyteorder("=")):
+        _unsupported("from_numpy", array.dtype)
     return as_tensor(array, device="cpu")

@@ -68,7 +68,8 @@ def draw_confusion(confusion: np.ndarray, classes: tuple[str, ...], path: Path) 
     for i in range(n):
         for j in range(n):
             if confusion[i, j]:
-                axis.text(j, i, str(confusion[i, j]), ha="center", va="center", fontsize=9)
+                color = "white" if i == j else "black"
+                axis.text(j, i, confusion[i, j], ha="center", va="center", fontsize=9, color=color)
     axis.set_xticks(range(n), classes, rotation=45 if max(map(len, classes)) > 2 else 0)
     axis.set_yticks(range(n), classes)
     axis.set_xlabel("predicted")

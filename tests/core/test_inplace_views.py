@@ -210,3 +210,187 @@ def test_random_programs(start: int) -> None:
             program.step()
             program.check()
         program.finish()
+
+
+# ---------------------------------------------------------------------- one promise each
+
+
+def leaf(*shape: int) -> pf.Tensor:
+    values = np.arange(1.0, 1.0 + np.prod(shape)).reshape(shape)
+    return pf.tensor(values).requires_grad_()
+
+
+def test_the_gradient_of_an_overwritten_part_is_zero_and_goes_to_the_value() -> None:
+    x, v = leaf(3), leaf(2)
+    y = x * 2
+    y[1:] = v * 3
+    (y * pf.tensor([1.0, 10.0, 100.0])).sum().backward()
+    assert x.grad.tolist() == [2, 0, 0]
+    assert v.grad.tolist() == [30, 300]
+
+
+def test_a_write_through_a_view_of_a_view_reaches_all_of_them() -> None:
+    x = leaf(2, 3)
+    y = x * 1
+    row, column = y[0], y[:, 1]
+    y.t()[1].mul_(5)
+    assert row.tolist() == [1, 10, 3]
+    assert column.tolist() == [10, 25]
+    (row.sum() + column.sum()).backward()
+    assert x.grad.tolist() == [[1, 10, 1], [0, 5, 0]]
+
+
+def test_a_view_made_before_the_write_has_the_new_edge() -> None:
+    x = leaf(3)
+    base = pf.zeros(3, dtype="float64")
+    view = base[:2]
+    assert not view.requires_grad
+    base += x
+    assert view.requires_grad
+    view.sum().backward()
+    assert x.grad.tolist() == [1, 1, 0]
+
+
+def test_a_write_of_a_recorded_value_puts_the_base_on_the_tape() -> None:
+    x = leaf(2)
+    base = pf.zeros(2, 2, dtype="float64")
+    base[1] = x
+    base[0] = base[1] * 2
+    assert base.requires_grad
+    base.sum().backward()
+    assert x.grad.tolist() == [3, 3]
+
+
+def test_saved_values_are_versioned_across_views() -> None:
+    x = leaf(4)
+    y = x * 1
+    z = y * y
+    y[0] = 0.0
+    with pytest.raises(
+        AutogradError, match=r"mul: backward needs .*float64\[4\].*version 0, now 1"
+    ):
+        z.sum().backward()
+
+
+def test_writes_to_a_detached_tensor_are_noticed() -> None:
+    x = leaf(4)
+    y = x * 1
+    z = y * y
+    y.detach()[2:] = 0.0
+    with pytest.raises(AutogradError, match="in-place"):
+        z.sum().backward()
+
+
+def test_writes_under_no_grad_are_noticed() -> None:
+    x = leaf(4)
+    y = x * 1
+    z = y * y
+    with pf.no_grad():
+        y[0] = 1.0
+    with pytest.raises(AutogradError, match="in-place"):
+        z.sum().backward()
+
+
+def test_an_op_that_saves_nothing_does_not_mind_a_write() -> None:
+    x = leaf(4)
+    y = x * 1
+    z = y + 1
+    y[0] = 0.0
+    z.sum().backward()
+    assert x.grad.tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("add_", lambda x: x.add_(1)),
+        ("overwrite_", lambda x: x.__setitem__(0, 1.0)),
+        ("put_", lambda x: x.__setitem__(pf.tensor([0]), 1.0)),
+        ("scatter_elements_", lambda x: x.index_fill_(0, pf.tensor([0]), 1.0)),
+        ("tril_", lambda x: x.tril_()),
+    ],
+)
+def test_a_leaf_cannot_be_written_to(name: str, write: Callable) -> None:
+    for view in (lambda x: x, lambda x: x.t(), lambda x: x[1:].view(1, 2)):
+        x = leaf(2, 2)
+        with pytest.raises(AutogradError, match=rf"{name}: .*leaf that requires grad"):
+            write(view(x))
+        assert x.tolist() == [[1, 2], [3, 4]]
+        with pf.no_grad():
+            write(view(x))
+        assert x.is_leaf
+
+
+def test_a_recorded_write_through_a_view_made_without_grad_raises_and_changes_nothing() -> None:
+    x = leaf(3)
+    y = x * 1
+    with pf.no_grad():
+        view = y[1:]
+    with pytest.raises(AutogradError, match="made without grad"):
+        view.add_(x[0])
+    assert y.tolist() == [1, 2, 3]
+    view.add_(1)  # nothing to record: like a write to a detached tensor
+    assert y.tolist() == [1, 3, 4]
+
+
+def test_a_write_that_overlaps_what_it_reads() -> None:
+    x = leaf(4)
+    y = x * 1
+    y[1:] = y[:-1]
+    assert y.tolist() == [1, 1, 2, 3]
+    (y * pf.tensor([1.0, 10.0, 100.0, 1000.0])).sum().backward()
+    assert x.grad.tolist() == [11, 100, 1000, 0]
+
+
+def test_squaring_in_place_keeps_what_backward_needs() -> None:
+    x = leaf(3)
+    y = x * 1
+    y.mul_(y)
+    y.sum().backward()
+    assert x.grad.tolist() == [2, 4, 6]
+
+
+def test_augmented_assignment_to_a_part() -> None:
+    x = leaf(3)
+    y = x * 1
+    y[0] += y[2] * 2
+    y[1:] *= 3
+    y.sum().backward()
+    assert y.tolist() == [7, 6, 9]
+    assert x.grad.tolist() == [1, 3, 5]
+
+
+def test_versions_count_writes_through_every_view() -> None:
+    x = pf.zeros(2, 3)
+    views = [x.t(), x[0], x.view(-1), x.detach(), x[:, None]]
+    for k, view in enumerate(views):
+        view.fill_(k)
+        assert x._version == k + 1
+        assert all(v._version == k + 1 for v in views)
+    assert x.clone()._version == 0
+    assert x.t().reshape(6)._version == 0  # a copy
+
+
+def test_an_inference_tensor_is_written_to_only_in_inference_mode() -> None:
+    x = leaf(2)
+    with pf.inference_mode():
+        y = pf.zeros(3, dtype="float64")
+        y[0] = 2.0
+    assert y.tolist() == [2, 0, 0]
+    for write in (lambda: y.__setitem__(1, x[0]), lambda: y.__setitem__(1, 1.0), lambda: y.add_(1)):
+        with pytest.raises(AutogradError, match="inference"):
+            write()
+    assert y.is_inference()
+    assert y.tolist() == [2, 0, 0]
+
+
+def test_a_loop_of_writes_into_one_buffer() -> None:
+    """A recurrent network that collects its outputs in place."""
+    x = leaf(3)
+    out = pf.zeros(5, 3, dtype="float64")
+    h = x
+    for t in range(5):
+        h = h * 2
+        out[t] = h
+    out.sum().backward()
+    assert x.grad.tolist() == [62, 62, 62]

@@ -1,7 +1,7 @@
 """Finds and runs the code blocks of a Markdown file: ``python tests/docs/blocks.py FILE``.
 
 Blocks of one file share a namespace, in order. ```` ```python ```` is executed, ```` ```pycon ````
-is a doctest. A block is left out only if its info string says ``no-run`` and why.
+is a doctest. A block is left out only if its info string says why: ``no-run needs a GPU``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        return self.language in LANGUAGES and not self.info.startswith("no-run")
+        return self.language in LANGUAGES and not self.info.startswith("no-run ")
 
 
 def find(text: str) -> list[Block]:

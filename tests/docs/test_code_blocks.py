@@ -46,7 +46,9 @@ def test_a_block_that_does_not_run_says_why(page: Path) -> None:
 
 
 def test_make_commands_are_targets() -> None:
-    targets = set(re.findall(r"^([a-z][\w -]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(
+        re.findall(r"^([a-z][\w -]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    )
     targets = {word for line in targets for word in line.split()}
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
@@ -94,5 +96,7 @@ def test_a_failing_block_is_found(tmp_path: Path) -> None:
     )
     assert done.returncode and f'{page}", line 5' in done.stderr
     page.write_text("```pycon\n>>> 1 + 1\n3\n```\n")
-    done = subprocess.run([sys.executable, blocks.__file__, page], capture_output=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, blocks.__file__, page], capture_output=True, cwd=tmp_path
+    )
     assert done.returncode

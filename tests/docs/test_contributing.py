@@ -1,4 +1,4 @@
-"""The two diffs of CONTRIBUTING.md are all that an op needs: applied to a copy, everything works."""
+"""The two diffs of CONTRIBUTING.md are all that an op needs: in a copy of the tree, all works."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ assert {r[0] for r in op_rows()} >= {"squareplus", "logmeanexp"}
 
 
 def test_the_command_of_the_page_passes(tree: Path) -> None:
-    commands = re.findall(r"^\.venv/bin/python (.*(?:squareplus|logmeanexp).*)$", TEXT, re.MULTILINE)
+    commands = re.findall(
+        r"^\.venv/bin/python (.*(?:squareplus|logmeanexp).*)$", TEXT, re.MULTILINE
+    )
     assert commands
     for command in commands:
         words = re.findall(r'"([^"]*)"|(\S+)', command)

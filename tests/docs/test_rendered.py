@@ -37,14 +37,22 @@ def test_a_missing_result_says_so(tmp_path: Path) -> None:
 def test_a_result_is_a_table_with_its_command_and_machine(tmp_path: Path) -> None:
     times = {"median_s": 2e-6, "iqr_s": 1e-7, "best_s": 2e-6, "rounds": 5, "loops": 9}
     document = {
-        "machine": {"time": "2030-01-02T03:04:05", "cpu": "C", "cpus": 2, "python": "3.11", "numpy": "2"},
+        "machine": {
+            "time": "2030-01-02T03:04:05",
+            "cpu": "C",
+            "cpus": 2,
+            "python": "3.11",
+            "numpy": "2",
+        },
         "geometric_mean": 0.5,
         "cases": {"chain": {"pyframe": times, "torch": times | {"median_s": 4e-6}, "ratio": 0.5}},
     }
     (tmp_path / "overhead.json").write_text(json.dumps(document))
     shown = render.rendered("<!-- results:overhead -->\n<!-- end -->\n", tmp_path)
     assert "| chain | 2 µs | 4 µs | 0.50 |" in shown
-    assert "`python -m benchmarks.overhead` on C, 2 CPUs, Python 3.11, NumPy 2 (2030-01-02)" in shown
+    assert (
+        "`python -m benchmarks.overhead` on C, 2 CPUs, Python 3.11, NumPy 2 (2030-01-02)" in shown
+    )
 
 
 def test_rendering_twice_changes_nothing() -> None:

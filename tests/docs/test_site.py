@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("CI"), reason="building the site is run where CI=true")
+@pytest.mark.skipif(os.environ.get("CI") != "true", reason="builds the site; runs where CI=true")
 def test_the_site_builds(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="mkdocs is not installed (extra docs)")
     done = subprocess.run(
@@ -37,6 +37,6 @@ def test_the_picture_names_every_layer_that_exists() -> None:
     picture = ElementTree.parse(ROOT / "docs" / "layers.svg")
     words = " ".join("".join(t.itertext()) for t in picture.iter() if t.tag.endswith("text"))
     package = ROOT / "pyframe"
-    for unit in LAYERS:
+    for unit in set(LAYERS) - {"__main__"}:
         if (package / unit).is_dir() or (package / f"{unit}.py").exists():
             assert unit in words.replace(",", " ").split(), f"layers.svg does not show {unit}"

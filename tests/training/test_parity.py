@@ -89,12 +89,12 @@ def _resnet(steps: int) -> tuple[dict[str, np.ndarray], list]:
     weights = networks.initial_weights(networks.resnet18(torch), seed=1)
     random = np.random.default_rng(2)
     return weights, [
-        (random.standard_normal((4, 3, 32, 32)), random.integers(0, 10, 4)) for _ in range(steps)
+        (random.standard_normal((2, 3, 32, 32)), random.integers(0, 10, 2)) for _ in range(steps)
     ]
 
 
 def test_resnet18_follows_torch_in_float64() -> None:
-    weights, batches = _resnet(3)
+    weights, batches = _resnet(2)
     runs = []
     for fw in (torch, pf):
         net = build(fw, networks.resnet18, weights, "float64")
