@@ -199,8 +199,8 @@ def hessian(
 
     >>> import pyframe
     >>> hessian(lambda x: (x * x * x).sum(), pyframe.tensor([1.0, 2.0]))
-    tensor([[6., 0.],
-            [0., 12.]])
+    tensor([[ 6.,  0.],
+            [ 0., 12.]])
     """
     single = not isinstance(inputs, (tuple, list))
 

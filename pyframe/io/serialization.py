@@ -107,7 +107,7 @@ def _load(file: BinaryIO, size: int, name: str, device: Any, weights_only: bool)
     head = file.read(9)
     file.seek(0)
     # A safetensors file starts with a length, which can look like the start of a pickle.
-    ours = head[8:] == b"{" and int.from_bytes(head[:8], "little") < size
+    ours = size < 9 or (head[8:] == b"{" and int.from_bytes(head[:8], "little") < 1 << 28)
     if not ours and (head[:2] == b"PK" or head[:1] == b"\x80"):
         if not weights_only:
             return _unpickle(file, name)

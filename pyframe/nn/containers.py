@@ -406,18 +406,14 @@ class ParameterDict(Module):
     def _name(self, key: Any) -> str:
         if not isinstance(key, str):
             fail(ArgumentTypeError, "ParameterDict", f"keys must be strings, not {key!r}")
-        # A key that is also an attribute of the class would otherwise hide it.
-        return f"_{key}" if hasattr(type(self), key) else key
+        return key
 
     def __getitem__(self, key: str) -> Any:
-        if key not in self._keys:
-            raise KeyError(key)
         return getattr(self, self._name(key))
 
     def __setitem__(self, key: str, value: Any) -> None:
-        name = self._name(key)
+        setattr(self, self._name(key), _as_parameter(value))
         self._keys[key] = None
-        setattr(self, name, _as_parameter(value))
 
     def __delitem__(self, key: str) -> None:
         del self._keys[key]

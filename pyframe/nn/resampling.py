@@ -119,7 +119,9 @@ class ChannelShuffle(Module):
         self.groups = groups
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.channel_shuffle(input, self.groups)
+        n, channels, *rest = input.shape
+        split = input.reshape((n, self.groups, channels // self.groups, *rest))
+        return split.transpose(1, 2).reshape((n, channels, *rest))
 
     def extra_repr(self) -> str:
         return f"groups={self.groups}"

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from .. import config
 from ..backend import backend_of
 from ..dtypes import compute_dtype, float32, is_half
@@ -86,9 +88,15 @@ def _backend(arrays: tuple) -> Any:
 def run(op: Op, arrays: tuple, params: dict[str, Any], forced: str | None = None) -> Any:
     """Runs the chosen implementation; the portable forward computes half types in float32."""
     kernel = choose(op, arrays, params, forced)
-    if kernel is not None:
-        return kernel.run(*arrays, **params)
-    return run_portable(op, arrays, params)
+    try:
+        if kernel is not None:
+            return kernel.run(*arrays, **params)
+        return run_portable(op, arrays, params)
+    except FloatingPointError:  # the user made NumPy strict; overflow to inf is no error here
+        with np.errstate(all="ignore"):
+            if kernel is not None:
+                return kernel.run(*arrays, **params)
+            return run_portable(op, arrays, params)
 
 
 def run_portable(op: Op, arrays: tuple, params: dict[str, Any]) -> Any:

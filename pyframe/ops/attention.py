@@ -101,7 +101,7 @@ def _flat(xp: Any, x: Any, lead: tuple) -> Any:
     x = wide(x)
     if x.shape[:-2] != lead:
         x = xp.broadcast_to(x, lead + x.shape[-2:])
-    return x.reshape((math.prod(lead), *x.shape[-2:]))
+    return xp.ascontiguousarray(x).reshape((math.prod(lead), *x.shape[-2:]))
 
 
 def _bias(xp: Any, mask: Any, causal: bool, length: int, other: int, dtype: Any) -> Any:

@@ -15,7 +15,7 @@ from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
-from .layer_norm import as_dtype_of, check_norm, in_dtype, wide
+from .layer_norm import as_dtype_of, check_norm, in_dtype, packed, wide
 from .powers import rsqrt
 
 # Arrays are treated as [N, C, S]: batch, channels, positions. Statistics have the shape [C].
@@ -87,7 +87,7 @@ def _check(input: Any, weight: Any, bias: Any, *, eps: float) -> tuple:
 def _forward(
     xp: Any, input: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5
 ) -> Any:
-    x = _flat(wide(input))
+    x = _flat(packed(xp, input))
     n = max(x.shape[0] * x.shape[2], 1)
     mean = _channel_sums(xp, x)
     mean /= n
@@ -102,7 +102,7 @@ def _forward(
 
 
 def _backward(xp: Any, grad: Any, input: Any, mean: Any, rstd: Any, weight: Any = None) -> Any:
-    x, g = _flat(wide(input)), _flat(wide(grad))
+    x, g = _flat(packed(xp, input)), _flat(packed(xp, grad))
     n = max(x.shape[0] * x.shape[2], 1)
     # With d = x - mean: gx = weight · rstd · (g - mean(g) - d · rstd² · mean(g · d)).
     d = x - _column(mean)

@@ -128,7 +128,7 @@ def _backward(
 ) -> Any:
     flat = input.reshape(input.size)
     width = grad.shape[-1]
-    g = grad.reshape(input.size, width)
+    g = xp.ascontiguousarray(grad).reshape(input.size, width)
     scales = _scales(xp, flat, num_weights, padding_idx, scale_grad_by_freq, g.dtype)
     if scales is not None:
         g = g * scales[:, None]

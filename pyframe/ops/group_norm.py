@@ -15,7 +15,7 @@ from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
 from .batch_norm import batch_norm
-from .layer_norm import as_dtype_of, check_norm, in_dtype, row_sums, standardize, wide
+from .layer_norm import as_dtype_of, check_norm, in_dtype, packed, row_sums, standardize, wide
 from .powers import rsqrt
 
 # An input [N, C, ...] is treated as rows [N·groups, C/groups·S]; statistics have shape [N, groups].
@@ -65,7 +65,7 @@ def _forward(
     num_groups: int,
     eps: float = 1e-5,
 ) -> Any:
-    y, mean, rstd = standardize(xp, _rows(wide(input), num_groups), eps)
+    y, mean, rstd = standardize(xp, _rows(packed(xp, input), num_groups), eps)
     y = _by_channel(y, input.shape)
     if weight is not None:
         y *= wide(weight).reshape(1, -1, 1)
@@ -78,7 +78,7 @@ def _forward(
 
 def _backward(xp: Any, grad: Any, input: Any, mean: Any, rstd: Any, weight: Any = None) -> Any:
     shape, groups = input.shape, mean.shape[1]
-    g, x = wide(grad), wide(input)
+    g, x = packed(xp, grad), packed(xp, input)
     rstd = rstd.reshape(-1, 1)
     z = _rows(x, groups) - mean.reshape(-1, 1)
     z *= rstd

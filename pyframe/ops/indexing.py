@@ -503,7 +503,8 @@ def split_index(index: Any, input: Any) -> tuple[tuple, list]:
         i is None or i is ... or isinstance(i, slice) for i in index
     ):
         index = tuple(index)
-    entries = [_entry(i, input) for i in (index if isinstance(index, tuple) else (index,))]
+    listed = index if isinstance(index, tuple) else (index,)
+    entries = [_placed(_entry(i, input), input) for i in listed]
     used = sum(_width(e) for e in entries)
     if used > len(shape):
         fail(RangeError, "index", f"{used} indices for {len(shape)} dimensions", input=input)
@@ -540,6 +541,25 @@ def split_index(index: Any, input: Any) -> tuple[tuple, list]:
             dim += 1
     missing = sum(i.__class__ is not int for i in basic) + len(shape) - dim - len(arrays)
     return (*basic, ...), arrays + [None] * missing
+
+
+def _placed(entry: Any, input: Any) -> Any:
+    """The entry on the input's device; from the CPU it is moved there, as in PyTorch."""
+    if entry.__class__ not in tensor_types or input.__class__ not in tensor_types:
+        return entry
+    if entry.device is input.device:
+        return entry
+    if entry.device.type == "cpu":
+        return entry.to(input.device)
+    fail(
+        DeviceError,
+        "index",
+        "an index must be on the CPU or on the tensor's device",
+        f"Move it with .to({str(input.device)!r}).",
+        input=input,
+        index=entry,
+    )
+    return None
 
 
 def _width(entry: Any) -> int:

@@ -52,6 +52,11 @@ def wide(x: Any) -> Any:
     return None if x is None else x.astype(compute_dtype(x.dtype), copy=False)
 
 
+def packed(xp: Any, x: Any) -> Any:
+    """``x`` to compute with, in C order: products of broadcast views would miss the BLAS."""
+    return xp.ascontiguousarray(wide(x))
+
+
 def statistics_shape(shape: tuple, kept: int) -> tuple:
     """The first ``kept`` lengths, then ones."""
     return shape[:kept] + (1,) * (len(shape) - kept)
@@ -106,7 +111,7 @@ def _forward(
 ) -> Any:
     kept = input.ndim - len(normalized_shape)
     n = math.prod(normalized_shape)
-    x = wide(input).reshape(math.prod(input.shape[:kept]), n)
+    x = packed(xp, input).reshape(math.prod(input.shape[:kept]), n)
     y, mean, rstd = standardize(xp, x, eps)
     if weight is not None:
         y *= wide(weight).reshape(n)
@@ -123,7 +128,7 @@ def _backward(
     kept = input.ndim - last
     shape = input.shape[kept:]
     rows, n = math.prod(input.shape[:kept]), math.prod(shape)
-    g, x = wide(grad).reshape(rows, n), wide(input).reshape(rows, n)
+    g, x = packed(xp, grad).reshape(rows, n), packed(xp, input).reshape(rows, n)
     mean, rstd = mean.reshape(rows, 1), rstd.reshape(rows, 1)
     ones = xp.ones((rows,), x.dtype)
     # With z = (x - mean) · rstd and h = g · weight: gx = rstd · (h - mean(h) - z · mean(h · z)).
@@ -131,16 +136,12 @@ def _backward(
     z *= rstd
     product = g * z
     gw, gb = xp.matmul(ones, product), xp.matmul(ones, g)
-    if weight is None:
-        h = g.copy()
-        along = xp.ones((n,), x.dtype)
-    else:
-        along = wide(weight).reshape(n)
-        h = g * along
+    along = xp.ones((n,), x.dtype) if weight is None else wide(weight).reshape(n)
     along_z = xp.matmul(product, along)[:, None]
     along_z /= max(n, 1)
     along_1 = xp.matmul(g, along)[:, None]
     along_1 /= max(n, 1)
+    h = xp.multiply(g, along, out=product)
     z *= along_z
     z += along_1
     h -= z

@@ -23,8 +23,8 @@ def _typed(name: str, dtype: np.dtype) -> Callable:
     construct.__doc__ = f"""A CPU tensor of {dtype}: from data (copied), or uninitialised from sizes.
 
     >>> import pyframe
-    >>> pyframe.{name}([1, 0]).dtype
-    dtype('{dtype}')
+    >>> str(pyframe.{name}([1, 0]).dtype)
+    '{dtype}'
     """
     return composite(name, export=("pyframe",))(construct)
 

@@ -77,7 +77,8 @@ class Elementwise(Optimizer):
                     arrays.append(array)
                     grads.append(g)
             if params:
-                self._step_group(number, group, params, arrays, grads)
+                with np.errstate(all="ignore"):  # tiny squares underflow; np.seterr may be strict
+                    self._step_group(number, group, params, arrays, grads)
         self._seen = (self.state, self.state.changes)
         return loss
 

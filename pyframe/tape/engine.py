@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import Any
 
+import numpy as np
+
 from .. import config
 from ..errors import AutogradError, describe, fail
 from .node import Leaf, Node, Output
@@ -37,14 +39,16 @@ def run(
     mode = config.get_mode()
     token = config.set_mode(grad=create_graph, autocast=None, inference=False)
     try:
-        return _run(
-            roots,
-            targets,
-            retain_graph or create_graph,
-            create_graph,
-            wrap,
-            mode.detect_anomaly,
-        )
+        # Rules compute on raw arrays; a user's np.seterr(all="raise") is not meant for them.
+        with np.errstate(all="ignore"):
+            return _run(
+                roots,
+                targets,
+                retain_graph or create_graph,
+                create_graph,
+                wrap,
+                mode.detect_anomaly,
+            )
     finally:
         config.reset_mode(token)
 

@@ -48,11 +48,11 @@ def numpy_state(module: Any) -> dict[str, np.ndarray]:
     return {k: v.detach().numpy().copy() for k, v in module.state_dict().items()}
 
 
-def check_same(a: Any, b: Any, dtype: str, what: str) -> None:
+def check_same(a: Any, b: Any, dtype: str, what: str, least: float = 0.0) -> None:
     x, y = a.detach().array, b.detach().numpy()
     assert x.shape == y.shape, what
     assert x.dtype == y.dtype, what
-    tolerance = TOLERANCE[dtype]
+    tolerance = max(TOLERANCE[dtype], least)
     np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance, err_msg=what)
 
 
@@ -81,6 +81,7 @@ def compare(
     calls: int = 1,
     check_repr: bool = True,
     kwargs: dict | None = None,
+    tolerance: float = 0.0,
 ) -> None:
     """Builds ``make(library.nn)`` for both, loads PyTorch's state, and compares everything.
 
@@ -92,6 +93,7 @@ def compare(
         calls: forward passes, for modules with running statistics.
         check_repr: compare what is printed.
         kwargs: keyword arguments of the call.
+        tolerance: least tolerance, where PyTorch is not accurate.
     """
     theirs = make(torch.nn)
     ours = make(pf.nn)
@@ -112,14 +114,14 @@ def compare(
         a_list, b_list = tensors(a_out), tensors(b_out)
         assert len(a_list) == len(b_list)
         for i, (a, b) in enumerate(zip(a_list, b_list, strict=True)):
-            check_same(a, b, dtype, f"output {i}")
+            check_same(a, b, dtype, f"output {i}", tolerance)
             assert a.requires_grad == b.requires_grad
         backward(a_list, seed)
         backward(b_list, seed)
     for i, (a, b) in enumerate(zip(tensors(a_in), tensors(b_in), strict=True)):
         assert (a.grad is None) == (b.grad is None), f"input {i}"
         if a.grad is not None:
-            check_same(a.grad, b.grad, dtype, f"gradient of input {i}")
+            check_same(a.grad, b.grad, dtype, f"gradient of input {i}", tolerance)
     for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         assert (p.grad is None) == (q.grad is None), name
         if p.grad is not None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import pytest
 
 from tests.nn.compare import compare
 
 RNG = np.random.default_rng(0)
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),
+    pytest.mark.filterwarnings("ignore:enable_nested_tensor is True"),
+    pytest.mark.filterwarnings("ignore:.*batchmean"),
+]
+# Where PyTorch uses float32 constants in float64.
+ROUGH = {"Hardsigmoid": 1e-7, "Hardswish": 1e-7}
 
 
 def x(*shape: int) -> np.ndarray:
@@ -50,7 +60,7 @@ ACTIVATIONS = [
         ("Hardtanh", (-0.5, 0.7), {}),
         ("LeakyReLU", (0.2,), {}),
         ("ELU", (0.7,), {}),
-        ("CELU", (0.7,), {}),
+        ("CELU", (0.5,), {}),
         ("Threshold", (0.1, 0.2), {}),
         ("Sigmoid", (), {}),
         ("Tanh", (), {}),
@@ -226,8 +236,12 @@ ALL = (
 )
 def test_training(name: str, args: tuple, kwargs: dict, inputs: list, dtype: str) -> None:
     calls = 2 if "Norm" in name else 1
-    # Gradients through max_norm's change in place are PyTorch's own affair.
-    compare(lambda nn: getattr(nn, name)(*args, **kwargs), inputs, dtype, calls=calls)
+    tolerance = ROUGH.get(name, 0.0)
+
+    def make(nn: ModuleType) -> object:
+        return getattr(nn, name)(*args, **kwargs)
+
+    compare(make, inputs, dtype, calls=calls, tolerance=tolerance)
 
 
 @pytest.mark.parametrize(

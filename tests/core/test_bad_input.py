@@ -1,0 +1,749 @@
+"""Bad input: every mistake is a documented error that names the op and, where one is known, the fix.
+
+Each row runs with pyframe and, unless it says otherwise, with PyTorch: the error is also an instance
+of a built-in that PyTorch raises, so that the ``except`` of a ported program still works.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+import pyframe as pf
+from pyframe.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    AutogradError,
+    DeviceError,
+    DtypeError,
+    FileError,
+    ParameterError,
+    PyframeError,
+    RangeError,
+    ShapeError,
+    StateError,
+)
+
+nan = float("nan")
+BUILTIN = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AssertionError,
+    AttributeError,
+)
+
+
+class Row(NamedTuple):
+    """``call`` gets the library and its nn.functional; it may be given as text."""
+
+    call: str
+    error: type[Exception]
+    pattern: str
+    parity: bool = True  # whether PyTorch raises one of the error's built-in classes
+
+
+def rows(error: type[Exception], *pairs: tuple, parity: bool = True) -> list[Row]:
+    return [Row(call, error, pattern, parity) for call, pattern in pairs]
+
+
+SHAPES = rows(
+    ShapeError,
+    ("ones(2,3)+ones(4)", r"add: the shapes do not broadcast .*\[2,3\].*\[4\].*equal or 1"),
+    ("ones(2).add_(ones(3))", r"add: the shapes do not broadcast"),
+    ("ones(1).add_(ones(3))", r"add_: the result has shape \(3,\).*out-of-place"),
+    ("lib.where(ones(2)>0,ones(3),ones(2))", r"where: the shapes do not broadcast"),
+    ("ones(2,3)@ones(2,3)", r"matmul: shapes cannot be multiplied: input has 3 columns"),
+    ("ones(())@ones(2)", r"matmul: both must have at least one dimension.*Use \*"),
+    ("lib.mm(ones(2,3),ones(3))", r"mm: mat2 must have 2 dimensions"),
+    ("lib.bmm(ones(2,3,4),ones(3,4,5))", r"bmm: the batches have different lengths"),
+    ("lib.dot(ones(2),ones(3))", r"dot: shapes cannot be multiplied"),
+    ("lib.einsum('ij,jk->ik',ones(2,3),ones(4,5))", r"einsum: subscript 'j' stands for"),
+    ("lib.einsum('ij,jk->iz',ones(2,3),ones(3,5))", r"einsum: output subscript 'z'"),
+    ("F.linear(ones(2,3),ones(4,5))", r"linear: weight expects 5 input features but input has 3"),
+    ("F.linear(ones(2,3),ones(4,3),ones(5))", r"linear: bias must have 4 elements"),
+    ("ones(2,3).reshape(4,2)", r"reshape: 6 elements do not fit.*multiply to the number"),
+    ("ones(2,3).reshape(-1,-1)", r"reshape: only one size can be -1"),
+    ("zeros(0).reshape(-1,0)", r"reshape: -1 could be any size"),
+    ("ones(2,3).t().view(6)", r"view: .*without a copy.*Use reshape\(\)"),
+    ("ones(2,3,4).t()", r"t: input has 3 dimensions.*transpose"),
+    ("ones(2,3).permute(0)", r"permute: 1 dims for 2 dimensions"),
+    ("ones(2,3).permute(0,0)", r"permute: a dim occurs twice"),
+    ("ones(2,3).expand(3,3)", r"expand: dimension 0 has length 2.*length 1 can be expanded"),
+    ("lib.cat([ones(2,3),ones(2,4)])", r"cat: tensor 1 differs outside dimension 0"),
+    ("lib.stack([ones(2),ones(3)])", r"stack: tensor 1 has another shape"),
+    ("ones(5).split([2,2])", r"split: lengths \[2, 2\] do not sum to 5"),
+    ("ones(2,3).narrow(1,2,2)", r"narrow: 2 elements from 2 on do not fit"),
+    ("ones(2).tril()", r"tril: input must have at least two dimensions"),
+    ("bool(ones(2))", r"bool: the truth value of a tensor with 2 elements.*any\(\) or all\(\)"),
+    ("bool(zeros(0))", r"bool: the truth value of a tensor with no elements"),
+    ("ones(2).item()", r"item: .*exactly one element.*tolist\(\)"),
+    ("F.layer_norm(ones(2,3),(4,))", r"layer_norm: normalized_shape is \(4,\)"),
+    ("F.batch_norm(ones(2,3),ones(2),ones(2))", r"batch_norm: running_mean must have one element"),
+    ("F.cross_entropy(ones(2,3),t([0,1]),weight=ones(2))", r"cross_entropy: weight must have one"),
+    ("F.cosine_similarity(ones(2,3),ones(3,4))", r"cosine_similarity: the shapes do not broadcast"),
+    (
+        "F.scaled_dot_product_attention(ones(1,2,3),ones(1,2,4),ones(1,2,3))",
+        r"scaled_dot_product_attention: query has 3 features but key has 4",
+    ),
+    ("zeros(-1)", r"zeros: a size must not be negative"),
+    ("lib.nn.Linear(3,2)(ones(4,5))", r"linear: .*in module Linear\(in_features=3"),
+    ("lib.nn.Conv2d(3,4,3)(ones(1,2,8,8))", r"conv2d: .*in module Conv2d\(3, 4"),
+)
+
+CONVOLUTION = rows(
+    ShapeError,
+    ("F.conv2d(ones(1,3,8,8),ones(4,2,3,3))", r"conv2d: weight expects 2 input channels"),
+    ("F.conv2d(ones(1,3,2,2),ones(4,3,3,3))", r"conv2d: the kernel \(3, 3\).*Pad more"),
+    ("F.conv2d(ones(8,8),ones(4,3,3,3))", r"conv2d: expected input with 4 dimensions"),
+    ("F.conv2d(ones(1,3,8,8),ones(4,3,3))", r"conv2d: weight must have 4 dimensions"),
+    ("F.conv2d(ones(1,3,8,8),ones(4,3,3,3),bias=ones(3))", r"conv2d: bias must have 4 elements"),
+    ("F.conv2d(ones(1,3,8,8),ones(4,3,3,3),stride=0)", r"conv2d: stride must be at least 1"),
+    ("F.conv2d(ones(1,3,8,8),ones(4,3,3,3),padding=-1)", r"conv2d: padding must be at least 0"),
+    ("F.conv2d(ones(1,3,8,8),ones(4,3,3,3),padding='no')", r"conv2d: padding must be 'same'"),
+    (
+        "F.conv2d(ones(1,3,8,8),ones(4,3,3,3),stride=2,padding='same')",
+        r"conv2d: padding='same' needs stride 1",
+    ),
+    ("F.conv2d(ones(1,3,8,8),ones(4,3,3,3),dilation=0)", r"conv2d: dilation must be at least 1"),
+    ("F.conv2d(ones(1,3,8,8),ones(4,3,3,3),dilation=5)", r"conv2d: the kernel .*Pad more"),
+    ("F.conv2d(ones(1,3,8,8),ones(4,3,3,3),groups=2)", r"conv2d: weight expects 6 input"),
+    ("F.conv2d(ones(1,3,8,8),ones(4,3,3,3),groups=0)", r"conv2d: groups must be at least 1"),
+    ("F.conv2d(ones(1,4,8,8),ones(3,2,3,3),groups=2)", r"conv2d: .*multiple of groups"),
+    ("F.conv2d(ones(1,3,8,8),ones(4,3,3,3),stride=(1,2,3))", r"conv2d: stride must be one integer"),
+    ("F.conv1d(ones(1,3,8),ones(4,3,9))", r"conv1d: the kernel \(9,\)"),
+    ("F.max_pool2d(ones(1,1,4,4),0)", r"max_pool2d: kernel_size must be at least 1"),
+    ("F.max_pool2d(ones(1,1,4,4),5)", r"max_pool2d: the kernel is larger than the padded input"),
+    ("F.max_pool2d(ones(1,1,4,4),2,padding=2)", r"max_pool2d: padding must be at most half"),
+    ("F.avg_pool2d(ones(1,1,4,4),2,stride=0)", r"avg_pool2d: stride must be at least 1"),
+    ("F.adaptive_avg_pool2d(ones(1,1,4,4),-1)", r"adaptive_avg_pool2d: output_size must be"),
+    ("F.adaptive_avg_pool2d(ones(4,4),2)", r"adaptive_avg_pool2d: expected input with 4"),
+)
+
+DTYPES = rows(
+    DtypeError,
+    ("t([True])-t([True])", r"sub: is not defined for bool.*\.to\('int64'\)"),
+    ("t([1,2])**-1", r"pow: integers to a negative integer power.*float"),
+    ("t([1,2]).add_(1.5)", r"add_: the result is float32 and cannot be stored in int64.*\.to\(\)"),
+    ("lib.where(ones(2),ones(2),ones(2))", r"where: condition must be bool"),
+    ("t([1,2]).mean()", r"mean: .*floating point dtypes only.*\.float\(\)"),
+    ("lib.softmax(t([1,2]),dim=0)", r"softmax: is not defined for int64"),
+    ("ones(2,3)@t([[1],[2],[3]])", r"matmul: expected both to have the same dtype.*\.to\("),
+    ("F.conv2d(ones(1,3,8,8),ones(4,3,3,3).double())", r"conv2d: weight must have input's dtype"),
+    ("ones(3).gather(0,t([0.]))", r"gather: index must be an integer tensor.*\.long\(\)"),
+    ("ones(3).masked_fill(ones(3),1.0)", r"masked_fill: mask must be bool"),
+    ("F.embedding(t([0.5]),ones(3,2))", r"embedding: indices must be int32 or int64.*\.long\(\)"),
+    ("F.one_hot(t([0.5]),3)", r"one_hot: needs int64 classes.*\.long\(\)"),
+    ("F.cross_entropy(ones(2,3),t([0.,1.]))", r"cross_entropy: classes must be integers.*\.long"),
+    ("F.cross_entropy(ones(2,3),t([0.,nan]))", r"cross_entropy: classes must be integers"),
+    ("F.binary_cross_entropy(t([nan]),t([1.0]))", r"binary_cross_entropy: .*between 0 and 1"),
+    ("F.binary_cross_entropy(t([2.0]),t([1.0]))", r"binary_cross_entropy: .*with_logits"),
+) + rows(
+    DtypeError,
+    ("~ones(2)", r"not: is not defined for float32.*integers"),
+    parity=False,  # a TypeError there
+)
+
+RANGES = rows(
+    RangeError,
+    ("ones(2,3).sum(dim=2)", r"sum: dim 2 is out of range.*\[-2, 1\]"),
+    ("zeros(0,3).max(dim=0)", r"max: input has length 0 along dim 0"),
+    ("zeros(0).argmax()", r"argmax: there is no element"),
+    ("lib.softmax(ones(2),dim=1)", r"softmax: dim 1 is out of range"),
+    ("ones(2,3).permute(0,5)", r"permute: dim 5 is out of range"),
+    ("ones(2,3).transpose(0,2)", r"transpose: dim 2 is out of range"),
+    ("ones(2,3).unsqueeze(4)", r"unsqueeze: dim 4 is out of range"),
+    ("lib.cat([ones(2),ones(2)],dim=1)", r"cat: dim 1 is out of range"),
+    ("ones(2).flip(1)", r"flip: dim 1 is out of range"),
+    ("ones(3)[3]", r"index: index 3 is out of range for dimension 0 with size 3"),
+    ("ones(3)[0,0]", r"index: 2 indices for 1 dimensions"),
+    ("ones(())[0]", r"index: 1 indices for 0 dimensions.*item\(\)"),
+    ("ones(3)[t([3])]", r"index 3 is out of range"),
+    ("ones(3)[t([0.5])]", r"index: .*integers or bool.*\.long\(\)"),
+    ("ones(3)[1.5]", r"index: a float cannot be an index"),
+    ("ones(3)[t([True,False])]", r"index: a mask of shape \(2,\)"),
+    ("ones(3).__setitem__(5,1)", r"index: index 5 is out of range"),
+    ("ones(3).__setitem__(t([7]),1)", r"index: index 7 is out of range"),
+    ("ones(3).index_select(0,t([5]))", r"index_select: index 5 is out of range"),
+    ("F.embedding(t([3]),ones(3,2))", r"embedding: index 3 is out of range for a table of 3 rows"),
+    ("F.embedding(t([-1]),ones(3,2))", r"embedding: index -1 is out of range.*\[0, 2\]"),
+    ("lib.nn.Embedding(3,2)(t([3]))", r"embedding: index 3.*in module Embedding\(3, 2\)"),
+    ("F.cross_entropy(ones(2,3),t([0,3]))", r"cross_entropy: target 3 is out of range for 3"),
+    ("F.cross_entropy(ones(2,3),t([0,-1]))", r"cross_entropy: target -1.*ignore_index=-100"),
+    ("F.nll_loss(ones(2,3),t([0,5]))", r"nll_loss: target 5 is out of range"),
+    ("lib.nn.Sequential(lib.nn.Flatten())[1]", r"Sequential: index 1 is out of range"),
+)
+
+VALUES = [
+    *rows(
+        RuntimeError,  # a place out of range is an IndexError too
+        ("ones(3).gather(0,t([3]))", r"gather: index 3 is out of range.*\[0, 2\]"),
+        ("zeros(3).scatter(0,t([-4]),ones(1))", r"scatter: index -4 is out of range"),
+        ("lib.clamp(ones(2))", r"clamp: both min and max are missing"),
+    ),
+    *rows(
+        ArgumentError,
+        ("ones(3)[::-1]", r"index: a slice's step must be positive.*flip\(\)"),
+        ("lib.tensor([[1,2],[3]])", r"tensor: a nested sequence has parts of unequal lengths"),
+        ("lib.tensor(2**70)", r"tensor: an integer does not fit into 64 bits"),
+        ("F.dropout(ones(2),p=1.5)", r"dropout: p must be between 0 and 1"),
+        ("F.cross_entropy(ones(2,3),t([0,1]),reduction='no')", r"cross_entropy: 'no'.*'mean'"),
+        ("F.mse_loss(ones(2),ones(2),reduction='no')", r"mse_loss: 'no' is not a valid value"),
+        (
+            "F.binary_cross_entropy_with_logits(ones(2),ones(3))",
+            r"binary_cross_entropy_with_logits: .*same size.*squeeze",
+        ),
+        ("F.batch_norm(ones(1,3),None,None,training=True)", r"batch_norm: .*larger batch"),
+        ("F.interpolate(ones(1,1,4,4))", r"interpolate: give either size or scale_factor"),
+        ("lib.nn.Conv2d(3,4,3,groups=2)", r"Conv2d: in_channels must be divisible by groups"),
+        ("lib.nn.GroupNorm(2,3)", r"GroupNorm: num_channels \(3\) must be divisible"),
+        ("lib.nn.Dropout(2.0)", r"Dropout: .*between 0 and 1"),
+        ("lib.nn.init.xavier_uniform_(ones(3))", r"init: .*fewer than 2 dimensions"),
+        ("lib.nn.init.calculate_gain('no')", r"calculate_gain: unsupported nonlinearity 'no'"),
+    ),
+    *rows(
+        ParameterError,
+        ("lib.cat([])", r"cat: tensors is empty.*at least one"),
+        ("lib.stack([])", r"stack: tensors is empty"),
+        ("ones(2,3).sum(dim=(0,0))", r"sum: a dim occurs twice"),
+        ("ones(2).topk(3)", r"topk: k must be in \[0, 2\]"),
+        ("zeros(0).max()", r"max: input has no elements"),
+        ("lib.tensor(300,dtype=lib.uint8)", r"tensor: 300 does not fit into uint8.*wider"),
+        ("lib.tensor([1,70000],dtype=lib.int16)", r"tensor: 70000 does not fit into int16"),
+        ("lib.arange(0,5,0)", r"arange: step must not be zero"),
+        ("lib.arange(5,0,1)", r"arange: the bounds are not in the direction of step"),
+        ("lib.randint(5,5,(2,))", r"randint: low must be less than high"),
+        ("lib.multinomial(ones(3),5)", r"multinomial: cannot draw more samples.*replacement"),
+        ("lib.bernoulli(t([2.0]))", r"bernoulli: a probability must be in \[0, 1\]"),
+        ("lib.normal(0.0,-1.0,(2,))", r"normal: std must not be negative"),
+        ("lib.device('nope')", r"device: unknown device 'nope'"),
+        ("lib.device('cpu:')", r"device: 'cpu:' has no valid index"),
+        ("ones(2).to('nope')", r"device: unknown device 'nope'"),
+        ("F.batch_norm(ones(2,3),None,None)", r"batch_norm: .*evaluation mode.*training=True"),
+    ),
+]
+
+TYPES = rows(
+    ArgumentTypeError,
+    ("ones(2)+'x'", r"add: an operand must be a tensor or a number, not str"),
+    ("ones(2)+None", r"add: an operand must be a tensor or a number, not NoneType"),
+    ("lib.exp(3.0)", r"exp: input must be a tensor, not float"),
+    ("lib.exp([1.0])", r"exp: .*not list.*pyframe\.tensor"),
+    ("lib.cat(3)", r"cat: tensors must be a sequence of tensors, not int"),
+    ("lib.cat([ones(2),3])", r"cat: every one of tensors must be a tensor, not int"),
+    ("F.conv2d(ones(1,3,8,8),3)", r"conv2d: weight must be a tensor, not int"),
+    ("F.conv2d(ones(1,3,8,8),ones(4,3,3,3),stride=1.5)", r"conv2d: stride must be integers"),
+    ("ones(2,3).sum(dim=1.5)", r"sum: dim must be an integer, not float"),
+    ("ones(3)['a']", r"index: a str cannot be an index"),
+    ("ones(3).__setitem__(0,'x')", r"assignment: cannot assign a str"),
+    ("lib.tensor('x')", r"tensor: cannot make a tensor from text"),
+    ("lib.tensor([1.5],dtype='no')", r"dtype: 'no' is not a dtype.*float32"),
+    ("lib.from_numpy([1])", r"from_numpy: expected a NumPy array, not list"),
+    ("lib.from_numpy(np.array(['a']))", r"from_numpy: NumPy dtype <U1 has no counterpart"),
+    ("lib.from_numpy(np.zeros(2,object))", r"from_numpy: NumPy dtype object has no counterpart"),
+    ("zeros(2.5)", r"zeros: a size must be integers"),
+    ("lib.full((2,),'x')", r"full: expected a number, not str"),
+    ("lib.arange('a')", r"arange: expected a number, not str"),
+    ("ones(2).to(object())", r"to: expected a dtype, a device or a Tensor"),
+    ("len(ones(()))", r"len: a 0-d tensor has no length"),
+    ("iter(ones(()))", r"iter: cannot iterate over a 0-d tensor.*item\(\)"),
+    ("lib.nn.Linear(3,2)('x')", r"linear: input must be a tensor, not str.*in module Linear"),
+    ("lib.nn.Sequential(3)", r"int is not a Module"),
+    ("lib.nn.Linear(2,2).load_state_dict([1])", r"load_state_dict: expected a mapping, not list"),
+) + rows(
+    ArgumentTypeError,
+    ("lib.tensor(None)", r"tensor: cannot make a tensor from NoneType"),
+    ("lib.tensor({1:2})", r"tensor: cannot make a tensor from dict"),
+    ("lib.tensor([1,None])", r"tensor: cannot make a tensor from NoneType"),
+    ("lib.as_tensor(object())", r"tensor: cannot make a tensor from object"),
+    ("lib.tensor(1+2j)", r"tensor: NumPy dtype complex128 has no counterpart"),
+    ("lib.manual_seed('x')", r"manual_seed: the seed must be an int"),
+    parity=False,  # RuntimeError or ValueError there, or no error
+)
+
+STATES = rows(
+    StateError,
+    ("lib.nn.Linear(2,2).load_state_dict({})", r'for Linear:\s+Missing key.*"weight", "bias"'),
+    (
+        "lib.nn.Linear(2,2).load_state_dict({'weight':ones(2,2),'bias':ones(2),'x':ones(1)})",
+        r'for Linear:\s+Unexpected key.*"x"',
+    ),
+    (
+        "lib.nn.Linear(2,2).load_state_dict({'weight':ones(3,2),'bias':ones(2)})",
+        r"size mismatch for weight: .*\[3, 2\].*\[2, 2\]",
+    ),
+    (
+        "lib.nn.Linear(2,2).load_state_dict({'weight':'x','bias':ones(2)})",
+        r"for weight: expected a Tensor or an array, not str",
+    ),
+)
+
+OPTIMIZERS = [
+    *rows(
+        ArgumentError,
+        ("lib.optim.SGD([],lr=0.1)", r"SGD: optimizer got an empty parameter list"),
+        ("lib.optim.Adam(iter(()))", r"Adam: optimizer got an empty parameter list"),
+        ("lib.optim.SGD([leaf(2)],lr=-1)", r"SGD: Invalid learning rate"),
+        ("lib.optim.Adam([leaf(2)],lr=-1)", r"Adam: Invalid learning rate"),
+        ("lib.optim.Adam([leaf(2)],betas=(1.0,0.9))", r"Adam: Invalid beta parameter at index 0"),
+        ("lib.optim.AdamW([leaf(2)],weight_decay=-1)", r"AdamW: Invalid weight_decay"),
+        ("lib.optim.SGD([leaf(2)],lr=0.1,momentum=-1)", r"SGD: Invalid momentum"),
+        ("lib.optim.SGD([leaf(2)],lr=0.1,nesterov=True)", r"SGD: Nesterov momentum requires"),
+        ("lib.optim.RMSprop([leaf(2)],alpha=-1)", r"RMSprop: Invalid alpha"),
+        ("lib.optim.SGD([leaf(2)*2],lr=0.1)", r"SGD: can't optimize a non-leaf Tensor"),
+        (
+            "(lambda p: lib.optim.SGD([{'params':[p]},{'params':[p]}],lr=0.1))(leaf(2))",
+            r"SGD: some parameters appear in more than one parameter group",
+        ),
+        (
+            "lib.optim.SGD([leaf(2)],lr=0.1).load_state_dict({'state':{},'param_groups':[]})",
+            r"SGD.load_state_dict: .*different number of parameter groups",
+        ),
+        (
+            "lib.optim.SGD([leaf(2)],lr=0.1)"
+            ".load_state_dict({'state':{},'param_groups':[{'params':[0,1]}]})",
+            r"SGD.load_state_dict: parameter group 0 has 2 parameters",
+        ),
+    ),
+    *rows(
+        ArgumentTypeError,
+        ("lib.optim.SGD(ones(2),lr=0.1)", r"SGD: params must be an iterable.*\[tensor\]"),
+        ("lib.optim.SGD([3],lr=0.1)", r"SGD: .*can only optimize Tensors"),
+    ),
+]
+
+DATA = [
+    *rows(
+        ArgumentError,
+        ("D.DataLoader([1,2],batch_size=0)", r"batch_size should be a positive integer"),
+        ("D.DataLoader([1,2],num_workers=-1)", r"DataLoader: num_workers .*non-negative"),
+        ("D.DataLoader([1,2],shuffle=True,sampler=[0])", r"DataLoader: .*mutually exclusive"),
+        ("D.random_split([1,2,3],[1,1])", r"random_split: .*length of the dataset, 3"),
+        ("D.RandomSampler([])", r"RandomSampler: num_samples should be a positive"),
+    ),
+    *rows(
+        PyframeError,
+        ("D.TensorDataset(ones(2),ones(3))", r"TensorDataset: size mismatch"),
+        ("list(D.DataLoader([object()]))", r"default_collate: cannot put builtins.object"),
+        ("list(D.DataLoader([ones(2),ones(3)],batch_size=2))", r"default_collate: sample 1 has"),
+    ),
+]
+
+AUTOGRAD = [
+    *rows(
+        AutogradError,
+        ("leaf(2).add_(1)", r"add_: a leaf that requires grad.*no_grad\(\).*clone\(\)"),
+        ("leaf(2).backward()", r"backward: .*only for a single number.*\.sum\(\)"),
+        ("ones(()).backward()", r"backward: the tensor does not require grad.*requires_grad"),
+        ("(lambda y: [y.backward(), y.backward()])((leaf(2)*leaf(2)).sum())", r"retain_graph=True"),
+        ("lib.autograd.grad(leaf(2).sum(),leaf(2))", r"grad: .*do not depend on input 0.*allow_un"),
+        ("lib.autograd.grad(leaf(2).sum(),ones(2))", r"grad: input 0 does not require grad"),
+        ("lib.autograd.grad([],[leaf(2)])", r"grad: there are no outputs"),
+        ("t([1,2],requires_grad=True)", r"only floating point tensors can require gradients"),
+        ("(leaf(2)*1).requires_grad_(False)", r"requires_grad_: only a leaf's.*detach\(\)"),
+        ("leaf(2).numpy()", r"numpy: .*requires grad.*detach\(\)\.numpy\(\)"),
+        ("ones(2).register_hook(print)", r"register_hook: the tensor does not require grad"),
+        ("leaf(2).__setitem__(0,1)", r"a view of a leaf that requires grad"),
+        ("lib.nn.Parameter(t([1,2]))", r"Parameter: only floating point.*requires_grad=False"),
+        (
+            "(lambda x: (lambda y: [x.add_(1), y.sum().backward()])(x*x))(leaf(2)*1)",
+            r"mul: backward needs .*in-place operation.*clone\(\)",
+        ),
+        (
+            "(lambda y: [y.register_hook(lambda g: ones(3)), y.sum().backward()])(leaf(2)*2)",
+            r"hook: the returned gradient has another shape",
+        ),
+    ),
+    *rows(
+        ShapeError,
+        ("(leaf(2)*2).backward(ones(3))", r"backward: the cotangent has another shape"),
+    ),
+    *rows(
+        ArgumentTypeError,
+        ("(leaf(2)*2).backward(3)", r"backward: a cotangent must be a Tensor, not int"),
+        ("lib.autograd.grad(leaf(2).sum(),3)", r"grad: input 0 must be a Tensor, not int"),
+        ("lib.autograd.backward(3)", r"backward: an output must be a Tensor, not int"),
+        ("lib.autograd.functional.jacobian(lambda x: 3,ones(2))", r"must return Tensors, not int"),
+    ),
+]
+
+TABLE = [
+    *SHAPES, *CONVOLUTION, *DTYPES, *RANGES, *VALUES, *TYPES, *STATES, *OPTIMIZERS, *DATA, *AUTOGRAD,
+]  # fmt: skip
+
+
+def run(row: Row, lib: Any) -> Any:
+    names = {
+        "lib": lib,
+        "F": lib.nn.functional,
+        "D": lib.utils.data,
+        "np": np,
+        "nan": nan,
+        "t": lib.tensor,
+        "ones": lib.ones,
+        "zeros": lib.zeros,
+        "leaf": lambda *shape: lib.ones(*shape, requires_grad=True),
+    }
+    return eval(row.call, names)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.call)
+def test_bad_call(row: Row) -> None:
+    with pytest.raises(row.error, match=re.compile(row.pattern, re.DOTALL)) as caught:
+        run(row, pf)
+    assert isinstance(caught.value, PyframeError)
+    assert ": " in str(caught.value), "the message begins with the op's name"
+    if row.parity:
+        with pytest.raises(BUILTIN) as theirs:
+            run(row, torch)
+        shared = [b for b in BUILTIN if isinstance(theirs.value, b) and isinstance(caught.value, b)]
+        assert shared, f"{caught.value!r} where PyTorch raises {theirs.value!r}"
+
+
+def test_the_table_is_long() -> None:
+    assert len(TABLE) >= 200
+    assert len({row.call for row in TABLE}) == len(TABLE)
+
+
+# ---- what is no error
+
+EMPTY = [
+    "F.conv2d(zeros(0,3,8,8),ones(4,3,3,3))",
+    "F.max_pool2d(zeros(0,1,4,4),2)",
+    "F.linear(zeros(0,3),ones(4,3))",
+    "F.softmax(zeros(0,3),dim=1)",
+    "F.cross_entropy(zeros(0,3),zeros(0).long())",
+    "F.cross_entropy(zeros(0,3),zeros(0).long(),reduction='sum')",
+    "F.cross_entropy(ones(2,3),t([-100,-100]))",
+    "F.mse_loss(zeros(0),zeros(0))",
+    "F.binary_cross_entropy_with_logits(ones(2),t([nan,0.]))",
+    "F.batch_norm(zeros(0,3),ones(3),ones(3))",
+    "F.layer_norm(zeros(0,3),(3,))",
+    "F.embedding(zeros(0).long(),ones(3,2))",
+    "zeros(0).sum()",
+    "zeros(0,3).mean(dim=0)",
+    "zeros(0).mean()",
+    "zeros(0,3)@ones(3,2)",
+    "ones(2,0)@ones(0,3)",
+    "lib.cat([zeros(0),ones(2)])",
+    "zeros(0)[zeros(0).long()]",
+    "lib.nn.LSTM(3,4)(zeros(5,0,3))[0]",
+    "t([nan,1.]).max()",
+    "lib.sqrt(-ones(1))",
+    "ones(2)/0",
+]
+
+
+@pytest.mark.parametrize("call", EMPTY)
+def test_empty_batches_and_nan_work_as_in_pytorch(call: str) -> None:
+    ours, theirs = run(Row(call, Exception, ""), pf), run(Row(call, Exception, ""), torch)
+    assert tuple(ours.shape) == tuple(theirs.shape)
+    np.testing.assert_allclose(np.asarray(ours.detach()), theirs.detach().numpy(), rtol=1e-5)
+
+
+def test_nan_labels_reach_the_loss() -> None:
+    x = pf.zeros(3, requires_grad=True)
+    loss = pf.nn.functional.mse_loss(x, pf.tensor([0.0, nan, 1.0]))
+    loss.backward()
+    assert np.isnan(loss.item())
+    assert np.isnan(x.grad.numpy()).tolist() == [False, True, False]
+
+
+# ---- devices (PyTorch has no virtual ones)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda a, b: a + b,
+        lambda a, b: pf.cat([a, b]),
+        lambda a, b: pf.nn.functional.linear(a, b),
+        lambda a, b: pf.nn.functional.mse_loss(a, b),
+        lambda a, b: pf.nn.functional.conv2d(a.reshape(1, 1, 2, 2), b.reshape(1, 1, 2, 2)),
+        lambda a, b: pf.nn.functional.embedding(a.long(), b),
+        lambda a, b: pf.nn.functional.cross_entropy(a, b),
+        lambda a, b: a.__setitem__(0, b[0]),
+        lambda a, b: (a.requires_grad_() * 1).backward(b),
+    ],
+)
+def test_mixed_devices(call: Callable) -> None:
+    with pytest.raises(DeviceError, match=r"^\w+: .*device.*\.to\("):
+        call(pf.ones(2, 2, device="cpu:0"), pf.ones(2, 2, device="cpu:1"))
+
+
+def test_an_assigned_gradient_that_does_not_fit() -> None:
+    for bad in (pf.ones(3), 3):
+        x = pf.ones(2, requires_grad=True)
+        x.grad = bad
+        with pytest.raises(AutogradError, match="backward: what was assigned to tensor.grad"):
+            (x * 2).sum().backward()
+
+
+# ---- files
+
+
+def refused(path: Path, pattern: str, error: type[Exception] = FileError) -> None:
+    with pytest.raises(error, match=pattern):
+        pf.load(path)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "x.safetensors"
+
+
+def state() -> dict:
+    return {
+        "w": pf.arange(10.0),
+        "b": pf.ones(3, dtype="bfloat16"),
+        "list": [1, (2, b"x", None)],
+        3: {"k": np.zeros(2)},
+    }
+
+
+def test_truncated_files(path: Path) -> None:
+    pf.save(state(), path)
+    whole = path.read_bytes()
+    for size in range(0, len(whole), 7):
+        path.write_bytes(whole[:size])
+        refused(path, r"load: .*x\.safetensors is not a whole safetensors file.*truncated")
+    path.write_bytes(whole + b"\0")
+    refused(path, "longer than its arrays")
+
+
+def test_damaged_headers(path: Path) -> None:
+    pf.save(state(), path)
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    random = np.random.default_rng(0)
+    for _ in range(500):
+        data = bytearray(whole)
+        for place in random.integers(0, 8 + length, random.integers(1, 4)):
+            data[place] = random.integers(0, 256)
+        path.write_bytes(data)
+        try:
+            pf.load(path)
+        except FileError:
+            pass
+
+
+ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+def write(path: Path, header: Any, data: bytes = b"\0" * 8, length: int | None = None) -> None:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
+
+
+ONE = json.dumps(ENTRY).encode()
+
+
+@pytest.mark.parametrize(
+    ("header", "data", "length", "pattern"),
+    [
+        ({"a": ENTRY}, 8, 1 << 62, "its header claims 4611686018427387904 bytes"),
+        ({"a": ENTRY}, 8, (1 << 64) - 1, "its header claims"),
+        ({"a": ENTRY}, 8, 1, "its header is damaged"),
+        ({"a": ENTRY}, 8, 0, "its header is damaged"),
+        ({"a": ENTRY, "b": ENTRY}, 8, None, "array 'b' overlaps another"),
+        ({"a": {**ENTRY, "data_offsets": [4, 12]}}, 12, None, "array 'a' leaves a gap"),
+        ({"a": {**ENTRY, "data_offsets": [8, 0]}}, 8, None, r"has data_offsets \[8, 0\]"),
+        ({"a": {**ENTRY, "data_offsets": [0]}}, 8, None, "has data_offsets"),
+        ({"a": {**ENTRY, "data_offsets": "08"}}, 8, None, "has data_offsets"),
+        ({"a": {**ENTRY, "shape": [-2]}}, 8, None, r"has shape \[-2\]"),
+        ({"a": {**ENTRY, "shape": [2.0]}}, 8, None, "has shape"),
+        ({"a": {**ENTRY, "shape": [True, 2]}}, 8, None, "has shape"),
+        ({"a": {**ENTRY, "shape": [1 << 62, 8]}}, 8, None, "needs 147573952589676412928 bytes"),
+        ({"a": {**ENTRY, "shape": [0] * 70, "data_offsets": [0, 0]}}, 0, None, "has shape"),
+        ({"a": {**ENTRY, "shape": [0, 1 << 62, 1 << 62], "data_offsets": [0, 0]}}, 0, None, "'a'"),
+        ({"a": {**ENTRY, "shape": [3]}}, 8, None, "needs 12 bytes and has 8"),
+        ({"a": {**ENTRY, "dtype": "F8_E4M3"}}, 8, None, "a has dtype 'F8_E4M3'.*Convert it"),
+        ({"a": {**ENTRY, "dtype": ["F32"]}}, 8, None, "has dtype"),
+        ({"a": {**ENTRY, "extra": 1}}, 8, None, "needs dtype, shape and data_offsets"),
+        ({"a": 3}, 8, None, "needs dtype, shape and data_offsets"),
+        (b'{"a":%s,"a":%s}' % (ONE, ONE), 8, None, "duplicate name 'a'"),
+        ({"__metadata__": {"x": 3}, "a": ENTRY}, 8, None, "__metadata__ is not a table of strings"),
+        ({"__metadata__": [], "a": ENTRY}, 8, None, "__metadata__ is not a table of strings"),
+        (b"[" * 100_000 + b"]" * 100_000, 8, None, "its header is damaged"),
+        (b"[]", 8, None, "its header is no JSON object"),
+        (b"\xff\xfe{}", 8, None, "its header is damaged"),
+        (b'{"a":' + b"9" * 5000 + b"}", 8, None, "its header is damaged"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_hostile_headers(
+    path: Path, header: Any, data: int, length: int | None, pattern: str
+) -> None:
+    write(path, header, b"\0" * data, length)
+    refused(path, f"load: .*{pattern}")
+
+
+DESCRIPTIONS: list[Any] = [
+    {"$tensor": "b"},
+    {"$tensor": 3},
+    {"$tensor": ["a"]},
+    {"$tensor": {}},
+    {"$tensor": None},
+    {"$tensor": "a", "x": 1},
+    {"$tensor": "a", "grad": "yes"},
+    {"$tensor": "i", "grad": True},
+    {"$array": "zz"},
+    {"$array": {}},
+    {"$array": "a", "x": 1},
+    {"$bytes": 3},
+    {"$bytes": "!!"},
+    {"$bytes": "abc"},
+    {"$bytes": "é"},
+    {"$tuple": 3},
+    {"$tuple": "abc"},
+    {"$tuple": None},
+    {"$tuple": [{"$tuple": 1}]},
+    {"$dict": 3},
+    {"$dict": [1]},
+    {"$dict": [[1]]},
+    {"$dict": [[1, 2, 3]]},
+    {"$dict": [[[1], 2]]},
+    {"$dict": [[{"a": 1}, 2]]},
+    {"$dict": ["ab"]},
+    {"$dict": {"ab": 1}},
+    {"$unknown": 1},
+    {"x": [{"y": {"$tensor": "no"}}]},
+    "[",
+    "nul",
+    "",
+    "[" * 100_000,
+    "[" * 400 + "]" * 400,
+    '{"a":' * 5000 + "1" + "}" * 5000,
+    '{"$tuple":[' * 300 + "]}" * 300,
+]
+
+
+@pytest.mark.parametrize("description", DESCRIPTIONS, ids=lambda d: str(d)[:40])
+def test_damaged_descriptions(path: Path, description: Any) -> None:
+    text = description if isinstance(description, str) else json.dumps(description)
+    integers = {"dtype": "I32", "shape": [2], "data_offsets": [8, 16]}
+    write(path, {"a": ENTRY, "i": integers, "__metadata__": {"pyframe": text}}, b"\0" * 16)
+    refused(path, r"load: .*x\.safetensors: the description of the contents is damaged")
+
+
+class Bomb:
+    def __reduce__(self) -> tuple:
+        return (os.mkdir, ("/tmp/pyframe-must-not-appear",))
+
+
+@pytest.mark.parametrize("kind", ["pickle2", "pickle5", "torch", "torch_legacy", "zip"])
+def test_pickles_are_not_run(path: Path, kind: str) -> None:
+    if kind.startswith("pickle"):
+        path.write_bytes(pickle.dumps(Bomb(), protocol=int(kind[-1])))
+    elif kind == "zip":
+        path.write_bytes(b"PK\x03\x04" + b"\0" * 30)
+    else:
+        torch.save({"w": torch.ones(2)}, path, _use_new_zipfile_serialization=kind == "torch")
+    refused(path, r"load: .*is a pickle .*run code from it.*safetensors\.torch\.save_file")
+    assert not Path("/tmp/pyframe-must-not-appear").exists()
+
+
+def test_a_pickle_may_be_allowed(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"x": 3}))
+    assert pf.load(path, weights_only=False) == {"x": 3}
+    torch.save({"w": torch.ones(2)}, path)
+    with pytest.raises(FileError, match=r"(?s)load: .*cannot be unpickled.*torch\.load"):
+        pf.load(path, weights_only=False)
+    path.write_bytes(pickle.dumps({"x": 3})[:-3])
+    with pytest.raises(FileError, match=r"load: .*cannot be unpickled"):
+        pf.load(path, weights_only=False)
+
+
+@pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n" + b"\0" * 99, b"hello world", b"\0" * 64])
+def test_other_formats(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    refused(path, "load: .*is not a whole safetensors file.*another format")
+
+
+@pytest.mark.parametrize("name", ["../../escape", "/etc/passwd", "a/b\\c", "\0", "..", "x" * 5000])
+def test_names_are_only_names(path: Path, name: str) -> None:
+    write(path, {name: ENTRY})
+    before = sorted(path.parent.parent.rglob("*"))
+    assert list(pf.load(path)) == [name]
+    pf.save({name: pf.ones(1)}, path)
+    assert sorted(path.parent.parent.rglob("*")) == before
+
+
+def test_paths(tmp_path: Path) -> None:
+    refused(tmp_path / "missing", "missing", FileNotFoundError)
+    refused(tmp_path, "load: .*is a folder", ArgumentError)
+    with pytest.raises(IsADirectoryError, match="save: .*is a folder"):
+        pf.save(pf.ones(1), tmp_path)
+    with pytest.raises(FileNotFoundError, match="save: there is no folder .*Create it"):
+        pf.save(pf.ones(1), tmp_path / "no" / "x")
+    for bad in (3, None, ["x"]):
+        with pytest.raises(ArgumentTypeError, match="load: expected a path or a binary file"):
+            pf.load(bad)
+        with pytest.raises(ArgumentTypeError, match="save: expected a path or a binary file"):
+            pf.save(pf.ones(1), bad)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(OSError, match="loop"):
+        pf.load(tmp_path / "loop")
+
+
+def test_an_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pyframe.io.atomic.tempfile.mkstemp", denied)  # root may write anywhere
+    with pytest.raises(PermissionError, match="save: the folder .* cannot be written to"):
+        pf.save(pf.ones(1), tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("value", "pattern"),
+    [
+        (object(), "save: the object is a object"),
+        ({"a": [1, {"b": set()}]}, r"save: a\.1\.b is a set"),
+        ({(1, 2): 3}, "save: a key of the object is a tuple"),
+        ({"f": len}, "save: f is a builtin_function_or_method"),
+        ({"c": 1 + 2j}, "save: c is a complex"),
+        ({"a": np.array(["x"])}, "save: a has dtype <U1.*Convert"),
+        ({"a": np.zeros(2, np.complex64)}, "save: a has dtype complex64"),
+        ({"a": np.array([None])}, "save: a has dtype object"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_saved(path: Path, value: Any, pattern: str) -> None:
+    with pytest.raises(ArgumentTypeError, match=pattern):
+        pf.save(value, path)
+    assert not path.exists()
+
+
+def test_a_module_is_not_saved_but_its_state() -> None:
+    with pytest.raises(ArgumentTypeError, match=r"save: .*is a Linear.*state_dict\(\)"):
+        pf.save(pf.nn.Linear(1, 1), io.BytesIO())
+
+
+def test_bad_metadata(path: Path) -> None:
+    with pytest.raises(ArgumentTypeError, match="save: metadata must map strings to strings"):
+        pf.save(pf.ones(1), path, metadata={"epoch": 3})
+    with pytest.raises(ArgumentError, match="save: the metadata name 'pyframe' is taken"):
+        pf.save(pf.ones(1), path, metadata={"pyframe": "x"})
+
+
+def test_messages_of_one_form() -> None:
+    """What all of the table shares: a name, a colon, and no sentence that ends in two full stops."""
+    for row in TABLE[::7]:
+        with pytest.raises(PyframeError) as caught:
+            run(row, pf)
+        text = str(caught.value)
+        assert not re.search(r"\.\.(?!\.)(?<!\.\.\.)", text), text
