@@ -107,7 +107,22 @@ PyObject* empty(PyObject*, PyObject* const* args, Py_ssize_t count) {
   return array;
 }
 
+// The same for the length of a block of our own code: everything that NumPy allocates in it, temporaries too.
+PyObject* enter_cache(PyObject*, PyObject*) { return PyDataMem_SetHandler(capsule); }
+
+PyObject* leave_cache(PyObject*, PyObject* before) {
+  PyObject* const ours = PyDataMem_SetHandler(before);
+  if (!ours) return nullptr;
+  Py_DECREF(ours);
+  Py_RETURN_NONE;
+}
+
 PyMethodDef methods[] = {
+    {"enter_cache", enter_cache, METH_NOARGS,
+     "enter_cache()\n--\n\nMake NumPy allocate from the caching allocator in this context; return what to give to "
+     "leave_cache."},
+    {"leave_cache", leave_cache, METH_O,
+     "leave_cache(before, /)\n--\n\nPut back the memory handler that was current before enter_cache."},
     {"empty", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(empty)), METH_FASTCALL,
      "empty(shape, dtype, /)\n--\n\nReturn an uninitialised C-ordered array whose memory comes from the caching "
      "allocator."},

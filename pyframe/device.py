@@ -30,6 +30,7 @@ class Device:
 
     type: str
     index: int | None
+    _backend: Any
 
     def __new__(cls, spec: Any = "cpu", index: int | None = None) -> Device:
         if isinstance(spec, Device):
@@ -53,7 +54,8 @@ class Device:
         known = cls._known.get((kind, index))
         if known is None:
             known = object.__new__(cls)
-            known.type, known.index, known._backend = kind, index, None
+            known.type, known.index = kind, index
+            known._backend = None
             cls._known[kind, index] = known
         return known
 

@@ -11,7 +11,7 @@ from typing import Any
 from .base import Backend
 from .cpu import CpuBackend
 
-backends: dict[type, Backend] = {}
+backends: dict[Any, Backend] = {}
 
 
 def register_array_type(cls: type, backend: Backend) -> None:

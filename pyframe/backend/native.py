@@ -131,6 +131,14 @@ module, _why_not = _load()
 empty = _empty_numpy if module is None else module.empty
 """``empty(shape, dtype, /)``: an uninitialised C-ordered array, on cached memory if any."""
 
+enter_cache = None if module is None else module.enter_cache
+"""``enter_cache()``: from here on NumPy allocates from the cache, in this context; or None.
+
+Always followed by ``leave_cache(token)`` in a ``finally``, with none of the user's code between.
+"""
+
+leave_cache = None if module is None else module.leave_cache
+
 _fallback_threads = _initial_threads()
 
 

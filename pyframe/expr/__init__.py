@@ -1,5 +1,7 @@
 """Scalar expressions of pointwise ops: tracing, derivatives, typing, NumPy and C code (L2)."""
 
+from typing import TYPE_CHECKING, Any
+
 from .c_source import c_name, c_source, c_type, preamble
 from .derivative import vjp
 from .node import (
@@ -59,3 +61,7 @@ __all__ = [
     "vjp",
     *_functions,
 ]
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...  # the functions of primitives.py come from a table

@@ -59,7 +59,7 @@ def write(file: BinaryIO, arrays: dict[str, np.ndarray], metadata: dict[str, str
         if _SWAP:
             array = array.byteswap()
         if array.size:
-            file.write(memoryview(array.reshape(-1).view(np.uint8)))
+            file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def read(file: BinaryIO, size: int, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -163,6 +163,7 @@ def _array(
     except ValueError as error:
         _damaged(name, f"array {key!r}: {error}")
     # The size was checked, but a file can become shorter while it is read.
-    if size and file.readinto(memoryview(array.reshape(-1).view(np.uint8))) != size:  # type: ignore[attr-defined]
+    target: Any = array.reshape(-1).view(np.uint8)
+    if size and file.readinto(target) != size:  # type: ignore[attr-defined]
         _damaged(name, f"array {key!r} ends early")
     return array.byteswap() if _SWAP else array

@@ -1,6 +1,8 @@
-"""Modules, functional forms and initialisation (L5). Imports tensor, autograd and ops; used by L6."""
+"""Modules, functional forms, initialisation (L5). Imports tensor, autograd, ops; used by L6."""
 
-from . import functional, init, utils
+from . import functional as functional
+from . import init as init
+from . import utils as utils
 from .activation import *
 from .attention import *
 from .containers import *

@@ -25,7 +25,6 @@ __all__ = [
     "LogSoftmax",
     "Mish",
     "PReLU",
-    "RReLU",
     "ReLU",
     "ReLU6",
     "SELU",
@@ -306,25 +305,6 @@ class PReLU(Module):
 
     def extra_repr(self) -> str:
         return f"num_parameters={self.num_parameters}"
-
-
-class RReLU(Module):
-    """Leaky ReLU with a random slope from [lower, upper) in training, their mean otherwise."""
-
-    def __init__(
-        self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False
-    ) -> None:
-        super().__init__()
-        self.lower = lower
-        self.upper = upper
-        self.inplace = inplace
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.rrelu(input, self.lower, self.upper, self.training, self.inplace)
-
-    def extra_repr(self) -> str:
-        extra = ", inplace=True" if self.inplace else ""
-        return f"lower={self.lower}, upper={self.upper}{extra}"
 
 
 class GLU(Module):

@@ -1,5 +1,4 @@
 """MultiheadAttention."""
-# ruff: noqa: D102  (forward and extra_repr are documented at Module)
 
 from __future__ import annotations
 
@@ -56,7 +55,7 @@ class MultiheadAttention(Module):
             fail(
                 ArgumentError,
                 "MultiheadAttention",
-                "embed_dim and num_heads must be greater than 0, and num_heads must divide embed_dim",
+                "embed_dim and num_heads must be greater than 0 and divide without rest",
                 embed_dim=embed_dim,
                 num_heads=num_heads,
             )

@@ -1,4 +1,5 @@
 """Modules that hold other modules or parameters: Sequential, ModuleList, ModuleDict, …"""
+# ruff: noqa: D102  (forward and extra_repr are documented at Module)
 
 from __future__ import annotations
 
@@ -483,5 +484,3 @@ class ParameterDict(Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("ParameterDict should not be called.")
-
-

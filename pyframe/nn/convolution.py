@@ -1,5 +1,5 @@
 """Convolutions and transposed convolutions in one, two and three dimensions."""
-# ruff: noqa: D102  (forward and extra_repr are documented at Module)
+# ruff: noqa: D101, D102  (forward and extra_repr: see Module; shared docstrings)
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class _ConvNd(Module):
             if padding not in ("same", "valid"):
                 fail(ArgumentError, name, f"invalid padding string {padding!r}")
             if padding == "same" and any(s != 1 for s in ntuple(stride, n)):
-                fail(ArgumentError, name, "padding='same' is not supported for strided convolutions")
+                fail(
+                    ArgumentError, name, "padding='same' is not supported for strided convolutions"
+                )
         if padding_mode not in _MODES:
             fail(
                 ArgumentError,

@@ -35,7 +35,7 @@ class RemovableHandle:
 
 
 class HookDict(dict):
-    """Hooks by the number of their handle, in calling order (a dict that can be weakly referenced)."""
+    """Hooks by the number of their handle, in calling order; can be weakly referenced."""
 
     def add(self, hook: Callable, *options: Any, prepend: bool = False) -> RemovableHandle:
         """Enters a hook with its options, in front of the others if ``prepend``."""

@@ -71,9 +71,7 @@ def _draw(kind: Any, tensor: Tensor, generator: Any, *, wide: bool = False) -> A
     return kind(tensor.device.xp, seed, offset, tensor.array.shape, dtype)
 
 
-def uniform_(
-    tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None
-) -> Tensor:
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
     """Fills ``tensor`` with numbers from the uniform distribution on [a, b)."""
     values = _draw(philox.uniform, tensor, generator)
     values *= b - a
@@ -81,9 +79,7 @@ def uniform_(
     return _write(tensor, values)
 
 
-def normal_(
-    tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None
-) -> Tensor:
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
     """Fills ``tensor`` with numbers from the normal distribution."""
     values = _draw(philox.normal, tensor, generator)
     values *= std
@@ -175,7 +171,10 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     shape = tensor.array.shape
     if len(shape) not in (3, 4, 5):
         fail(
-            ArgumentError, "dirac_", "only tensors with 3, 4 or 5 dimensions are supported", x=tensor
+            ArgumentError,
+            "dirac_",
+            "only tensors with 3, 4 or 5 dimensions are supported",
+            x=tensor,
         )
     if shape[0] % groups:
         fail(ArgumentError, "dirac_", "dim 0 must be divisible by groups", x=tensor, groups=groups)
@@ -276,9 +275,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
     return _write(tensor, gain * q.reshape(tensor.array.shape))
 
 
-def sparse_(
-    tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None
-) -> Tensor:
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
     """A matrix of normal numbers in which ``sparsity`` of every column is zero (Martens, 2010).
 
     Raises:

@@ -1,4 +1,5 @@
 """Affine maps, Identity, Flatten and Unflatten."""
+# ruff: noqa: D102  (forward and extra_repr are documented at Module)
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,7 +12,6 @@ from ..errors import (
     ArgumentError,
     ArgumentTypeError,
     PyframeError,
-    ShapeError,
     StateError,
     fail,
     message,
@@ -90,7 +88,7 @@ class Module:
 
     # ---- calling
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
         try:
             if self._call_hooks is None:
                 return self.forward(*args, **kwargs)
@@ -575,7 +573,7 @@ class Module:
         )
 
     def get_extra_state(self) -> Any:
-        """Further state to be saved under ``_extra_state``; override with :meth:`set_extra_state`."""
+        """Further state to be saved as ``_extra_state``; override with :meth:`set_extra_state`."""
         raise StateError(message(type(self).__name__, "get_extra_state is not defined"))
 
     def set_extra_state(self, state: Any) -> None:
@@ -738,5 +736,3 @@ def _name_path(error: PyframeError, module: Module) -> None:
     path = known["module_path"]
     where = f"{type(module).__name__}.{path}: {shown}" if path else shown
     error.args = (f"{known['_plain_message']}\nin module {where}", *error.args[1:])
-
-

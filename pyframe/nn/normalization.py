@@ -1,5 +1,5 @@
 """Batch, layer, group, instance, RMS and local response normalisation."""
-# ruff: noqa: D102  (forward and extra_repr are documented at Module)
+# ruff: noqa: D101, D102  (forward and extra_repr: see Module; shared docstrings)
 
 from __future__ import annotations
 
@@ -66,9 +66,7 @@ class _NormBase(Module):
         if track_running_stats:
             self.register_buffer("running_mean", empty(num_features, device=device, dtype=dtype))
             self.register_buffer("running_var", empty(num_features, device=device, dtype=dtype))
-            self.register_buffer(
-                "num_batches_tracked", empty(device=device, dtype=dtypes.int64)
-            )
+            self.register_buffer("num_batches_tracked", empty(device=device, dtype=dtypes.int64))
         else:
             self.register_buffer("running_mean", None)
             self.register_buffer("running_var", None)
@@ -181,7 +179,7 @@ _BATCH = """
         eps: added to the variance.
         momentum: share of a new batch in the running statistics; ``None``: the mean over all.
         affine: whether there are weight and bias.
-        track_running_stats: whether there are running statistics; without, batches' are always used.
+        track_running_stats: whether there are running statistics (else the batch's are used).
         device, dtype: of parameters and buffers.
         bias: whether there is a bias.
 
@@ -385,8 +383,7 @@ class RMSNorm(Module):
 
     def extra_repr(self) -> str:
         return (
-            f"{self.normalized_shape}, eps={self.eps}, "
-            f"elementwise_affine={self.elementwise_affine}"
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
         )
 
 
@@ -457,9 +454,7 @@ class GroupNorm(Module):
 class LocalResponseNorm(Module):
     """x divided by (k + alpha/size·Σ x² over ``size`` neighbouring channels)^beta."""
 
-    def __init__(
-        self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
-    ) -> None:
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
         super().__init__()
         self.size = size
         self.alpha = alpha

@@ -1,5 +1,5 @@
 """Padding as modules."""
-# ruff: noqa: D102  (forward and extra_repr are documented at Module)
+# ruff: noqa: D101  (forward and extra_repr: see Module; shared docstrings)
 
 from __future__ import annotations
 

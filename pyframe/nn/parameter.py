@@ -45,7 +45,7 @@ class Parameter(Tensor):
     __slots__ = ()
     _is_param = True
 
-    def __new__(cls, data: Any = None, requires_grad: bool = True) -> Any:
+    def __new__(cls, data: Any = None, requires_grad: bool = True) -> Any:  # noqa: D102
         source = _data_of(data)
         out = make(source.array, source.device, cls)
         if not source.is_inference():
@@ -81,7 +81,7 @@ class Buffer(Tensor):
 
     __slots__ = ()
 
-    def __new__(cls, data: Any = None, *, persistent: bool = True) -> Any:
+    def __new__(cls, data: Any = None, *, persistent: bool = True) -> Any:  # noqa: D102
         source = _data_of(data)
         out = make(source.array, source.device, cls)
         out.persistent = persistent

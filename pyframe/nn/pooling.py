@@ -1,5 +1,5 @@
 """Max, average, Lp and adaptive pooling."""
-# ruff: noqa: D102  (forward and extra_repr are documented at Module)
+# ruff: noqa: D101, D102  (forward and extra_repr: see Module; shared docstrings)
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
-    "LPPool1d",
-    "LPPool2d",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
@@ -192,50 +190,6 @@ class AvgPool3d(_AvgPool):
 
     def forward(self, input: Tensor) -> Tensor:
         return self._run(F.avg_pool3d, input)
-
-
-class _LPPool(Module):
-    """(Σ xᵖ)^(1/p) of each window.
-
-    Args:
-        norm_type: p.
-        kernel_size: size of a window.
-        stride: step between windows (default: ``kernel_size``).
-        ceil_mode: round output sizes up.
-    """
-
-    def __init__(
-        self, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
-    ) -> None:
-        super().__init__()
-        self.norm_type = norm_type
-        self.kernel_size = kernel_size
-        self.stride = stride
-        self.ceil_mode = ceil_mode
-
-    def extra_repr(self) -> str:
-        return (
-            f"norm_type={self.norm_type}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"ceil_mode={self.ceil_mode}"
-        )
-
-
-class LPPool1d(_LPPool):
-    __doc__ = _LPPool.__doc__
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.lp_pool1d(
-            input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode
-        )
-
-
-class LPPool2d(_LPPool):
-    __doc__ = _LPPool.__doc__
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.lp_pool2d(
-            input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode
-        )
 
 
 class _AdaptiveAvgPool(Module):

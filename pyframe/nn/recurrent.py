@@ -1,5 +1,5 @@
 """RNN, LSTM, GRU over sequences, and their single steps."""
-# ruff: noqa: D102  (forward and extra_repr are documented at Module)
+# ruff: noqa: D101, D102  (forward and extra_repr: see Module; shared docstrings)
 
 from __future__ import annotations
 
@@ -109,7 +109,10 @@ class RNNBase(Module):
             for direction in range(directions):
                 features = input_size if layer == 0 else state * directions
                 suffix = f"_l{layer}{'_reverse' if direction else ''}"
-                shapes = {"weight_ih": (gates, features), "weight_hh": (gates, state)}
+                shapes: dict[str, tuple[int, ...]] = {
+                    "weight_ih": (gates, features),
+                    "weight_hh": (gates, state),
+                }
                 if bias:
                     shapes |= {"bias_ih": (gates,), "bias_hh": (gates,)}
                 if proj_size:
@@ -141,7 +144,7 @@ class RNNBase(Module):
         """Runs over a sequence.
 
         Args:
-            input: (L, N, features), (N, L, features) with ``batch_first``, (L, features), or packed.
+            input: (L, N, features), (N, L, …) with ``batch_first``, (L, features), or packed.
             hx: initial state (layers·directions, N, hidden_size), for an LSTM a pair (h, c);
                 zeros by default.
 
@@ -249,10 +252,8 @@ class RNNBase(Module):
             states.append(state)
         back = [order.index(i) for i in range(n)]
         joined = pad_sequence([outputs[k] for k in back])
-        output = pack_padded_sequence(
-            joined, counts, enforce_sorted=packed.sorted_indices is None
-        )
-        return output, _joined(states, back)
+        result = pack_padded_sequence(joined, counts, enforce_sorted=packed.sorted_indices is None)
+        return result, _joined(states, back)
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"
@@ -292,7 +293,7 @@ _ARGS = """
         hidden_size: features of the state.
         num_layers, bias, batch_first, dropout, bidirectional, device, dtype: see :class:`RNNBase`.
 
-    ``forward(input, hx=None)`` returns the outputs of the last layer and the final state. Parameters
+    ``forward(input, hx=None)`` returns the last layer's outputs and the final state. Parameters
     (``weight_ih_l0``, ``weight_hh_l0``, ``bias_ih_l0``, ``bias_hh_l0``, …, ``…_reverse``) start
     uniform on ±1/√hidden_size.
     """

@@ -1,5 +1,5 @@
 """The transformer of Vaswani et al. (2017) as modules."""
-# ruff: noqa: D102  (forward and extra_repr are documented at Module)
+# ruff: noqa: D101, D102  (forward and extra_repr: see Module; shared docstrings)
 
 from __future__ import annotations
 
@@ -116,9 +116,10 @@ class _Layer(Module):
 
 
 class TransformerEncoderLayer(_Layer):
-    __doc__ = "Self-attention, then two linear layers, each with a residual.\n\n" + str(
-        _Layer.__doc__
-    ).partition("\n\n")[2]
+    __doc__ = (
+        "Self-attention, then two linear layers, each with a residual.\n\n"
+        + str(_Layer.__doc__).partition("\n\n")[2]
+    )
 
     def forward(
         self,

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from .. import config
-from ..backend import backend_of
+from ..backend import backend_of, native
 from ..dtypes import compute_dtype, float32, is_half
 from ..errors import KernelError, fail
 from .record import Kernel, Op
 
 PORTABLE = "portable"
+
+LARGE = 1 << 15  # elements from which fresh pages (128 KB: malloc's mmap threshold) cost time
 
 
 def _layout(array: Any) -> tuple:
@@ -116,7 +118,15 @@ def run_portable(op: Op, arrays: tuple, params: dict[str, Any]) -> Any:
         arrays = tuple(converted)
         if params.get("dtype") is not None:  # the parameter called dtype states the output's
             half = None
-    out = op.forward(backend.xp, *arrays, **params)
+    if backend.name == "cpu" and native.enter_cache is not None and _size(arrays) >= LARGE:
+        # Temporaries and outputs on cached memory: fresh pages cost more than the arithmetic.
+        before = native.enter_cache()
+        try:
+            out = op.forward(backend.xp, *arrays, **params)
+        finally:
+            native.leave_cache(before)
+    else:
+        out = op.forward(backend.xp, *arrays, **params)
     if op.several:
         return tuple(_finish(backend, o, half) for o in out)
     return _finish(backend, out, half)
@@ -126,6 +136,17 @@ def _widen(array: Any) -> Any:
     if array is None or not is_half(array.dtype):
         return array
     return array.astype(compute_dtype(array.dtype))
+
+
+def _size(arrays: tuple) -> int:
+    """Elements of the largest array."""
+    largest = 0
+    for array in arrays:
+        if array.__class__ in (list, tuple):
+            largest = max(largest, _size(tuple(array)))
+        elif array is not None and array.size > largest:
+            largest = array.size
+    return largest
 
 
 def _finish(backend: Any, out: Any, half: Any) -> Any:

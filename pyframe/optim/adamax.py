@@ -1,4 +1,5 @@
 """Adamax."""
+# ruff: noqa: D102  (slots, numbers and update are documented at Elementwise)
 
 from __future__ import annotations
 
@@ -39,9 +40,7 @@ class Adamax(Elementwise):
         differentiable: bool = False,
         capturable: bool = False,
     ) -> None:
-        check_settings(
-            "Adamax", **{"learning rate": (lr, float(lr) >= 0)}, epsilon=(eps, eps >= 0)
-        )
+        check_settings("Adamax", **{"learning rate": (lr, float(lr) >= 0)}, epsilon=(eps, eps >= 0))
         check_betas("Adamax", betas)
         check_settings("Adamax", weight_decay=(weight_decay, weight_decay >= 0))
         refuse_differentiable("Adamax", differentiable)

@@ -59,7 +59,7 @@ class Elementwise(Optimizer):
         self._last_keys: dict[int, list[int]] = {}
         self._seen: tuple[Any, int] = (None, 0)
 
-    def step(self, closure: Callable | None = None) -> Any:
+    def step(self, closure: Callable | None = None) -> Any:  # noqa: D102
         loss = self._evaluate(closure) if closure is not None else None
         if self._seen[0] is not self.state or self._seen[1] != self.state.changes:
             self._plans.clear()  # somebody replaced state: lay it out again
@@ -174,7 +174,7 @@ def effective(xp: Any, group: dict, decay: Any, p: Any, g: Any, out: Any) -> Any
 
 
 def lerp(xp: Any, a: Any, b: Any, weight: Any, large: bool, scratch: Any) -> None:
-    """a ← a + weight·(b - a); for a ``large`` weight (0.5 or more) from the other end, as PyTorch.
+    """A ← a + weight·(b - a); for a ``large`` weight (0.5 or more) from the other end, as PyTorch.
 
     ``weight`` is then 1 - weight.
     """
@@ -187,7 +187,7 @@ def lerp(xp: Any, a: Any, b: Any, weight: Any, large: bool, scratch: Any) -> Non
 
 
 def add_square(xp: Any, v: Any, g: Any, keep: Any, rest: Any, scratch: Any) -> None:
-    """v ← keep·v + rest·g²."""
+    """V ← keep·v + rest·g²."""
     xp.multiply(v, keep, v)
     xp.multiply(g, rest, scratch)
     xp.multiply(scratch, g, scratch)
@@ -195,7 +195,7 @@ def add_square(xp: Any, v: Any, g: Any, keep: Any, rest: Any, scratch: Any) -> N
 
 
 def add_quotient(xp: Any, p: Any, a: Any, b: Any, factor: Any, scratch: Any) -> None:
-    """p ← p + (factor·a)/b; ``scratch`` is neither a nor b."""
+    """P ← p + (factor·a)/b; ``scratch`` is neither a nor b."""
     xp.multiply(a, factor, scratch)
     xp.divide(scratch, b, scratch)
     xp.add(p, scratch, p)

@@ -1,9 +1,9 @@
 """Where an elementwise optimizer's numbers lie: flat arrays over many small parameters.
 
 A ufunc call costs about as much as 2,000 additions, so parameters of up to ``SMALL`` elements are
-gathered into one flat array per dtype and device, updated there at once and written back. Larger
+gathered into one flat array per dtype and device, updated there at once and written back; larger
 ones are updated where they are, a block at a time. State lives in the flat arrays for good; what
-``optimizer.state`` shows are views, so that saving and changing it works as if there were no layout.
+``optimizer.state`` shows are views: saving and changing it works as if there were no layout.
 """
 
 from __future__ import annotations

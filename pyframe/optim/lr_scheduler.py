@@ -167,7 +167,9 @@ class LambdaLR(LRScheduler):
         """Everything but the optimizer; of functions, only callable objects' attributes."""
         state = super().state_dict()
         state["lr_lambdas"] = [
-            None if isinstance(f, (types.FunctionType, types.BuiltinFunctionType)) else dict(f.__dict__)
+            None
+            if isinstance(f, (types.FunctionType, types.BuiltinFunctionType))
+            else dict(f.__dict__)
             for f in self.lr_lambdas
         ]
         return state

@@ -1,4 +1,5 @@
 """NAdam."""
+# ruff: noqa: D102  (slots, numbers and update are documented at Elementwise)
 
 from __future__ import annotations
 
@@ -54,9 +55,7 @@ class NAdam(Elementwise):
         capturable: bool = False,
         differentiable: bool = False,
     ) -> None:
-        check_settings(
-            "NAdam", **{"learning rate": (lr, float(lr) >= 0)}, epsilon=(eps, eps >= 0)
-        )
+        check_settings("NAdam", **{"learning rate": (lr, float(lr) >= 0)}, epsilon=(eps, eps >= 0))
         check_betas("NAdam", betas)
         check_settings(
             "NAdam",

@@ -91,7 +91,7 @@ class Optimizer:
                 fail(
                     ArgumentTypeError,
                     name,
-                    f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}",
+                    f"optimizer can only optimize Tensors, not a {type(p).__name__} in params",
                 )
             if not (self.defaults.get("differentiable") or p.is_leaf or p.retains_grad):
                 fail(

@@ -1,4 +1,5 @@
 """RAdam."""
+# ruff: noqa: D102  (slots, numbers and update are documented at Elementwise)
 
 from __future__ import annotations
 
@@ -39,9 +40,7 @@ class RAdam(Elementwise):
         capturable: bool = False,
         differentiable: bool = False,
     ) -> None:
-        check_settings(
-            "RAdam", **{"learning rate": (lr, float(lr) >= 0)}, epsilon=(eps, eps >= 0)
-        )
+        check_settings("RAdam", **{"learning rate": (lr, float(lr) >= 0)}, epsilon=(eps, eps >= 0))
         check_betas("RAdam", betas)
         check_settings("RAdam", weight_decay=(weight_decay, weight_decay >= 0))
         refuse_differentiable("RAdam", differentiable)
@@ -70,10 +69,7 @@ class RAdam(Elementwise):
         rectify = 0.0  # the variance is not tractable yet
         if length > 5.0:
             rectify = (
-                (length - 4)
-                * (length - 2)
-                * longest
-                / ((longest - 4) * (longest - 2) * length)
+                (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
             ) ** 0.5
         return (
             lerp_weight(1 - beta1),

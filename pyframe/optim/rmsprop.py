@@ -1,4 +1,5 @@
 """RMSprop."""
+# ruff: noqa: D102  (slots, numbers and update are documented at Elementwise)
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """Stochastic gradient descent with momentum."""
+# ruff: noqa: D102  (slots, numbers and update are documented at Elementwise)
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from .optimizer import check_settings, refuse_differentiable
 class SGD(Elementwise):
     """Stochastic gradient descent, optionally with (Nesterov) momentum.
 
-    b ← μ·b + (1 - dampening)·g (b = g at first); p ← p - lr·b, or p - lr·(g + μ·b) with ``nesterov``.
+    b ← μ·b + (1 - dampening)·g (b = g at first); p ← p - lr·b, with ``nesterov`` - lr·(g + μ·b).
 
     Args:
         params: parameters or groups.
@@ -22,7 +23,7 @@ class SGD(Elementwise):
         weight_decay: this times p is added to g.
         nesterov: Nesterov momentum.
         maximize: climb instead.
-        foreach, differentiable, fused: accepted for compatibility; ``differentiable`` must be False.
+        foreach, differentiable, fused: accepted for compatibility (``differentiable`` as False).
 
     Raises:
         ValueError: for a negative setting, or ``nesterov`` without momentum or with dampening.
@@ -60,9 +61,7 @@ class SGD(Elementwise):
         )
         refuse_differentiable("SGD", differentiable)
         if nesterov and (momentum <= 0 or dampening != 0):
-            fail(
-                ArgumentError, "SGD", "Nesterov momentum requires a momentum and zero dampening"
-            )
+            fail(ArgumentError, "SGD", "Nesterov momentum requires a momentum and zero dampening")
         defaults = {
             "lr": lr,
             "momentum": momentum,

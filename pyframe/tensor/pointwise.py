@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from .. import config, dtypes
-from ..backend import native
 from ..codegen import define
 from ..errors import ShapeError, fail
-from ..expr import Call, ScalarFunction, compile_numpy, infer, ufunc_of, vjp
+from ..expr import Call, ScalarFunction, compile_numpy, ufunc_of, vjp
+from ..op.choice import LARGE
 from ..op.record import Cost, Input, Op, Param
 from . import dispatch
 from .lazy import lazy_function
-from .pointwise_template import LARGE, Template, check_names, shared_globals, takes_floats
+from .pointwise_template import Template, check_names, shared_globals, takes_floats
 from .template import Rule
 from .tensor import make, tensor_types
 
@@ -126,22 +126,18 @@ def _cost(*arrays: Any, **params: Any) -> Cost:
 
 def _forward_of(function: ScalarFunction) -> Callable:
     """The portable forward: the NumPy evaluation, compiled per combination of dtypes."""
-    evaluators: dict[tuple, tuple[Callable, Callable | None]] = {}
-
-    def prepare(key: tuple) -> tuple[Callable, Callable | None]:
-        evaluators[key] = compile_numpy(function, *key), _ufunc(function)
-        return evaluators[key]
+    evaluators: dict[tuple, Callable] = {}
 
     def forward(xp: Any, *arrays: Any, **scalars: Any) -> Any:
         key = (tuple(a.dtype for a in arrays), tuple(type(v) for v in scalars.values()))
-        evaluate, ufunc = evaluators.get(key) or prepare(key)
+        evaluate = evaluators.get(key)
+        if evaluate is None:
+            evaluate = evaluators[key] = compile_numpy(function, *key)
         try:
-            if ufunc is not None and xp is np and arrays[0].size >= LARGE:
-                dtype = arrays[0].dtype
-                if dtypes.is_floating(dtype) and all(a.dtype == dtype for a in arrays):
-                    shape = np.broadcast_shapes(*(a.shape for a in arrays))
-                    return ufunc(*arrays, out=native.empty(shape, infer(function, key[0])))
             return evaluate(xp, *arrays, *scalars.values())
+        except FloatingPointError:  # the user made NumPy strict
+            with np.errstate(all="ignore"):
+                return evaluate(xp, *arrays, *scalars.values())
         except ValueError:
             bad_shapes(forward.op, arrays)
             raise

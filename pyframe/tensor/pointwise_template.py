@@ -13,13 +13,13 @@ import numpy as np
 from .. import config, dtypes
 from ..errors import ArgumentError, DtypeError, fail
 from ..expr import ScalarFunction, infer
+from ..op.choice import LARGE
 from ..tape.node import Node, freed, next_order, overwritten
 from . import dispatch
 from .tensor import Tensor, current_edge, tensor_types
 
-LARGE = 1 << 16  # elements from which kernels and the caching allocator pay for a look-up
-
 shared_globals = {
+    "lenient": np.errstate,
     "get_mode": config.get_mode,
     "_tensors": tensor_types,
     "ndarray": np.ndarray,
@@ -180,11 +180,11 @@ if {n}.__class__ in _tensors:
     def _evaluate(self, names: list[str]) -> str:
         arguments = ", ".join([*names, *self.scalars])
         line = f"y = fast32({arguments}) if d is f32 else fast64({arguments})\n"
+        # Where the user made NumPy strict (np.seterr); a try is free, an errstate is not.
+        guarded = f"try: {line}except FloatingPointError:\n    with lenient(all='ignore'): {line}"
         if len(names) > 1:
-            line = (
-                f"try: {line}except ValueError:\n    bad_shapes(op, {_tuple(names)})\n    raise\n"
-            )
-        return line + "if y.__class__ is not ndarray: y = asarray(y)\n"
+            guarded += f"except ValueError:\n    bad_shapes(op, {_tuple(names)})\n    raise\n"
+        return guarded + "if y.__class__ is not ndarray: y = asarray(y)\n"
 
     def _raw_condition(self) -> str:
         words = [f"(d is f32 or d is f64) and {self.lead}.size <= LARGE"]

@@ -23,7 +23,7 @@ _options: dict[str, Any] = {
     "linewidth": 80,
     "sci_mode": None,
 }
-_profiles = {
+_profiles: dict[str, dict[str, Any]] = {
     "default": {"precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": 80},
     "short": {"precision": 2, "threshold": 1000, "edgeitems": 2, "linewidth": 80},
     "full": {"precision": 4, "threshold": float("inf"), "edgeitems": 3, "linewidth": 80},
@@ -62,7 +62,7 @@ def set_printoptions(
             known = ", ".join(map(repr, _profiles))
             fail(ArgumentError, "set_printoptions", f"unknown profile {profile!r}", f"Use {known}.")
         _options.update(_profiles[profile])
-    given = {
+    given: dict[str, Any] = {
         "precision": precision,
         "threshold": threshold,
         "edgeitems": edgeitems,

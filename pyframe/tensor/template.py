@@ -17,6 +17,7 @@ import numpy as np
 from .. import config, dtypes
 from ..backend import backends
 from ..codegen import define
+from ..op.choice import LARGE
 from ..op.record import Op
 from ..tape.node import Node, Output, freed, next_order, overwritten
 from . import dispatch
@@ -300,6 +301,8 @@ def _run(plan: Plan) -> str:
     conditions = []
     if op.half == "float32":
         conditions.append(f"({first}.dtype is f16 or {first}.dtype is bf16)")
+    if op.view != "always":
+        conditions.append(f"{first}.size >= {LARGE}")
     if op.kernels:
         conditions.append(
             f"(backend.name in op.kernels and not (backend.name == 'cpu' and {first}.size <= {SMALL}))"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -25,14 +25,19 @@ from ..errors import (
 )
 from ..tape.node import Handle, Leaf, Node
 
+if TYPE_CHECKING:  # what op records add to Tensor, for tools that only read sources
+    from .methods import Methods
+else:
+    Methods = object
+
 _new = object.__new__
 # Stands in ``_view`` for a view made without grad: writing through it cannot be recorded.
 NO_GRAD_VIEW = (None, None, (), 0)
 # Classes whose instances ops treat as Tensors; subclasses add themselves.
-tensor_types: set[type] = set()
+tensor_types: set[Any] = set()  # not set[type]: mypy would narrow to object
 
 
-class Tensor:
+class Tensor(Methods):
     """An n-dimensional array that can take part in automatic differentiation.
 
     Args:
@@ -141,7 +146,7 @@ class Tensor:
 
     def get_device(self) -> int:
         """The device's number; -1 for the CPU."""
-        return -1 if self.device.type == "cpu" else self.device.index
+        return -1 if self.device.type == "cpu" else int(self.device.index or 0)
 
     def data_ptr(self) -> int:
         """Address of the first element."""
@@ -554,7 +559,10 @@ def _from_python(data: Any, dtype: np.dtype | None) -> np.ndarray:
         fail(ArgumentTypeError, "tensor", "cannot make a tensor from text", "Convert it to numbers.")
     # Python floats come out of NumPy as float64 without having said so.
     if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
-        array = array.astype(dtypes.get_default_dtype())
+        dtype = dtypes.get_default_dtype()
+    if dtype is not None and array.dtype.kind == "f":
+        with np.errstate(all="ignore"):  # what is too large for the dtype becomes infinite
+            array = array.astype(dtype)
     elif dtype is not None and array.dtype != dtype:
         if array.dtype == np.uint64:
             array = array.astype(np.int64)

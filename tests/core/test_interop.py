@@ -178,7 +178,7 @@ def test_gradients_are_not_lost_silently() -> None:
         pf.from_dlpack(torch.ones(2, requires_grad=True))
 
 
-@pytest.mark.parametrize("value", [3, "text", None, [1.0], object()], ids=str)
+@pytest.mark.parametrize("value", [3, "text", None, [1.0], len], ids=str)
 def test_not_a_producer(value: object) -> None:
     with pytest.raises(ArgumentTypeError, match="from_dlpack: expected a tensor with __dlpack__"):
         pf.from_dlpack(value)

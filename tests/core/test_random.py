@@ -120,7 +120,7 @@ GOOD = random.Generator().get_state()
         b"x" * 24,
         None,
         "pfPhilo1",
-        [object()],
+        [len],
     ],
     ids=repr,
 )

@@ -87,7 +87,12 @@ CONVOLUTION = [
     ("Conv1d", (4, 6, 4), {"padding": "same", "dilation": 2, "groups": 2}, [x(2, 4, 9)]),
     ("Conv1d", (4, 6, 3), {"padding": 2, "padding_mode": "circular"}, [x(4, 9)]),
     ("Conv2d", (4, 6, 3), {}, [x(2, 4, 9, 8)]),
-    ("Conv2d", (4, 6, (3, 2)), {"stride": (2, 1), "padding": (1, 2), "bias": False}, [x(2, 4, 9, 8)]),
+    (
+        "Conv2d",
+        (4, 6, (3, 2)),
+        {"stride": (2, 1), "padding": (1, 2), "bias": False},
+        [x(2, 4, 9, 8)],
+    ),
     ("Conv2d", (4, 6, 3), {"groups": 2, "dilation": 2}, [x(4, 9, 8)]),
     ("Conv2d", (4, 6, 4), {"padding": "same"}, [x(2, 4, 9, 8)]),
     ("Conv2d", (4, 6, 4), {"padding": "same", "padding_mode": "reflect"}, [x(2, 4, 9, 8)]),
@@ -226,7 +231,8 @@ LOSSES = [
     ("TripletMarginLoss", (), {"swap": True}, [x(3, 4), x(3, 4), x(3, 4)]),
 ]
 ALL = (
-    LINEAR + ACTIVATIONS + CONVOLUTION + POOLING + NORMALIZATION + OTHERS + RECURRENT + ATTENTION + LOSSES
+    LINEAR + ACTIVATIONS + CONVOLUTION + POOLING + NORMALIZATION + OTHERS + RECURRENT + ATTENTION
+    + LOSSES
 )  # fmt: skip
 
 

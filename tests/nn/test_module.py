@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,7 +100,8 @@ class Early(nn.Module):
         (AttributeError, r"before Module.__init__\(\) call", lambda m: Early()),
         (TypeError, "cannot assign 'pyframe.*Tensor' as parameter 'weight'",
          lambda m: setattr(m.first, "weight", pf.tensor([1.0]))),
-        (TypeError, "cannot assign 'int' as child module 'first'", lambda m: setattr(m, "first", 1)),
+        (TypeError, "cannot assign 'int' as child module 'first'",
+         lambda m: setattr(m, "first", 1)),
         (TypeError, "cannot assign 'int' as buffer 'scale'", lambda m: setattr(m, "scale", 1)),
         (KeyError, "already exists", lambda m: m.register_parameter("scale", None)),
         (KeyError, "already exists", lambda m: m.register_buffer("first", None)),
@@ -176,7 +179,9 @@ def test_backward_hooks_as_torch(input_grad: bool) -> None:
         if library is pf:
             layer.load_state_dict({"weight": np.arange(6.0).reshape(3, 2), "bias": np.ones(3)})
         else:
-            layer.load_state_dict({"weight": torch.arange(6.0).reshape(3, 2), "bias": torch.ones(3)})
+            layer.load_state_dict(
+                {"weight": torch.arange(6.0).reshape(3, 2), "bias": torch.ones(3)}
+            )
         seen = []
         layer.register_full_backward_pre_hook(lambda m, g: (g[0] * 2,))
         layer.register_full_backward_hook(
@@ -422,6 +427,12 @@ def test_embedding_from_pretrained() -> None:
     assert layer(pf.tensor([1])).tolist() == [[3.0, 4.0]]
     with pytest.raises(ValueError, match="2 dimensions"):
         nn.Embedding.from_pretrained(table[0])
+
+
+def test_layers_use_functions_that_exist() -> None:
+    for path in Path(nn.__file__).parent.glob("*.py"):
+        for name in re.findall(r"\bF\.(\w+)", path.read_text()):
+            assert hasattr(nn.functional, name), (path.name, name)
 
 
 def test_functional_lists_its_names() -> None:

@@ -107,7 +107,9 @@ def test_pack(batch_first: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
-@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}, {"batch_first": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"bidirectional": True, "num_layers": 2}, {"batch_first": True}]
+)
 @pytest.mark.parametrize("ordered", [False, True])
 def test_packed_through_rnn(name: str, options: dict, ordered: bool) -> None:
     theirs = getattr(torch.nn, name)(2, 3, **options).double()

@@ -27,7 +27,8 @@ CASES = [
     ("CosineAnnealingWarmRestarts", {"T_0": 4}),
     ("OneCycleLR", {"max_lr": 1.0, "total_steps": 24}),
     ("OneCycleLR", {"max_lr": [1.0, 0.5], "epochs": 4, "steps_per_epoch": 6, "three_phase": True}),
-    ("OneCycleLR", {"max_lr": 1.0, "total_steps": 24, "anneal_strategy": "linear", "pct_start": 0.5}),
+    ("OneCycleLR", {"max_lr": 1.0, "total_steps": 24, "anneal_strategy": "linear",
+                    "pct_start": 0.5}),
     ("CyclicLR", {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 3}),
     ("CyclicLR", {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 2, "mode": "triangular2"}),
     ("CyclicLR", {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 2, "step_size_down": 3,
@@ -60,7 +61,9 @@ def trace(o: object, scheduler: object, steps: int) -> list:
 
 
 @pytest.mark.parametrize("base", ["SGD", "Adam"])
-@pytest.mark.parametrize(("name", "settings"), CASES, ids=[f"{i}-{n}" for i, (n, _) in enumerate(CASES)])
+@pytest.mark.parametrize(
+    ("name", "settings"), CASES, ids=[f"{i}-{n}" for i, (n, _) in enumerate(CASES)]
+)
 def test_follows_torch(name: str, settings: dict, base: str) -> None:
     results = []
     for library in (pf, torch):
@@ -72,7 +75,9 @@ def test_follows_torch(name: str, settings: dict, base: str) -> None:
     np.testing.assert_allclose(*results, rtol=1e-13, atol=1e-16)
 
 
-@pytest.mark.parametrize(("name", "settings"), CASES, ids=[f"{i}-{n}" for i, (n, _) in enumerate(CASES)])
+@pytest.mark.parametrize(
+    ("name", "settings"), CASES, ids=[f"{i}-{n}" for i, (n, _) in enumerate(CASES)]
+)
 def test_saved_schedule_continues(name: str, settings: dict) -> None:
     o = optimizer(pf)
     scheduler = getattr(optim.lr_scheduler, name)(o, **settings)
@@ -87,7 +92,11 @@ def test_saved_schedule_continues(name: str, settings: dict) -> None:
 def composed(library: ModuleType, o: object, kind: str) -> object:
     s = library.optim.lr_scheduler
     if kind == "sequential":
-        parts = [s.LinearLR(o, 0.1, total_iters=4), s.CosineAnnealingLR(o, 6), s.ExponentialLR(o, 0.5)]
+        parts = [
+            s.LinearLR(o, 0.1, total_iters=4),
+            s.CosineAnnealingLR(o, 6),
+            s.ExponentialLR(o, 0.5),
+        ]
         return s.SequentialLR(o, parts, [4, 10])
     return s.ChainedScheduler([s.LinearLR(o, 0.1, total_iters=4), s.ExponentialLR(o, 0.9)])
 

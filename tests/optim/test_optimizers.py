@@ -11,6 +11,7 @@ import torch
 
 import pyframe as pf
 from pyframe import optim
+from pyframe.tensor.tensor import make
 
 # Small and large, 0-d and odd ones, so that both ways of updating are taken.
 SHAPES = [(), (1,), (3, 5), (7,), (100, 100), (4, 2, 3), (300, 257)]
@@ -65,9 +66,7 @@ def give_gradients(ours: list, theirs: list, rng: np.random.Generator, skip: obj
 def assert_close(ours: list, theirs: list, dtype: str) -> None:
     tolerance = 3e-6 if dtype == "float32" else 1e-13
     for p, q in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(
-            p.array, q.detach().numpy(), rtol=tolerance, atol=tolerance
-        )
+        np.testing.assert_allclose(p.array, q.detach().numpy(), rtol=tolerance, atol=tolerance)
 
 
 def assert_same_state(ours: object, theirs: object, dtype: str) -> None:
@@ -110,7 +109,19 @@ def test_gradients_that_come_and_go(name: str, settings: dict) -> None:
     a = getattr(optim, name)(ours, **settings)
     b = getattr(torch.optim, name)(theirs, **settings)
     rng = np.random.default_rng(2)
-    for missing in [(1, 4), (1, 4), (0,), (), (), (2, 6), (3,), (3,), (3,), (), (0, 1, 2, 3, 4, 5, 6)]:
+    for missing in [
+        (1, 4),
+        (1, 4),
+        (0,),
+        (),
+        (),
+        (2, 6),
+        (3,),
+        (3,),
+        (3,),
+        (),
+        (0, 1, 2, 3, 4, 5, 6),
+    ]:
         give_gradients(ours, theirs, rng, missing)
         a.step()
         b.step()
@@ -227,7 +238,10 @@ def test_layouts_of_values_and_gradients() -> None:
     big = np.arange(300.0 * 100).reshape(300, 100)
     ours = [pf.nn.Parameter(pf.tensor(base).detach()), pf.nn.Parameter(pf.tensor(big))]
     ours[0].array, ours[1].array = base.T, big.T
-    theirs = [torch.nn.Parameter(torch.tensor(base.T.copy())), torch.nn.Parameter(torch.tensor(big.T.copy()))]
+    theirs = [
+        torch.nn.Parameter(torch.tensor(base.T.copy())),
+        torch.nn.Parameter(torch.tensor(big.T.copy())),
+    ]
     a, b = optim.Adam(ours), torch.optim.Adam(theirs)
     for p, q in zip(ours, theirs, strict=True):
         g = np.asfortranarray(np.random.default_rng(0).standard_normal(p.array.shape))
@@ -249,14 +263,22 @@ def test_half_types(dtype: str) -> None:
         q.grad = torch.linspace(1, 2, 11, dtype=q.dtype)
         a.step()
         b.step()
-    np.testing.assert_allclose(
-        p.array.astype("f"), q.detach().float().numpy(), atol=0.02
-    )
+    np.testing.assert_allclose(p.array.astype("f"), q.detach().float().numpy(), atol=0.02)
     assert p.dtype.name == dtype
 
 
 def test_gradients_are_left_alone_and_tape_notices() -> None:
-    for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam"):
+    for name in (
+        "SGD",
+        "Adam",
+        "AdamW",
+        "RMSprop",
+        "Adagrad",
+        "Adadelta",
+        "Adamax",
+        "NAdam",
+        "RAdam",
+    ):
         ours, theirs = pair("float32")
         give_gradients(ours, theirs, np.random.default_rng(0))
         optimizer = getattr(optim, name)(ours, weight_decay=0.1, maximize=True)
@@ -337,3 +359,44 @@ def test_wrong_gradient_is_named() -> None:
     w.grad = pf.tensor([1.0])
     with pytest.raises(pf.errors.ShapeError, match=r"SGD.step: .*float32\[2\].*float32\[1\]"):
         optim.SGD([w]).step()
+
+
+@pytest.mark.parametrize("name", optim.__all__[:-1])
+def test_names_of_cupy_suffice(name: str, strict_device: pf.device) -> None:
+    if name == "Optimizer":
+        return
+    rng = np.random.default_rng(0)
+    ours, theirs = [], []
+    for shape in [(3, 4), (200, 100), ()]:
+        p = pf.nn.Parameter(pf.from_numpy(np.asarray(rng.standard_normal(shape))))
+        p.grad = pf.from_numpy(np.asarray(rng.standard_normal(shape)))
+        backend = strict_device.backend
+        q = pf.nn.Parameter(make(backend.asarray(p.array.copy()), strict_device))
+        q.grad = make(backend.asarray(p.grad.array.copy()), strict_device)
+        ours.append(p)
+        theirs.append(q)
+    for params in (ours, theirs):
+        optimizer = getattr(optim, name)(params, weight_decay=0.1, maximize=True)
+        for _ in range(3):
+            optimizer.step()
+    for p, q in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(backend.to_numpy(q.array), p.array, rtol=1e-13)
+
+
+def test_fused_implementation_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def fused(optimizer, plan, group, grads, numbers) -> bool:
+        calls.append((len(plan.order), len(grads), len(numbers)))
+        return len(calls) == 1
+
+    monkeypatch.setattr(optim.SGD, "fused", {"cpu": fused})
+    ours, theirs = pair("float32")
+    give_gradients(ours, theirs, np.random.default_rng(0))
+    before = [p.array.copy() for p in ours]
+    optimizer = optim.SGD(ours, lr=1.0)
+    optimizer.step()
+    assert all((a == p.array).all() for a, p in zip(before, ours, strict=True))
+    optimizer.step()
+    assert not any((a == p.array).all() for a, p in zip(before, ours, strict=True))
+    assert calls == [(7, 7, 7)] * 2

@@ -60,7 +60,9 @@ def get_total_norm(
     device = values[0].device
     xp = device.xp
     norms = [
-        device.backend.asarray(v.device.backend.to_numpy(xp.asarray(_norm(v.array, v.device.xp, p))))
+        device.backend.asarray(
+            v.device.backend.to_numpy(xp.asarray(_norm(v.array, v.device.xp, p)))
+        )
         if v.device is not device
         else _norm(v.array, xp, p)
         for v in values
@@ -108,7 +110,7 @@ def clip_grad_norm_(
     error_if_nonfinite: bool = False,
     foreach: bool | None = None,
 ) -> Tensor:
-    """Scales the gradients of all parameters in place so that their common norm is at most max_norm.
+    """Scales all gradients in place so that their common norm is at most max_norm.
 
     Args:
         parameters: a Tensor or an iterable of Tensors; those without gradient do not count.

@@ -139,7 +139,7 @@ def pack_padded_sequence(
     order = sorted(range(len(counts)), key=lambda i: -counts[i])
     indices = None
     if enforce_sorted:
-        if any(a < b for a, b in zip(counts, counts[1:], strict=False)):
+        if counts != sorted(counts, reverse=True):
             fail(
                 ShapeError,
                 "pack_padded_sequence",
@@ -206,7 +206,7 @@ def pad_packed_sequence(
     for k, count in enumerate(counts):
         rows = starts[:count] + k
         parts.append(sequence.data[_index(rows, sequence.data)])
-    order = range(len(parts))
+    order = list(range(len(parts)))
     if sequence.unsorted_indices is not None:
         order = _counts(sequence.unsorted_indices)
     parts = [parts[i] for i in order]
