@@ -48,6 +48,7 @@ def set_mode(**changes: Any) -> Token:
     mode = replace(_mode.get(), **changes)
     mode = replace(
         mode,
+        grad=mode.grad and not mode.inference,
         plain=mode.kernel is None and mode.autocast is None and mode.trace is None,
         cell=INFERENCE_CELL if mode.inference else None,
     )
@@ -60,5 +61,11 @@ def enter(mode: Mode) -> Token:
 
 
 def reset_mode(token: Token) -> None:
-    """Restores the mode that was current before ``token`` was made."""
-    _mode.reset(token)
+    """Restores the mode that was current before ``token`` was made.
+
+    Where a generator is finished in another thread or task than it began in, that one's mode stays.
+    """
+    try:
+        _mode.reset(token)
+    except ValueError:  # the token is of another context
+        pass

@@ -6,7 +6,7 @@ and data parallelism can be run and tested on a machine without a GPU.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from .errors import ArgumentTypeError, ParameterError, fail
 
@@ -26,7 +26,7 @@ class Device:
     """
 
     __slots__ = ("_backend", "index", "type")
-    _known: dict[tuple[str, int | None], Device] = {}
+    _known: ClassVar[dict[tuple[str, int | None], Device]] = {}
 
     type: str
     index: int | None
@@ -43,7 +43,9 @@ class Device:
             kind, colon, number = spec.partition(":")
             if colon:
                 if not (number.isascii() and number.isdigit()):
-                    fail(ParameterError, "device", f"{spec!r} has no valid index", "Write 'cuda:0'.")
+                    fail(
+                        ParameterError, "device", f"{spec!r} has no valid index", "Write 'cuda:0'."
+                    )
                 index = int(number)
         else:
             fail(ArgumentTypeError, "device", f"expected a name such as 'cuda:0', not {spec!r}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import ArgumentTypeError, AutogradError, DeviceError, ShapeError, fail
 from ..tape import engine
-from ..tape.node import Node
+from ..tape.node import Leaf, Node
 from ..tensor.tensor import Tensor, make
 
 
@@ -42,11 +42,16 @@ def backward(
             wrap=lambda array: make(array, device),
         )
         return
-    wanted = _tuple(inputs)
+    wanted = tuple({id(tensor): tensor for tensor in _tuple(inputs)}.values())
     found = _run_targets("backward", roots, wanted, retain, create_graph, device)
     for tensor, g in zip(wanted, found, strict=True):
-        if g is not None:
-            g = g if create_graph else make(g.copy(), tensor.device)
+        if g is None:
+            continue
+        edge = tensor.grad_fn_or_leaf
+        if edge.__class__ is Leaf:
+            engine.accumulate(edge, g, False, create_graph)
+        else:
+            g = g.clone() if create_graph else make(g.copy(), tensor.device)
             tensor.grad = g if tensor.grad is None else tensor.grad + g
 
 
@@ -117,6 +122,8 @@ def _run_targets(
     create_graph: bool,
     device: Any,
 ) -> list[Any]:
+    if not wanted:
+        fail(AutogradError, name, "inputs is empty", "Name the Tensors whose gradients you want.")
     edges = []
     for i, tensor in enumerate(wanted):
         _check_tensor(name, f"input {i}", tensor)

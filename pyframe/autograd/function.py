@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import inspect
+import weakref
+from typing import TYPE_CHECKING, Any
 
 from .. import config
+from ..dtypes import is_floating
 from ..errors import AutogradError, fail
-from ..tape.node import Node, Output, next_order
+from ..tape.node import Node, Output, freed, next_order
+from ..tensor.dispatch import rebuild
+from ..tensor.inplace import check_writable, move_edge
 from ..tensor.tensor import Tensor, make, tensor_types
 
 
@@ -17,9 +23,16 @@ class Context:
         self.needs_input_grad: tuple[bool, ...] = ()
         self._saved: tuple = ()
         self._stamps: tuple = ()
+        self._node: Any = lambda: None  # once recorded: the node, weakly; it has the saved tensors
         self._non_differentiable: tuple = ()
         self._dirty: tuple = ()
         self._materialize = True
+
+    if TYPE_CHECKING:  # a Function keeps whatever it likes on its context
+
+        def __getattr__(self, name: str) -> Any: ...
+
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keeps input or output tensors; they come back as ``ctx.saved_tensors``."""
@@ -44,13 +57,10 @@ class Context:
         Raises:
             AutogradError: if one was changed in place, or the graph was freed.
         """
-        if self._saved is None:
-            fail(
-                AutogradError,
-                "Function",
-                "the saved tensors are freed",
-                "Pass retain_graph=True to the first backward.",
-            )
+        node = self._node()
+        saved = self._saved if node is None else node.saved
+        if saved is None:
+            freed(node)
         for i, (cell, version) in enumerate(self._stamps):
             if cell is not None and cell[0] != version:
                 fail(
@@ -60,7 +70,22 @@ class Context:
                     f"now {cell[0]})",
                     "clone() it before saving or before writing.",
                 )
-        return self._saved
+        return tuple(t.tensor(node) if t.__class__ is _SavedOutput else t for t in saved)
+
+
+class _SavedOutput:
+    """An output given to ``save_for_backward``: a Tensor would tie a knot of references."""
+
+    def __init__(self, tensor: Tensor, index: int, several: bool, recorded: bool) -> None:
+        self.array, self.device, self.cell = tensor.array, tensor.device, tensor._cell
+        self.index, self.several, self.recorded = index, several, recorded
+
+    def tensor(self, node: Node) -> Tensor:
+        """The output again, with its place on the tape."""
+        edge = (node, self.index) if self.several else node
+        out = rebuild(self.array, edge if self.recorded else None, self.device)
+        out._cell = self.cell
+        return out
 
 
 class _FunctionRule:
@@ -72,17 +97,12 @@ class _FunctionRule:
         self.name, self.function, self.ctx, self.count = function.__name__, function, ctx, count
         self.inputs = inputs  # per argument: (shape, dtype, device) of a Tensor, else None
         self.saved: list = []
-        self.stamped: list = []
+        self.stamped = ctx._saved  # the engine releases what is saved
         self.metas: tuple = ()
 
     def backward(self, node: Node, g: Any, parents: tuple, graph: bool = False) -> tuple:
         if node.saved is None:
-            fail(
-                AutogradError,
-                self.name,
-                "backward a second time, but the saved values are freed",
-                "Pass retain_graph=True to the first backward.",
-            )
+            freed(node)
         cotangents = g if node.meta is not None else [g]
         device = next(i[2] for i in self.inputs if i is not None)
         given: list[Any] = []
@@ -169,8 +189,10 @@ class Function:
         """Stores what backward needs, for a ``forward`` that takes no ``ctx``."""
 
     @classmethod
-    def apply(cls, *args: Any) -> Any:
+    def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Runs forward and records the call."""
+        if kwargs or cls.setup_context is not Function.setup_context:
+            args = cls._positional(args, kwargs)
         ctx = Context()
         edges = tuple(a.grad_fn_or_leaf if a.__class__ in tensor_types else None for a in args)
         recording = config.get_mode().grad and any(e is not None for e in edges)
@@ -195,7 +217,17 @@ class Function:
         return outputs if isinstance(result, tuple) else outputs[0]
 
     @classmethod
+    def _positional(cls, args: tuple, kwargs: dict[str, Any]) -> tuple:
+        """All arguments of forward in order, with its defaults."""
+        context = (None,) if cls.setup_context is Function.setup_context else ()
+        bound = inspect.signature(cls.forward).bind(*context, *args, **kwargs)
+        bound.apply_defaults()
+        return bound.args[len(context) :]
+
+    @classmethod
     def _record(cls, ctx: Context, args: tuple, edges: tuple, outputs: tuple) -> tuple:
+        for t in ctx._dirty:
+            check_writable(cls.__name__, t, config.get_mode())
         metas = [
             (a.array.shape, a.array.dtype, a.device) if a.__class__ in tensor_types else None
             for a in args
@@ -207,52 +239,99 @@ class Function:
         rule.metas = tuple(
             (o.array.shape, o.array.dtype) if isinstance(o, Tensor) else ((), None) for o in outputs
         )
-        node.meta = rule.metas if len(outputs) > 1 else None
+        several = len(outputs) > 1
+        node.meta = rule.metas if several else None
         given = {id(a) for a in args}
         dirty = {id(t) for t in ctx._dirty}
+        places = {id(o): i for i, o in enumerate(outputs) if id(o) not in given - dirty}
         made = []
         for index, out in enumerate(outputs):
-            if not isinstance(out, Tensor) or any(out is t for t in ctx._non_differentiable):
+            if not _carries_gradient(ctx, out):
+                places[id(out)] = -1
                 made.append(out)
                 continue
-            if out.array.dtype.kind not in "fV":
-                made.append(out)
-                continue
-            if id(out) in given and id(out) not in dirty:  # an input returned as it is
-                cell, out = out._cell, make(out.array, out.device)
+            foreign = out._edge is not None and id(out) not in {id(m) for m in made}
+            if id(out) not in dirty and (foreign or id(out) in given):
+                cell, out = out._cell, make(out.array, out.device)  # returned as it came
                 out._cell = cell
-            if len(outputs) == 1:
-                out._edge = node
+            edge = _output(node, index) if several else node
+            if id(out) in dirty:
+                move_edge(out, edge)
             else:
-                edge = Output()
-                edge.rule, edge.parents, edge.saved, edge.stamps = rule, (node,), (), ()
-                edge.meta = edge.hooks = None
-                edge.order, edge.index = next_order(), index
-                out._edge = edge
-            if id(out) not in dirty:
-                out._view = None
+                out._edge, out._view = edge, None
             made.append(out)
-        # Saved outputs would tie a knot: output -> node -> ctx -> output.
-        ctx._saved = tuple(_without_cycle(t, outputs) for t in ctx._saved)
+        node.saved = tuple(
+            _SavedOutput(t, abs(places[id(t)]), several, places[id(t)] >= 0)
+            if isinstance(t, Tensor) and id(t) in places
+            else t
+            for t in ctx._saved
+        )
+        ctx._saved, ctx._node = (), weakref.ref(node)
         return tuple(made)
 
 
-def _without_cycle(tensor: Any, outputs: tuple) -> Any:
-    if not any(tensor is o for o in outputs) or not isinstance(tensor, Tensor):
-        return tensor
-    copy = make(tensor.array, tensor.device)
-    copy._cell = tensor._cell
-    return copy
+def _carries_gradient(ctx: Context, out: Any) -> bool:
+    if not isinstance(out, Tensor) or any(out is t for t in ctx._non_differentiable):
+        return False
+    return is_floating(out.array.dtype)
+
+
+def _output(node: Node, index: int) -> Output:
+    edge = Output()
+    edge.rule, edge.parents, edge.saved, edge.stamps = node.rule, (node,), (), ()
+    edge.meta = edge.hooks = None
+    edge.order, edge.index = next_order(), index
+    return edge
+
+
+class _Once:
+    """The rule of gradients that a ``once_differentiable`` backward returned."""
+
+    name = "once_differentiable"
+    saved: tuple = ()
+    stamped: tuple = ()
+
+    @staticmethod
+    def backward(node: Node, g: Any, parents: tuple) -> tuple:
+        fail(
+            AutogradError,
+            "once_differentiable",
+            "this backward is marked as not differentiable itself",
+            "Remove the mark if it is written with differentiable ops.",
+        )
+
+    backward_graph = backward
 
 
 def once_differentiable(backward: Any) -> Any:
-    """Decorator for a backward that is not itself differentiable."""
+    """Decorator for a backward that is not itself differentiable: differentiating it raises."""
 
+    @functools.wraps(backward)
     def wrapper(ctx: Context, *cotangents: Any) -> Any:
+        recording = config.get_mode().grad
         token = config.set_mode(grad=False)
         try:
-            return backward(ctx, *cotangents)
+            result = backward(ctx, *cotangents)
         finally:
             config.reset_mode(token)
+        if not recording:
+            return result
+        edges = [g.grad_fn_or_leaf for g in cotangents if isinstance(g, Tensor)]
+        parents = (*edges, *ctx._node().parents)
+        several = isinstance(result, tuple)
+        results = tuple(_mark_once(r, parents) for r in (result if several else (result,)))
+        return results if several else results[0]
 
     return wrapper
+
+
+def _mark_once(result: Any, parents: tuple) -> Any:
+    if not isinstance(result, Tensor):
+        return result
+    out = make(result.array, result.device)
+    node = Node()
+    node.rule, node.parents, node.saved, node.stamps = _Once, parents, (), ()
+    node.meta = node.hooks = None
+    node.order = next_order()
+    out._edge = node
+    return out

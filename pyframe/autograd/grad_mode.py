@@ -73,17 +73,20 @@ class no_grad(_ModeSwitch):
 
 
 class enable_grad(no_grad):
-    """Ops inside are recorded again (in a ``no_grad`` block)."""
+    """Ops inside are recorded again (in a ``no_grad`` block, not in inference mode)."""
 
     def __init__(self, function: Callable | None = None) -> None:
-        _ModeSwitch.__init__(self, grad=True, inference=False)
+        _ModeSwitch.__init__(self, grad=True)
 
 
 class inference_mode(_ModeSwitch):
-    """As :class:`no_grad`; tensors made inside can never take part in a recorded graph."""
+    """As :class:`no_grad`; tensors made inside can never take part in a recorded graph.
+
+    ``inference_mode(False)`` switches both back to normal.
+    """
 
     def __init__(self, mode: bool = True) -> None:
-        super().__init__(**({"grad": False, "inference": True} if mode else {}))
+        super().__init__(grad=not mode, inference=bool(mode))
 
 
 class set_grad_enabled(_ModeSwitch):

@@ -50,7 +50,7 @@ class Sequential(Module):
                 self.add_module(str(index), module)
 
     def forward(self, input: Any) -> Any:
-        for module in self._modules.values():
+        for module in self:
             input = module(input)
         return input
 
@@ -155,7 +155,7 @@ class ModuleList(Module):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return self.__class__(list(self._modules.values())[index])
+            return self.__class__(list(self)[index])
         return self._modules[str(_position("ModuleList", index, len(self)))]
 
     def __setitem__(self, index: int, module: Module) -> None:

@@ -169,7 +169,7 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         own = self.__dict__
-        parameters = own.get("_parameters")
+        parameters: Any = own.get("_parameters")
         if isinstance(value, Parameter):
             if parameters is None:
                 _too_early("parameters", self)

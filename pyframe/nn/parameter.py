@@ -80,6 +80,7 @@ class Buffer(Tensor):
     """
 
     __slots__ = ()
+    persistent: bool
 
     def __new__(cls, data: Any = None, *, persistent: bool = True) -> Any:  # noqa: D102
         source = _data_of(data)

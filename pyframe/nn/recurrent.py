@@ -100,6 +100,14 @@ class RNNBase(Module):
                 "proj_size should be a positive integer smaller than hidden_size, or zero",
                 proj_size=proj_size,
             )
+        if proj_size:
+            fail(
+                ArgumentError,
+                name,
+                "projections are not supported yet",
+                "Use proj_size=0, and a Linear on the output.",
+                proj_size=proj_size,
+            )
         gates = {"LSTM": 4, "GRU": 3}.get(mode, 1) * hidden_size
         state = proj_size or hidden_size
         self._flat_weights_names: list[str] = []

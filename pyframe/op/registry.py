@@ -42,7 +42,8 @@ def get(name: str) -> Op:
 def exported(namespace: str) -> dict[str, Any]:
     """``{public name: function}`` of ``"pyframe"``, ``"functional"`` or ``"Tensor"``."""
     found: dict[str, Any] = {}
-    for item in [*ops.values(), *composites.values()]:
+    items: list[Any] = [*ops.values(), *composites.values()]
+    for item in items:
         if namespace in item.export:
             name = item.method if namespace == "Tensor" and item.method else item.name
             for public in (name, *item.aliases):

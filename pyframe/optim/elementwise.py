@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import DeviceError, ShapeError, fail
-from ..tensor import Tensor
 from .layout import SMALL, Plan
 from .optimizer import Optimizer
 from .watched import Watched
@@ -115,8 +114,8 @@ class Elementwise(Optimizer):
         key = [id(a) for a in arrays]
         slots = self.slots(group)
         plan = self._plans.get(number)
-        fits = plan is not None and plan.key == key and plan.slots == slots and _uniform(plan)
-        if fits and not plan.loose:
+        fits = plan is not None and plan.key == key and plan.slots == slots
+        if plan is not None and fits and not plan.loose and _uniform(plan):
             return plan
         # A set of parameters that changes all the time is not worth gathering.
         steady = plan is None or self._last_keys.get(number) == key
@@ -146,7 +145,7 @@ def _uniform(plan: Plan) -> bool:
     )
 
 
-def _wrong_gradient(name: str, p: Tensor) -> None:
+def _wrong_gradient(name: str, p: Any) -> None:
     where = p.device is not p.grad.device
     fail(
         DeviceError if where else ShapeError,

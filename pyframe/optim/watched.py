@@ -71,7 +71,7 @@ class Watched(dict):
         self._count[0] += 1
         super().clear()
 
-    def __ior__(self, other: Any) -> Any:
+    def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
         self.update(other)
         return self
 

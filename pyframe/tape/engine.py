@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import config
-from ..errors import AutogradError, describe, fail
+from ..errors import ArgumentTypeError, AutogradError, describe, fail
 from .node import Leaf, Node, Output
 
 
@@ -73,14 +73,14 @@ def _run(roots, targets, retain, graph, wrap, anomaly) -> dict[Node, Any]:
         cls = node.__class__
         if cls is Leaf:
             if needed is None:
-                _accumulate(node, g, owned, graph)
+                accumulate(node, g, owned, graph)
             continue
         parents = node.parents
         if needed is not None:
             parents = tuple(p if p in needed else None for p in parents)
         if cls is Output:
             if parents[0] is not None:
-                _add_output(pending, heap, parents[0], node.index, g)
+                _add_output(pending, heap, parents[0], node.index, g, graph)
             continue
         rule = node.rule
         if graph:
@@ -89,8 +89,9 @@ def _run(roots, targets, retain, graph, wrap, anomaly) -> dict[Node, Any]:
             grads = rule.backward(node, g, parents)
         if anomaly:
             _check_finite(node, grads)
-        if not retain:
+        if not retain and rule.stamped:  # shapes and numbers alone may serve again, as in PyTorch
             node.saved = None
+        several = g.__class__ is list
         for i, parent in enumerate(parents):
             if parent is None:
                 continue
@@ -111,6 +112,8 @@ def _run(roots, targets, retain, graph, wrap, anomaly) -> dict[Node, Any]:
             # A rule returns fresh arrays, g or views; what is neither g nor a view nor handed to
             # another parent too belongs to us.
             fresh = part is not g and not graph and part.base is None
+            if several and fresh and any(part is one for one in g):
+                fresh = False
             if fresh and i and any(part is grads[j] for j in range(i)):
                 fresh = False
                 _disown(pending, parents[:i], part)
@@ -144,14 +147,18 @@ def _add(pending: dict, heap: list, node: Node, g: Any, graph: bool) -> None:
         entry[1] = entry[1] + g if graph else _plus(entry[1], g)
 
 
-def _add_output(pending: dict, heap: list, node: Node, index: int, g: Any) -> None:
+def _add_output(pending: dict, heap: list, node: Node, index: int, g: Any, graph: bool) -> None:
     """Puts ``g`` into its place among the gradients of a node with several outputs."""
     key = -node.order
     entry = pending.get(key)
     if entry is None:
         entry = pending[key] = [node, [None] * len(node.meta), False]
         heappush(heap, key)
-    entry[1][index] = g
+    known = entry[1][index]
+    if known is None:
+        entry[1][index] = g
+    else:  # an output that a rule saved has an edge of its own in a recorded backward pass
+        entry[1][index] = known + g if graph else _plus(known, g)
 
 
 def _leading_to(targets: Sequence[Node], roots: list[Node]) -> set[Node]:
@@ -179,6 +186,9 @@ def _call_hooks(node: Node, g: Any, graph: bool, wrap: Any) -> Any:
         tensor = g if graph else wrap(g)
         result = hook(tensor)
         if result is not None:
+            if not hasattr(result, "array"):
+                kind = type(result).__name__
+                fail(ArgumentTypeError, "hook", f"it must return a Tensor or None, not {kind}")
             if result.shape != tensor.shape:
                 fail(
                     AutogradError,
@@ -191,7 +201,8 @@ def _call_hooks(node: Node, g: Any, graph: bool, wrap: Any) -> Any:
     return g
 
 
-def _accumulate(leaf: Leaf, g: Any, owned: bool, graph: bool) -> None:
+def accumulate(leaf: Leaf, g: Any, owned: bool, graph: bool) -> None:
+    """Adds ``g`` to the leaf's ``grad``, which never shares memory with anything else."""
     tensor = leaf.tensor()
     if tensor is None:
         return
@@ -205,13 +216,13 @@ def _accumulate(leaf: Leaf, g: Any, owned: bool, graph: bool) -> None:
         )
     grad = tensor.grad
     if graph:
-        tensor.grad = g if grad is None else grad + g
+        tensor.grad = g.clone() if grad is None else grad + g
     elif grad is None:
         tensor.grad = tensor._like(g if owned else g.copy())
     else:
         try:
             grad.array += g
-        except (AttributeError, ValueError):
+        except (AttributeError, TypeError, ValueError):
             fail(
                 AutogradError,
                 "backward",

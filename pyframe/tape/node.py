@@ -34,10 +34,10 @@ class Node:
 
     rule: Any
     parents: tuple[Node | None, ...]
-    saved: tuple | None
+    saved: Any  # a tuple; None once released
     stamps: tuple
-    meta: tuple | None
-    hooks: list[Callable] | None
+    meta: Any  # a tuple, or None
+    hooks: Any  # a list, or None
     order: int
 
     def name(self) -> str:
@@ -70,7 +70,7 @@ class Output(Node):
     index: int
 
     def name(self) -> str:
-        return self.parents[0].name()
+        return self.parents[0].name()  # type: ignore[union-attr]
 
 
 class Leaf(Node):
@@ -108,7 +108,8 @@ class Handle:
     def into(cls, node: Node, hook: Callable) -> Handle:
         if node.hooks is None:
             node.hooks = []
-        node.hooks.append(hook)
+        keeps = bool(node.hooks) and node.hooks[-1].__class__ is Keep  # those stay last
+        node.hooks.insert(len(node.hooks) - keeps, hook)
         return cls(node.hooks, hook)
 
     def remove(self) -> None:
@@ -121,6 +122,34 @@ class Handle:
 
     def __exit__(self, *exc: object) -> None:
         self.remove()
+
+
+class Keep:
+    """The hook of ``retain_grad``: puts the gradient, as other hooks left it, into ``grad``."""
+
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = weakref.ref(tensor)
+
+    def __call__(self, gradient: Any) -> None:
+        tensor = self.tensor()
+        if tensor is None:
+            return
+        if tensor.grad is not None:
+            tensor.grad = tensor.grad + gradient
+        else:  # a copy: the pass goes on with the gradient
+            kept = gradient.clone() if gradient.requires_grad else gradient.array.copy()
+            tensor.grad = kept if gradient.requires_grad else tensor._like(kept)
+
+    @staticmethod
+    def of(node: Node | None, tensor: Any) -> Keep | None:
+        """The one that keeps ``tensor``'s gradient at ``node``."""
+        last = node.hooks[-1] if node is not None and node.hooks else None
+        return last if last.__class__ is Keep and last.tensor() is tensor else None
+
+    def move(self, old: Node, new: Node) -> None:
+        """Follows the tensor, which an in-place op gave a new node."""
+        old.hooks.remove(self)
+        Handle.into(new, self)
 
 
 def freed(node: Node) -> None:

@@ -154,7 +154,7 @@ def _converted(op: Op, inputs: tuple, device: Device | None) -> tuple:
         _check_operands(op, operands)
         dtype = _promoted(op, operands)
     backend = device.backend if device is not None else _backend_of(op, inputs)
-    converted = []
+    converted: list[Any] = []
     for spec, value in zip(op.inputs, inputs, strict=True):
         if value is None and spec.optional:
             converted.append(None)
@@ -339,6 +339,9 @@ def list_rule(op: Op, rule: Any) -> None:
     name = op.inputs[0].name
     function = op.vjp[name]
     words = function.__code__.co_varnames[: function.__code__.co_argcount]
+
+    if name in words:
+        rule.stamped = [name]
 
     def record(inputs: tuple, arrays: tuple, params: tuple, outs: tuple) -> None:
         edges = tuple(current_edge(t) if t._cell[1] else t._edge for t in inputs[0])

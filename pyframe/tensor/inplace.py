@@ -14,7 +14,7 @@ from ..backend import backends
 from ..errors import ArgumentError, AutogradError, DtypeError, ShapeError, fail
 from ..op import choice
 from ..op.record import Op
-from ..tape.node import Leaf, Node, freed, next_order
+from ..tape.node import Keep, Leaf, Node, freed, next_order
 from . import dispatch
 from .tensor import NO_GRAD_VIEW, Tensor, current_edge, make, tensor_types
 
@@ -70,7 +70,7 @@ def check_writable(name: str, x: Tensor, mode: config.Mode) -> None:
         refuse_inference(name, x)
     base, _ = root_of(x)
     edge = current_edge(base) if base._cell[1] > 0 else base._edge
-    if edge.__class__ is Leaf:
+    if edge.__class__ is Leaf or x._edge.__class__ is Leaf:
         what = "a leaf" if base is x else "a view of a leaf"
         fail(
             AutogradError,
@@ -224,7 +224,7 @@ def move_edge(x: Tensor, node: Node) -> None:
     """Makes ``node`` the maker of ``x``; a base's edge is moved too, other views follow lazily."""
     x._cell[1] += 1
     if x._view is None:
-        x._edge = node
+        _give_edge(x, node)
         return
     base, chain = root_of(x)
     edge = current_edge(base)
@@ -234,7 +234,14 @@ def move_edge(x: Tensor, node: Node) -> None:
     joint.saved = (_stride_order(base.array), chain)
     joint.stamps, joint.meta, joint.hooks = (), None, None
     joint.order = next_order()
-    base._edge = joint
+    _give_edge(base, joint)
+
+
+def _give_edge(x: Tensor, node: Node) -> None:
+    keep = Keep.of(x._edge, x)
+    if keep is not None:
+        keep.move(x._edge, node)
+    x._edge = node
 
 
 def _stride_order(array: Any) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ _REFLECTED = {
 _COMMUTATIVE = {"add", "mul", "and", "or", "xor"}
 
 
-def register(op: Op) -> Callable:
+def register(op: Op) -> Any:
     """Compiles a record, enters it in the registry and puts its methods on Tensor.
 
     Returns the public function, which takes raw arrays or Tensors.
@@ -51,7 +51,7 @@ def pointwise(
     *,
     derivative: dict[str, Callable] | None = None,
     **fields: Any,
-) -> Callable:
+) -> Any:
     """Declares a pointwise op by one scalar expression and returns its function.
 
     Args:

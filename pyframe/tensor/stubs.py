@@ -1,7 +1,7 @@
 """Type stubs of what the op records export, for editors and type checkers (L3).
 
 Exports and Tensor methods are made from the records when pyframe is imported, so tools that only
-read sources do not see them. The generated stubs list them. To write them again after adding an op::
+read sources do not see them. The generated stubs list them. To write them after adding an op::
 
     python -m pyframe.tensor.stubs            # with --check: only say what is out of date
 
@@ -75,7 +75,9 @@ def _operand_types(op: Op | None) -> dict[str, str]:
         return {}
     types = {}
     for spec in op.inputs:
-        text = "Tensor | _float" if spec.name in op.promote and spec is not op.inputs[0] else "Tensor"
+        text = (
+            "Tensor | _float" if spec.name in op.promote and spec is not op.inputs[0] else "Tensor"
+        )
         if spec.is_list:
             text = "Any"
         types[spec.name] = f"{text} | None" if spec.optional else text
@@ -90,7 +92,9 @@ def _parameters(function: Callable, op: Op | None, method: bool) -> str:
     types = _operand_types(op)
     words: list[str] = []
     starred = slashed = False
-    for position, p in enumerate(inspect.signature(function, follow_wrapped=False).parameters.values()):
+    for position, p in enumerate(
+        inspect.signature(function, follow_wrapped=False).parameters.values()
+    ):
         if method and position == 0 and p.kind is not p.VAR_POSITIONAL:
             words.append("self")
             continue
@@ -158,7 +162,12 @@ def _package() -> str:
         if spec is not None and spec.origin is not None:
             lines.append(f"from . import {name} as {name}")
     lines += ["from .io import load as load, save as save", "", "__version__: _str"]
-    lines += ["dtype = _np.dtype", "tensor_on = make", "def is_tensor(value: Any) -> _bool: ...", ""]
+    lines += [
+        "dtype = _np.dtype",
+        "tensor_on = make",
+        "def is_tensor(value: Any) -> _bool: ...",
+        "",
+    ]
     lines += _functions("pyframe")
     dtypes = [n for n, v in vars(package).items() if isinstance(v, np.dtype)]
     imported = {line.rsplit(" ", 1)[-1] for line in lines if line.startswith("from .")}
@@ -205,9 +214,9 @@ def _methods() -> str:
     own = "The methods and operators that op records put on Tensor."
     lines = [_HEAD.format(doc=own), "from .tensor import Tensor", "", "class Methods:"]
     for name, value in sorted(vars(Tensor).items()):
-        if isinstance(value, property) or callable(value):
-            if not _is_own(value) and name.isidentifier() and name not in _SKIPPED:
-                lines += [f"    {line}" for line in _method(name, value)]
+        shown = (isinstance(value, property) or callable(value)) and name.isidentifier()
+        if shown and not _is_own(value) and name not in _SKIPPED:
+            lines += [f"    {line}" for line in _method(name, value)]
     return "\n".join(lines) + "\n"
 
 

@@ -6,7 +6,6 @@ Most methods are put here by the op records at registration; this file has what 
 from __future__ import annotations
 
 import copy
-import weakref
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -23,7 +22,7 @@ from ..errors import (
     ShapeError,
     fail,
 )
-from ..tape.node import Handle, Leaf, Node
+from ..tape.node import Handle, Keep, Leaf, Node
 
 if TYPE_CHECKING:  # what op records add to Tensor, for tools that only read sources
     from .methods import Methods
@@ -401,24 +400,21 @@ class Tensor(Methods):
         return Handle(edge.post_hooks, hook)
 
     def retain_grad(self) -> None:
-        """Keeps ``grad`` of a non-leaf after backward."""
-        if self.grad_fn is None or getattr(self, "_retains", False):
-            return
-        reference = weakref.ref(self)
+        """Keeps ``grad`` of a non-leaf after backward (the gradient as hooks leave it).
 
-        def keep(gradient: Tensor) -> None:
-            tensor = reference()
-            if tensor is not None:
-                kept = gradient if gradient.requires_grad else gradient.detach()
-                tensor.grad = kept if tensor.grad is None else tensor.grad + kept
-
-        self.register_hook(keep)
-        self._retains = True
+        Raises:
+            AutogradError: if it does not require grad.
+        """
+        edge = self.grad_fn_or_leaf
+        if edge is None:
+            fail(AutogradError, "retain_grad", "the tensor does not require grad")
+        if edge.__class__ is not Leaf and Keep.of(edge, self) is None:
+            Handle.into(edge, Keep(self))
 
     @property
     def retains_grad(self) -> bool:
         """Whether :meth:`retain_grad` was called on this non-leaf."""
-        return getattr(self, "_retains", False)
+        return Keep.of(self.grad_fn, self) is not None
 
     # ---- copying, moving
 
@@ -474,7 +470,7 @@ def make(array: Any, device: Device = cpu, cls: type = Tensor) -> Any:
     """A Tensor around a raw array, without a copy and off the tape."""
     if device._backend is None:
         device.backend  # noqa: B018  loads it: compiled functions rely on that
-    out = _new(cls)
+    out: Any = _new(cls)
     out.array = array
     out.device = device
     out.grad = None
@@ -500,7 +496,11 @@ def current_edge(x: Tensor) -> Node | None:
         return x._edge
     base, op, params, _ = view
     edge = current_edge(base)
+    old = x._edge
+    keep = Keep.of(old, x)
     x._edge = None if edge is None else op.record_view(base, x, edge, params)
+    if keep is not None and x._edge is not None:
+        keep.move(old, x._edge)
     x._view = (base, op, params, rewrites)
     return x._edge
 

