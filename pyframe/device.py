@@ -33,6 +33,7 @@ class Device:
     _backend: Any
 
     def __new__(cls, spec: Any = "cpu", index: int | None = None) -> Device:
+        """The one Device of that name."""
         if isinstance(spec, Device):
             return spec
         if isinstance(spec, int) and not isinstance(spec, bool):

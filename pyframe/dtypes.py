@@ -33,6 +33,9 @@ _integral = frozenset(INTEGRAL)
 _half = frozenset(HALF)
 _supported = frozenset(ALL)
 
+# Equal dtypes are not always one object (a dtype that was unpickled, or had its byte order set).
+_same = {dtype: dtype for dtype in ALL}
+
 _by_name = {dtype.name: dtype for dtype in ALL} | {
     "float": float32,
     "double": float64,
@@ -86,6 +89,12 @@ def is_integral(dtype: np.dtype) -> bool:
 def is_half(dtype: np.dtype) -> bool:
     """Whether arithmetic is done in float32 and rounded to this dtype."""
     return dtype in _half
+
+
+def canonical(array: Any) -> Any:
+    """``array`` with its dtype as the one object that the short paths of ops recognise."""
+    dtype = _same.get(array.dtype)
+    return array if dtype is None or dtype is array.dtype else array.view(dtype)
 
 
 def is_supported(dtype: np.dtype) -> bool:

@@ -5,56 +5,136 @@ Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv:1604
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .. import config, random
-from ..tensor.tensor import Tensor, make
-from .api import backward
-from .function import Context, Function
+from ..errors import AutogradError, fail
+from ..tape.node import Node, next_order
+from ..tensor.tensor import Tensor
 
 
-class _Checkpoint(Function):
-    @staticmethod
-    def forward(ctx: Context, function: Callable, preserve: bool, *args: Any) -> Any:
-        ctx.function = function
-        ctx.state = random.get_rng_state() if preserve else None
-        ctx.mode = config.get_mode()
-        ctx.args = [None if isinstance(a, Tensor) else a for a in args]
-        ctx.save_for_backward(*[a if isinstance(a, Tensor) else None for a in args])
-        return function(*args)
+class _Region:
+    """A checkpointed call: how to run it again, and the nodes whose saved values were dropped.
 
-    @staticmethod
-    def backward(ctx: Context, *cotangents: Any) -> Any:
-        inputs = []
-        for saved, other in zip(ctx.saved_tensors, ctx.args, strict=True):
-            if saved is None:
-                inputs.append(other)
-                continue
-            copy = make(saved.array, saved.device)
-            if saved.requires_grad:
-                copy.requires_grad_()
-            inputs.append(copy)
-        now = random.get_rng_state() if ctx.state is not None else None
-        token = config.set_mode(grad=True, autocast=ctx.mode.autocast)
+    The nodes are held weakly, because their rules hold the region.
+    """
+
+    def __init__(self, function: Callable, args: tuple, kwargs: dict, preserve: bool) -> None:
+        self.function, self.args, self.kwargs = function, args, kwargs
+        self.mode = config.get_mode()
+        self.state = random.get_rng_state() if preserve else None
+        given = list(_tensors((args, kwargs)))
+        for t in given:
+            t.requires_grad  # noqa: B018  makes the edges of stale views outside of the region
+        self.versions = [(t._cell, t._cell[0]) for t in given]
+        self.nodes: list[weakref.ref] = []
+        self.lock = threading.Lock()
+        self.restored = False
+
+    def run(self) -> tuple[Any, list[Node]]:
+        """The function's result, and what it recorded."""
+        start = next_order()
+        result = self.function(*self.args, **self.kwargs)
+        return result, _recorded(result, start)
+
+    def drop(self, nodes: list[Node]) -> None:
+        """Forgets what ``nodes`` saved."""
+        self.nodes = [weakref.ref(node) for node in nodes]
+        for index, node in enumerate(nodes):
+            node.rule = _Dropped(self, index, node.rule.name)
+            node.saved = node.stamps = ()
+
+    def restore(self) -> None:
+        """Runs the function again and gives the nodes what they saved."""
+        with self.lock:
+            if self.restored:
+                return
+            if any(cell[0] != version for cell, version in self.versions):
+                what = "an argument was changed in place since the checkpointed function ran"
+                fail(AutogradError, "checkpoint", what, "Pass it a clone().")
+            again = self._again()
+            names = [node.rule.name for node in again]
+            old = [ref() for ref in self.nodes]
+            if len(names) != len(old) or any(
+                o is not None and o.rule.name != n for o, n in zip(old, names, strict=True)
+            ):
+                fail(
+                    AutogradError,
+                    "checkpoint",
+                    "the function did other things when it was run again",
+                    "It must not depend on what changes between forward and backward.",
+                )
+            for node, new in zip(old, again, strict=True):
+                if node is not None:
+                    node.rule, node.saved, node.stamps = new.rule, new.saved, new.stamps
+                    if hasattr(new.rule, "move"):
+                        new.rule.move(node)
+            self.restored = True
+
+    def _again(self) -> list[Node]:
+        now = random.get_rng_state() if self.state is not None else None
+        token = config.enter(self.mode)
         try:
-            if ctx.state is not None:
-                random.set_rng_state(ctx.state)
-            outputs = ctx.function(*inputs)
+            if self.state is not None:
+                random.set_rng_state(self.state)
+            return self.run()[1]
         finally:
             if now is not None:
                 random.set_rng_state(now)
             config.reset_mode(token)
-        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        pairs = [
-            (o, g)
-            for o, g in zip(outputs, cotangents, strict=True)
-            if isinstance(o, Tensor) and o.requires_grad
-        ]
-        if pairs:
-            backward([o for o, _ in pairs], [g for _, g in pairs])
-        grads = [i.grad if isinstance(i, Tensor) else None for i in inputs]
-        return (None, None, *grads)
+
+
+class _Dropped:
+    """The rule of a node whose saved values must be computed again."""
+
+    saved: tuple = ()
+    stamped = ("saved",)  # so that the engine releases what comes back
+
+    def __init__(self, region: _Region, index: int, name: str) -> None:
+        self.region, self.index, self.name = region, index, name
+
+    def backward(self, node: Node, g: Any, parents: tuple) -> Any:
+        self.region.restore()
+        return node.rule.backward(node, g, parents)
+
+    def backward_graph(self, node: Node, g: Any, parents: tuple) -> Any:
+        self.region.restore()
+        return node.rule.backward_graph(node, g, parents)
+
+    def move(self, node: Node) -> None:
+        """Now stands in ``node``: a checkpoint inside of a checkpoint was run again."""
+        self.region.nodes[self.index] = weakref.ref(node)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The Tensors in nested containers."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for v in value.values():
+            yield from _tensors(v)
+    elif isinstance(value, (list, tuple)):
+        for v in value:
+            yield from _tensors(v)
+
+
+def _recorded(result: Any, start: int) -> list[Node]:
+    """The nodes behind ``result`` made since ``start`` that saved arrays; repeats its order."""
+    found = []
+    seen = set()
+    stack = [t.grad_fn_or_leaf for t in _tensors(result)]
+    while stack:
+        node = stack.pop()
+        if node is None or node.order <= start or node in seen:
+            continue
+        seen.add(node)
+        if node.__class__ is Node and node.rule.stamped:
+            found.append(node)
+        stack.extend(node.parents)
+    return found
 
 
 def checkpoint(
@@ -67,8 +147,9 @@ def checkpoint(
     """``function(*args)`` without keeping what its ops save; backward runs it again.
 
     Args:
-        function: of Tensors; must give the same result when called again.
-        *args: its arguments. Parameters that it closes over get their gradients too.
+        function: of Tensors; must do the same when called again. What it closes over gets its
+            gradient too.
+        *args: its arguments; Tensors must not be changed in place before backward.
         use_reentrant: accepted for PyTorch's sake; there is one implementation.
         preserve_rng_state: draw the same random numbers (dropout masks) in the second run.
         **kwargs: keyword arguments of ``function``.
@@ -79,20 +160,12 @@ def checkpoint(
     >>> x.grad
     tensor([2., 4.])
     """
-    call = (lambda *a: function(*a, **kwargs)) if kwargs else function
-    if config.get_mode().grad and not any(isinstance(a, Tensor) and a.requires_grad for a in args):
-        # Nothing would be recorded, yet parameters that the function closes over need gradients.
-        dummy = make(_zero()).requires_grad_()
-        return _Checkpoint.apply(lambda _, *rest: call(*rest), preserve_rng_state, dummy, *args)
-    return _Checkpoint.apply(call, preserve_rng_state, *args)
-
-
-def _zero() -> Any:
-    """A 0-d array that only serves to put the checkpoint on the tape."""
-    from ..device import cpu
-    from ..dtypes import float32
-
-    return cpu.xp.zeros((), float32)
+    if not config.get_mode().grad:
+        return function(*args, **kwargs)
+    region = _Region(function, args, kwargs, preserve_rng_state)
+    result, nodes = region.run()
+    region.drop(nodes)
+    return result
 
 
 def checkpoint_sequential(

@@ -97,7 +97,7 @@ class _FunctionRule:
         self.name, self.function, self.ctx, self.count = function.__name__, function, ctx, count
         self.inputs = inputs  # per argument: (shape, dtype, device) of a Tensor, else None
         self.saved: list = []
-        self.stamped = ctx._saved  # the engine releases what is saved
+        self.stamped = ["saved_tensors"] if ctx._saved else []  # then the engine releases them
         self.metas: tuple = ()
 
     def backward(self, node: Node, g: Any, parents: tuple, graph: bool = False) -> tuple:
@@ -150,6 +150,10 @@ class _FunctionRule:
 
     def backward_graph(self, node: Node, g: Any, parents: tuple) -> tuple:
         return self.backward(node, g, parents, graph=True)
+
+    def move(self, node: Node) -> None:
+        """Now stands in ``node`` (a checkpoint was run again)."""
+        self.ctx._node = weakref.ref(node)
 
 
 class Function:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pickle
+import shutil
+import tempfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -62,10 +63,14 @@ def save(obj: Any, f: Any, metadata: dict[str, str] | None = None) -> None:
         fail(ArgumentError, "save", f"the metadata name {_KEY!r} is taken", "Use another name.")
     text[_KEY] = json.dumps(description)
     if hasattr(f, "write"):
-        container.write(f, arrays, text)
+        with tempfile.TemporaryDirectory() as folder:
+            spool = Path(folder) / "state"
+            container.write(spool, arrays, text)
+            with open(spool, "rb") as file:
+                shutil.copyfileobj(file, f)
         return
-    with atomic_path(_path(f, "save")) as temporary, open(temporary, "wb") as file:
-        container.write(file, arrays, text)
+    with atomic_path(_path(f, "save")) as temporary:
+        container.write(temporary, arrays, text)
 
 
 def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
@@ -88,12 +93,14 @@ def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
         data = f.read()
         if not isinstance(data, bytes):
             fail(ArgumentTypeError, "load", "the file is open for text", "Open it with 'rb'.")
-        return _load(io.BytesIO(data), len(data), "the file", device, weights_only)
+        with tempfile.TemporaryDirectory() as folder:
+            spool = Path(folder) / "state"
+            spool.write_bytes(data)
+            return _load(spool, "the file", device, weights_only)
     path = _path(f, "load")
     if path.is_dir():
         fail(ArgumentError, "load", f"{path} is a folder", "Name a file in it.")
-    with open(path, "rb") as file:
-        return _load(file, os.fstat(file.fileno()).st_size, str(path), device, weights_only)
+    return _load(path, str(path), device, weights_only)
 
 
 def _path(f: Any, op: str) -> Path:
@@ -103,14 +110,15 @@ def _path(f: Any, op: str) -> Path:
     return Path(f)
 
 
-def _load(file: BinaryIO, size: int, name: str, device: Any, weights_only: bool) -> Any:
-    head = file.read(9)
-    file.seek(0)
+def _load(path: Path, name: str, device: Any, weights_only: bool) -> Any:
+    with open(path, "rb") as file:
+        head = file.read(9)
+    size = path.stat().st_size
     # A safetensors file starts with a length, which can look like the start of a pickle.
     ours = size < 9 or (head[8:] == b"{" and int.from_bytes(head[:8], "little") < 1 << 28)
     if not ours and (head[:2] == b"PK" or head[:1] == b"\x80"):
         if not weights_only:
-            return _unpickle(file, name)
+            return _unpickle(path, name)
         fail(
             FileError,
             "load",
@@ -118,7 +126,7 @@ def _load(file: BinaryIO, size: int, name: str, device: Any, weights_only: bool)
             "Convert it to safetensors where you trust it: "
             "safetensors.torch.save_file(torch.load(path), new_path).",
         )
-    arrays, metadata = container.read(file, size, name)
+    arrays, metadata = container.read(path, name)
 
     def on_device(array: np.ndarray) -> Tensor:
         return as_tensor(array, device=device)
@@ -132,9 +140,9 @@ def _load(file: BinaryIO, size: int, name: str, device: Any, weights_only: bool)
     return rebuild(description, arrays, on_device, name)
 
 
-def _unpickle(file: BinaryIO, name: str) -> Any:
+def _unpickle(path: Path, name: str) -> Any:
     try:
-        return pickle.load(file)
+        return pickle.loads(path.read_bytes())
     except Exception as error:  # a damaged pickle can raise anything
         fail(
             FileError,

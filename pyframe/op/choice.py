@@ -20,14 +20,15 @@ LARGE = 1 << 15  # elements from which fresh pages (128 KB: malloc's mmap thresh
 
 
 def _layout(array: Any) -> tuple:
-    """What a kernel may decide on, coarse enough that few distinct keys occur."""
+    """What a kernel may decide on."""
     if array is None:
         return ()
     if array.__class__ in (list, tuple):
         return tuple(_layout(a) for a in array)
-    return (array.dtype.num, array.ndim, array.size.bit_length(), array.flags.c_contiguous)
+    return (array.dtype.num, array.shape, array.strides)
 
 
+_MOST_CHOICES = 4096
 _chosen: dict[tuple, Kernel | None] = {}
 
 
@@ -60,7 +61,11 @@ def choose(
     if not kernels:
         return None
     try:
-        key = (op.name, tuple(_layout(a) for a in arrays), tuple(params.values()))
+        key = (
+            op,
+            tuple(_layout(a) for a in arrays),
+            tuple((v.__class__, v) for v in params.values()),  # 1, 1.0 and True are equal
+        )
         if key in _chosen:
             return _chosen[key]
     except TypeError:  # an unhashable parameter: decide anew each time
@@ -71,6 +76,8 @@ def choose(
             found = kernel
             break
     if key is not None:
+        if len(_chosen) >= _MOST_CHOICES:  # shapes that never repeat
+            _chosen.clear()
         _chosen[key] = found
     return found
 

@@ -51,7 +51,7 @@ class Kernel:
         run: ``(*arrays, **params) -> outputs`` with the op's own conventions.
         supports: ``(*arrays, **params) -> ""`` if it can run, else the reason why not. May look at
             dtypes, shapes, strides and parameters, never at values; the answer is cached per
-            dtypes, size class and layout.
+            dtypes, shapes, strides and parameters.
         available: ``() -> ""`` if its library is there, else the reason (asked once).
         source: file of the kernel, relative to the repository, if it has one of its own.
     """

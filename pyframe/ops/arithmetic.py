@@ -359,7 +359,7 @@ def positive(input: Any) -> Any:
     return input
 
 
-Tensor.__pos__ = positive  # type: ignore[attr-defined]
+Tensor.__pos__ = positive  # type: ignore[assignment, method-assign]
 
 
 def _three(make: Maker, divisor: bool = False) -> Iterator[Sample]:

@@ -46,7 +46,7 @@ def _errors(make: Maker) -> Iterator[Failing]:
     yield Failing(ArgumentTypeError, "is not a dtype", make(3), dtype="float31")
 
 
-cast = register(
+cast: Any = register(
     Op(
         "cast",
         _forward,

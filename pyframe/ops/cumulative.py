@@ -211,7 +211,7 @@ def _shifted_samples(make: Maker) -> Iterator[Sample]:
     yield Sample(make(0, 3), dim=0, by=1)
 
 
-shifted = register(
+shifted: Any = register(
     Op(
         "shifted",
         _shifted,

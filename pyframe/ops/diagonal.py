@@ -112,7 +112,7 @@ def _samples_un(make: Maker) -> Iterator[Sample]:
     yield Sample(make(2, 3), shape=(2, 4, 3), offset=-1, dim1=1, dim2=2)
 
 
-undiagonal = register(
+undiagonal: Any = register(
     Op(
         "undiagonal",
         _forward_un,

@@ -78,7 +78,7 @@ def _errors(make: Maker) -> Iterator[Failing]:
     yield Failing(DtypeError, "input must be floating", make.ints(3), p=0.5)
 
 
-masked_dropout = register(
+masked_dropout: Any = register(
     Op(
         "masked_dropout",
         _forward,

@@ -255,7 +255,7 @@ embedding_backward = register(
     )
 )
 
-embedding_gather = register(
+embedding_gather: Any = register(
     Op(
         "embedding_gather",
         _gather_scaled,

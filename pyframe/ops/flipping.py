@@ -43,7 +43,7 @@ def _errors_flip(make: Maker) -> Iterator[Failing]:
     yield Failing(ShapeError, "occurs twice", make(3, 4), dims=(0, -2))
 
 
-flip = register(
+flip: Any = register(
     Op(
         "flip",
         lambda xp, input, *, dims: xp.flip(input, axis=dims).copy(),
@@ -142,7 +142,7 @@ def _errors_roll(make: Maker) -> Iterator[Failing]:
     yield Failing(ShapeError, "several shifts", make(3, 4), shifts=(1, 2))
 
 
-roll = register(
+roll: Any = register(
     Op(
         "roll",
         _forward_roll,

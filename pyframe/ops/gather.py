@@ -174,7 +174,7 @@ def _samples_sum(make: Maker) -> Iterator[Sample]:
     yield Sample(make(), make.ints(high=1), dim=0, shape=())
 
 
-scatter_sum = register(
+scatter_sum: Any = register(
     Op(
         "scatter_sum",
         _forward_sum,

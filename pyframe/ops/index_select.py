@@ -126,7 +126,7 @@ def _reference_add(src: np.ndarray, index: np.ndarray, dim: int, size: int) -> n
     return out
 
 
-add_rows = register(
+add_rows: Any = register(
     Op(
         "add_rows",
         _forward_add,

@@ -196,7 +196,7 @@ def _samples_unindex(make: Maker) -> Iterator[Sample]:
     yield Sample(make(0, 4), index=slice(0, 0), shape=(3, 4))
 
 
-unindex = register(
+unindex: Any = register(
     Op(
         "unindex",
         _forward_unindex,
@@ -321,7 +321,7 @@ def _samples_advanced_sum(make: Maker) -> Iterator[Sample]:
         yield Sample(make(*selected), index, dims=dims, shape=shape)
 
 
-advanced_sum = register(
+advanced_sum: Any = register(
     Op(
         "advanced_sum",
         _forward_advanced_sum,
@@ -407,7 +407,7 @@ def _errors_put(make: Maker) -> Iterator[Failing]:
     yield Failing(RangeError, "out of range", make(4, 3), np.array([[4]]), make(3), dims=(0,))
 
 
-put = register(
+put: Any = register(
     Op(
         "put",
         _forward_put,
@@ -860,5 +860,5 @@ def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
 
 composite("index_put_", export=("Tensor",))(index_put_)
 
-Tensor.__getitem__ = getitem
-Tensor.__setitem__ = setitem
+Tensor.__getitem__ = getitem  # type: ignore[assignment, method-assign]
+Tensor.__setitem__ = setitem  # type: ignore[assignment, method-assign]

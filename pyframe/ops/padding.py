@@ -75,7 +75,7 @@ def _errors(make: Maker) -> Iterator[Failing]:
     yield Failing(ShapeError, "leave no elements", make(3, 4), pad=(-3, -3))
 
 
-constant_pad = register(
+constant_pad: Any = register(
     Op(
         "constant_pad",
         _forward,

@@ -61,7 +61,7 @@ def _errors_permute(make: Maker) -> Iterator[Failing]:
     yield Failing(RangeError, "dim 2 is out of range", make(3, 4), dims=(0, 2))
 
 
-permute = register(
+permute: Any = register(
     Op(
         "permute",
         lambda xp, input, *, dims: input.transpose(dims),
@@ -122,7 +122,7 @@ def _errors_transpose(make: Maker) -> Iterator[Failing]:
     yield Failing(RangeError, "dim -3 is out of range", make(3, 4), dim0=-3, dim1=1)
 
 
-transpose = register(
+transpose: Any = register(
     Op(
         "transpose",
         _forward_transpose,
@@ -170,7 +170,7 @@ def _samples_t(make: Maker) -> Iterator[Sample]:
         yield Sample(make(*shape))
 
 
-t = register(
+t: Any = register(
     Op(
         "t",
         lambda xp, input: input.transpose(),
@@ -250,7 +250,7 @@ def _matrix_transpose(self: Tensor) -> Tensor:
     return transpose(self, -2, -1)
 
 
-Tensor.T = property(_reversed)
-Tensor.mT = property(_matrix_transpose)
-Tensor.H = property(t)
-Tensor.mH = property(_matrix_transpose)
+Tensor.T = property(_reversed)  # type: ignore[assignment, method-assign]
+Tensor.mT = property(_matrix_transpose)  # type: ignore[assignment, method-assign]
+Tensor.H = property(t)  # type: ignore[assignment, method-assign]
+Tensor.mH = property(_matrix_transpose)  # type: ignore[assignment, method-assign]

@@ -149,7 +149,7 @@ def _reference(input: np.ndarray, shape: Any) -> np.ndarray:
     return np.array(flat, dtype=np.float64).reshape(shape)
 
 
-reshape = register(
+reshape: Any = register(
     Op(
         "reshape",
         lambda xp, input, *, shape: input.reshape(shape),

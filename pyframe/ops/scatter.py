@@ -114,7 +114,7 @@ def _errors(make: Maker) -> Iterator[Failing]:
     yield Failing(DtypeError, "src is", make(5, 3), index, index, dim=0)
 
 
-scatter_elements = register(
+scatter_elements: Any = register(
     Op(
         "scatter_elements",
         _forward,

@@ -144,7 +144,7 @@ def _backward_cost(g: Any, y: Any, dim: int) -> Cost:
     return Cost(4 * g.size, g.nbytes + 2 * y.nbytes)
 
 
-softmax_backward = register(
+softmax_backward: Any = register(
     Op(
         "softmax_backward",
         _softmax_backward,

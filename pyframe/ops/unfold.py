@@ -135,7 +135,7 @@ def _samples_sum(make: Maker) -> Iterator[Sample]:
     yield Sample(make(2, 2, 4, 3), dimension=1, step=2, length=6)
 
 
-windows_sum = register(
+windows_sum: Any = register(
     Op(
         "windows_sum",
         _forward_sum,

@@ -4,7 +4,7 @@ mixed and scalar operands, promotion, lists, forced kernels, autocast and tracin
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -19,14 +19,14 @@ from ..tape.node import Node, Output, freed, next_order, overwritten
 from .tensor import NO_GRAD_VIEW, Tensor, as_tensor, current_edge, make, tensor_types
 
 _numbers = (bool, int, float)
+# The default of an argument that must be given, under its own name or another.
+UNSET = type("Unset", (), {"__repr__": lambda self: "<unset>"})()
 
 
 def general(op: Op, mode: config.Mode, inputs: tuple, params: tuple) -> Any:
     """Calls ``op`` on any mixture of Tensors, raw arrays and (for promoted inputs) numbers."""
     if mode.trace is not None:
         return mode.trace.call(op, inputs, params)
-    if params and any(p.__class__.__name__ == "Unset" for p in params):
-        _missing(op, inputs, params)
     device = _device_of(op, inputs)
     inputs = _converted(op, inputs, device)
     if mode.autocast is not None:
@@ -77,11 +77,9 @@ def canonical(op: Op, arrays: tuple, params: tuple) -> tuple:
     return (*params, *hidden)
 
 
-def _missing(op: Op, inputs: tuple, params: tuple) -> None:
-    names = [
-        p.name for p, v in zip(op.params, params, strict=True) if v.__class__.__name__ == "Unset"
-    ]
-    fail(ArgumentTypeError, op.name, f"missing argument {names[0]!r}")
+def missing(op: Op, name: str) -> NoReturn:
+    """Raises: a required argument was not given under any of its names."""
+    fail(ArgumentTypeError, op.name, f"missing argument {name!r}")
 
 
 def wrap(

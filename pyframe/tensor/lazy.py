@@ -47,9 +47,12 @@ def lazy_function(
         stub.__qualname__, stub.__doc__, stub.__module__ = op.name, op.doc, op.module
     stubs["call"].op = op  # type: ignore[attr-defined]
 
+    done = False
+
     def complete() -> None:
+        nonlocal done
         with _lock:
-            if "complete" not in namespace:
+            if done:
                 return  # another thread was first
             source = compile_into(op, namespace)
             for name, stub in stubs.items():
@@ -58,7 +61,7 @@ def lazy_function(
                 stub.__code__ = made.__code__
                 namespace[name] = stub
             stubs["call"].source = source  # type: ignore[attr-defined]
-            del namespace["complete"]
+            done = True
 
     def record(*values: Any) -> None:
         complete()

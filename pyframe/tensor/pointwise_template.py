@@ -39,6 +39,8 @@ shared_globals = {
     "boolean": dtypes.bool_,
     "LARGE": LARGE,
     "UNUSED": [0, 0],
+    "UNSET": dispatch.UNSET,
+    "missing": dispatch.missing,
 }
 
 # Names that the generated ``call`` and ``record`` use themselves.
@@ -61,11 +63,19 @@ def check_names(function: ScalarFunction) -> None:
 
 
 def signature_of(function: ScalarFunction) -> tuple[str, str]:
-    """The public signature and the arguments of a call that passes everything on."""
-    words = list(function.inputs)
+    """The public signature, and the lines that find missing arguments."""
+    words, lines = list(function.inputs), ""
     for s in function.scalars:
-        words.append(f"{s}={function.defaults[s]!r}" if s in function.defaults else s)
-    return ", ".join(words), ", ".join([*function.inputs, *function.scalars])
+        if s in function.defaults:
+            default = function.defaults[s]
+            text = repr(default) if default - default == 0 else f"float({str(default)!r})"
+            words.append(f"{s}={text}")
+        elif "=" in words[-1]:  # required after an optional one
+            words.append(f"{s}=UNSET")
+            lines += f"if {s} is UNSET: missing(op, {s!r})\n"
+        else:
+            words.append(s)
+    return ", ".join(words), lines
 
 
 def takes_floats(function: ScalarFunction) -> bool:
@@ -88,7 +98,7 @@ class Template:
         is_ufunc: bool,
     ) -> None:
         self.inputs, self.scalars = list(function.inputs), list(function.scalars)
-        self.words, _ = signature_of(function)
+        self.words, self.demands = signature_of(function)
         self.derivatives, self.differentiable = derivatives, bool(derivatives)
         self.conditions, self.is_ufunc = conditions, is_ufunc
         self.floats = takes_floats(function)
@@ -120,10 +130,11 @@ class Template:
         first = self.lead
         general = f"return general(op, mode, {_tuple(self.inputs)}, {_tuple(self.scalars)})"
         if not self.floats:
-            return f"def call({self.words}):\n    mode = get_mode()\n    {general}\n"
+            body = f"{self.demands}mode = get_mode()\n{general}\n"
+            return f"def call({self.words}):\n{indent(body, '    ')}"
         evaluate = self._evaluate([f"a_{n}" for n in self.inputs])
         body = f"""\
-mode = get_mode()
+{self.demands}mode = get_mode()
 if mode.plain:
     if {first}.__class__ in _tensors:
         a_{first} = {first}.array

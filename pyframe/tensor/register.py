@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import ArgumentError, fail
+from ..errors import ArgumentError, ArgumentTypeError, fail
 from ..expr import trace
 from ..op.record import Op
 from ..op.registry import Composite, composites, ops
 from .inplace import inplace
 from .pointwise import build
-from .template import compile_op
+from .template import ALIASES, check_names, compile_op
 from .tensor import Tensor
 
 # Operators of Python whose reflected form has the operands swapped.
@@ -28,11 +29,14 @@ def register(op: Op) -> Any:
     Returns the public function, which takes raw arrays or Tensors.
 
     Raises:
-        ArgumentError: if another op has the name.
+        ArgumentError: if another op has the name, or an argument one that generated code needs.
     """
     if op.name in ops:
         fail(ArgumentError, "register", f"there already is an op called {op.name!r}")
+    if op.name in composites and set(op.export).intersection(composites[op.name].export):
+        fail(ArgumentError, "register", f"there already is a function called {op.name!r}")
     if op.function is None:
+        check_names(op)
         op.function = compile_op(op)
     ops[op.name] = op
     _install(op.name, op.function, op.export, op.method, op.aliases, op.dunder, op.varargs)
@@ -85,7 +89,7 @@ def composite(
     aliases: tuple[str, ...] = (),
     dunder: str = "",
     varargs: str = "",
-) -> Callable[[Callable], Callable]:
+) -> Callable[[Callable], Any]:
     """Decorator: exports a function that is written with ops, as a record exports an op."""
 
     def enter(function: Callable) -> Callable:
@@ -146,22 +150,29 @@ def _spread(function: Callable, varargs: str) -> Callable:
 
 def _inplace_twin(op: Op) -> Callable:
     others = len(op.inputs) - 1
-    names = [p.name for p in op.params]
-    defaults = [p.default for p in op.params]
+    absent = inspect.Parameter.empty
+    defaults = {i.name: None if i.optional else absent for i in op.inputs[1:]}
+    defaults |= {p.name: p.default for p in op.params}
+    names = list(defaults)
+    known_as = op.renamed | {other: name for name, other in ALIASES.items()}
 
     def twin(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if not names and not kwargs and len(args) == others:
+        if not kwargs and len(args) == len(names) == others:
             return inplace(op, self, args)
-        arrays, rest = args[:others], args[others:]
-        for i in op.inputs[1 + len(arrays) :]:
-            arrays = (*arrays, kwargs.pop(i.name) if not i.optional else kwargs.pop(i.name, None))
-        params = [
-            *rest,
-            *(kwargs.pop(n, d) for n, d in list(zip(names, defaults, strict=True))[len(rest) :]),
-        ]
-        if kwargs:
-            fail(ArgumentError, f"{op.name}_", f"unexpected argument {next(iter(kwargs))!r}")
-        return inplace(op, self, arrays, tuple(params))
+        if len(args) > len(names):
+            what = f"takes {len(names)} arguments besides the tensor, not {len(args)}"
+            fail(ArgumentTypeError, f"{op.name}_", what)
+        values = defaults | dict(zip(names, args, strict=False))
+        for key, value in kwargs.items():
+            name = key if key in values else known_as.get(key)
+            if name not in values or name in names[: len(args)]:
+                fail(ArgumentTypeError, f"{op.name}_", f"unexpected argument {key!r}")
+            values[name] = value
+        given = tuple(values.values())
+        if absent in given:
+            what = f"missing argument {names[given.index(absent)]!r}"
+            fail(ArgumentTypeError, f"{op.name}_", what)
+        return inplace(op, self, given[:others], given[others:])
 
     twin.__name__ = twin.__qualname__ = f"{op.name}_"
     twin.__doc__ = f"In-place twin of :func:`{op.name}`; returns the tensor."

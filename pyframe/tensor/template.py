@@ -8,17 +8,19 @@ differs are the globals. ``function.source`` shows it, and docs/architecture.md 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from textwrap import indent
 from typing import Any
 
 import numpy as np
 
-from .. import config, dtypes
+from .. import config
 from ..backend import backends
 from ..codegen import define
+from ..errors import ArgumentError, fail
 from ..op.choice import LARGE
-from ..op.record import Op
+from ..op.record import Op, Param
 from ..tape.node import Node, Output, freed, next_order, overwritten
 from . import dispatch
 from .lazy import lazy_function
@@ -27,8 +29,6 @@ from .tensor import NO_GRAD_VIEW, Size, Tensor, current_edge, tensor_types
 SMALL = 4096  # elements up to which NumPy beats a kernel's call overhead
 
 ALIASES = {"dim": "axis", "dims": "axes", "keepdim": "keepdims", "input": "x"}
-
-UNSET = type("Unset", (), {"__repr__": lambda self: "<unset>"})()
 
 _shared_globals = {
     "get_mode": config.get_mode,
@@ -43,6 +43,7 @@ _shared_globals = {
     "freed": freed,
     "overwritten": overwritten,
     "general": dispatch.general,
+    "missing": dispatch.missing,
     "listed": dispatch.listed,
     "run": dispatch.run,
     "fill": dispatch.fill,
@@ -50,13 +51,35 @@ _shared_globals = {
     "rebuild": dispatch.rebuild,
     "unbroadcast": dispatch.unbroadcast,
     "NO_GRAD_VIEW": NO_GRAD_VIEW,
-    "UNSET": UNSET,
+    "UNSET": dispatch.UNSET,
     "lenient": np.errstate,
     "SEQUENCES": (tuple, list, Size),
     "UNUSED": [0, 0],
-    "f16": dtypes.float16,
-    "bf16": dtypes.bfloat16,
 }
+
+
+# Names that the generated ``call`` and ``record`` use themselves.
+_RESERVED = frozenset(_shared_globals) - {"fill", "rebuild", "unbroadcast", "freed", "overwritten"}
+_RESERVED |= {
+    "arrays", "backend", "base", "call", "check", "complete", "device", "done", "edge", "forward",
+    "inputs", "joint", "len", "mode", "node", "op", "out", "outs", "params", "rule", "short",
+    "spread", "spread_out", "taped",
+}  # fmt: skip
+
+
+def check_names(op: Op) -> None:
+    """Raises ArgumentError if an argument has a name that generated code needs."""
+    inputs = [i.name for i in op.inputs]
+    made = {f"{mark}_{n}" for n in inputs for mark in ("a", "e")}
+    made |= {f"{mark}_{o}" for o in op.outputs for mark in ("y", "out")}
+    for name in [*inputs, *(p.name for p in op.params)]:
+        if name in _RESERVED or name in made:
+            fail(
+                ArgumentError,
+                op.name,
+                f"an argument cannot be called {name!r}",
+                "Generated code uses that name; choose another.",
+            )
 
 
 class Rule:
@@ -95,6 +118,26 @@ class Plan:
         arrays = {*self.inputs, *op.outputs}
         self.stamped = [w for w in self.saved if w in arrays]
         self.differentiable = op.vjp is not None
+        for name in set(rules) - set(self.inputs):
+            raise TypeError(f"op {op.name}: there is a rule for {name!r}, which is no input")
+        # Defaults that source text cannot say; globals of the generated functions.
+        self.defaults: dict[str, Any] = {}
+
+    def default(self, param: Param) -> str:
+        """The default of a parameter as source text."""
+        text = repr(param.default)
+        if _is_literal(param.default):
+            return text
+        self.defaults[f"default_{param.name}"] = param.default
+        return f"default_{param.name}"
+
+
+def _is_literal(value: Any) -> bool:
+    if value.__class__ is float:
+        return math.isfinite(value)
+    if value.__class__ is tuple:
+        return all(map(_is_literal, value))
+    return value is None or value.__class__ in (bool, int, str)
 
 
 def _names(rule: Callable) -> tuple[str, ...]:
@@ -128,6 +171,7 @@ def _compile_into(op: Op, namespace: dict[str, Any]) -> str:
         source += "\n" + _call(plan, spread=True)
     if plan.differentiable and not listy:
         source += _record(plan) + _backward(plan, False) + _backward(plan, True)
+    namespace.update(plan.defaults)
     define(source, op.name, namespace)
     if plan.differentiable:
         if listy:
@@ -153,7 +197,7 @@ def _signature(plan: Plan) -> tuple[str, str]:
             words.append(param.name)
             optional = optional or False
         else:
-            text = default if default == "UNSET" else repr(default)
+            text = default if default == "UNSET" else plan.default(param)
             words.append(f"{param.name}={text}")
             optional = True
     for name in [*plan.inputs, *plan.params]:
@@ -169,6 +213,10 @@ def _signature(plan: Plan) -> tuple[str, str]:
     for j in range(1, len(words)):
         if "=" in words[j - 1] and "=" not in words[j]:
             words[j] += "=UNSET"
+    for word in words:
+        if word.endswith("=UNSET"):
+            name = word.removesuffix("=UNSET")
+            lines += f"if {name} is UNSET: missing(op, {name!r})\n"
     extra += [f"{h}=None" for h in plan.hidden]
     return ", ".join([*words, *(["*"] if extra else []), *extra]), lines
 
@@ -189,7 +237,7 @@ def _spread_signature(plan: Plan) -> tuple[str, str]:
     """The same for the method that takes one parameter spread out: ``x.permute(1, 0)``."""
     name = plan.op.varargs
     words = [*plan.inputs, "*spread_out", f"{name}=UNSET"]
-    words += [f"{p.name}={p.default!r}" for p in plan.op.params if p.name != name]
+    words += [f"{p.name}={plan.default(p)}" for p in plan.op.params if p.name != name]
     lines = (
         f"if {name} is UNSET:\n"
         f"    {name} = spread_out\n"
@@ -300,7 +348,7 @@ def _run(plan: Plan) -> str:
     )
     conditions = []
     if op.half == "float32":
-        conditions.append(f"({first}.dtype is f16 or {first}.dtype is bf16)")
+        conditions.append(f"{first}.itemsize == 2")  # half types; int16 does not mind
     if op.view != "always":
         conditions.append(f"{first}.size >= {LARGE}")
     if op.kernels:
@@ -482,7 +530,7 @@ def _backward(plan: Plan, graph: bool) -> str:
                 edge = "None" if word in op.nondiff else f"({edge})"
             lines += f"s_{word} = rebuild(s_{word}, {edge}, {like}.device)\n"
     if plan.joint:
-        words = [_rule_word(w) for w in _names(op.vjp)]
+        words = [_rule_word(plan, w) for w in _names(op.vjp)]
         lines += (
             f"needs = {_tuple([f'parents[{k}] is not None' for k in range(len(plan.inputs))])}\n"
         )
@@ -493,15 +541,15 @@ def _backward(plan: Plan, graph: bool) -> str:
             if name not in plan.rules:
                 results.append("None")
                 continue
-            words = [_rule_word(w) for w in _names(plan.rules[name])]
+            words = [_rule_word(plan, w) for w in _names(plan.rules[name])]
             call = f"rule_{name}({', '.join(words)})"
             results.append(f"None if parents[{k}] is None else {call}")
         lines += f"return {_tuple(results)}\n"
     return f"\ndef backward{'_graph' if graph else ''}(node, g, parents):\n{indent(lines, '    ')}"
 
 
-def _rule_word(word: str) -> str:
-    return word if word in ("g", "needs") or word.startswith("g_") else f"s_{word}"
+def _rule_word(plan: Plan, word: str) -> str:
+    return f"s_{word}" if word in plan.saved else word
 
 
 def _tuple(words: list[str]) -> str:

@@ -66,6 +66,7 @@ class Tensor(Methods):
     _view: tuple | None  # (base, op, parameters, rewrites seen), for views that are on the tape
 
     def __new__(cls, *data: Any, device: Any = None) -> Tensor:
+        """A new Tensor; see the class."""
         if len(data) == 1 and not isinstance(data[0], int):
             value = data[0]
             if isinstance(value, Tensor):
@@ -86,26 +87,32 @@ class Tensor(Methods):
 
     @property
     def shape(self) -> Size:
+        """Lengths of the dimensions."""
         return Size(self.array.shape)
 
     @property
     def dtype(self) -> np.dtype:
+        """Type of the elements."""
         return self.array.dtype
 
     @property
     def ndim(self) -> int:
+        """Number of dimensions."""
         return self.array.ndim
 
     @property
     def itemsize(self) -> int:
+        """Bytes per element."""
         return self.array.itemsize
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all elements."""
         return self.array.nbytes
 
     @property
     def is_cuda(self) -> bool:
+        """Whether it is on a GPU."""
         return self.device.type == "cuda"
 
     def dim(self) -> int:
@@ -307,6 +314,7 @@ class Tensor(Methods):
 
     @property
     def output_nr(self) -> int:
+        """Which of its op's outputs it is."""
         return getattr(self._edge, "index", 0)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
@@ -345,7 +353,7 @@ class Tensor(Methods):
         create_graph: bool = False,
         inputs: Any = None,
     ) -> None:
-        """Accumulates d(self)/d(leaf) into every leaf's ``grad``. See :func:`pyframe.autograd.backward`."""
+        """Accumulates d(self)/d(leaf) into every leaf's ``grad``; see ``autograd.backward``."""
         from ..autograd.api import backward
 
         backward(self, gradient, retain_graph, create_graph, inputs=inputs)
@@ -365,7 +373,7 @@ class Tensor(Methods):
 
     @property
     def data(self) -> Tensor:
-        """As :meth:`detach`, but writes through it are not noticed by the tape (PyTorch's alias)."""
+        """As :meth:`detach`, but the tape does not notice writes through it (PyTorch's alias)."""
         return make(self.array, self.device)
 
     @data.setter
@@ -482,7 +490,7 @@ def make(array: Any, device: Device = cpu, cls: type = Tensor) -> Any:
 
 def _rebuild(cls: type, array: np.ndarray, device: str, requires_grad: bool) -> Tensor:
     place = Device(device)
-    out = make(place.backend.asarray(array), place, cls)
+    out = make(place.backend.asarray(dtypes.canonical(array)), place, cls)
     return out.requires_grad_() if requires_grad else out
 
 
@@ -538,7 +546,7 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
         _unsupported("tensor", array.dtype)
     if dtype is not None and array.dtype != dtype:
         array = array.astype(dtype)
-    return make(place.backend.asarray(array), place)
+    return make(place.backend.asarray(dtypes.canonical(array)), place)
 
 
 def _from_python(data: Any, dtype: np.dtype | None) -> np.ndarray:
@@ -556,7 +564,7 @@ def _from_python(data: Any, dtype: np.dtype | None) -> np.ndarray:
             fail(ArgumentError, "tensor", "an integer does not fit into 64 bits")
         fail(ArgumentTypeError, "tensor", f"cannot make a tensor from {_kinds(data)}")
     if array.dtype.kind in "US":
-        fail(ArgumentTypeError, "tensor", "cannot make a tensor from text", "Convert it to numbers.")
+        fail(ArgumentTypeError, "tensor", "cannot make a tensor from text", "Convert it.")
     # Python floats come out of NumPy as float64 without having said so.
     if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
         dtype = dtypes.get_default_dtype()
@@ -583,7 +591,8 @@ def _check_fits(array: np.ndarray, dtype: np.dtype) -> None:
     lowest = -largest - (dtype.kind == "i")
     for value in (int(array.min()), int(array.max())):
         if not lowest <= value <= largest:
-            fail(ParameterError, "tensor", f"{value} does not fit into {dtype}", "Use a wider dtype.")
+            what = f"{value} does not fit into {dtype}"
+            fail(ParameterError, "tensor", what, "Use a wider dtype.")
 
 
 def _leaves_of(data: Any) -> Any:
