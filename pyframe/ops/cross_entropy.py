@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..autograd.composed import gradients_of
-from ..backend import backend_of
+from ..backend import backend_of, native
 from ..dtypes import compute_dtype, is_floating
 from ..errors import ArgumentError, DtypeError, RangeError, ShapeError, fail
+from ..op.native_arrays import not_floats, packed
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
@@ -520,6 +522,107 @@ def _cross_backward(
     return p.reshape(input.shape).astype(dtype, copy=False)
 
 
+# ---- native kernels for classes in the last dimension: csrc/isa/softmax.cpp
+
+
+def _not_native(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    *,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+) -> str:
+    if target.ndim == input.ndim:
+        return "the target has probabilities"
+    if label_smoothing:
+        return "labels are smoothed"
+    if input.ndim > 2:
+        return "classes are not in the last dimension"
+    if not input.size:
+        return "it has no rows"
+    return not_floats(input, weight)
+
+
+def _native_cross(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    *,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+) -> tuple:
+    x, weight = packed(input), packed(weight)
+    rows, classes, _ = _sizes(x.shape)
+    empty, dtype = native.empty, x.dtype
+    losses, top, mass = empty((rows,), dtype), empty((rows, 1), dtype), empty((rows, 1), dtype)
+    total = empty((), dtype)
+    y = None if reduction == "none" else empty((), dtype)
+    native.module.cross_entropy(
+        x,
+        packed(target.astype(np.int64, copy=False)),
+        weight,
+        ignore_index,
+        losses,
+        top,
+        mass,
+        total,
+        y,
+        rows,
+        classes,
+        int(reduction == "mean"),
+    )
+    return losses.reshape(target.shape) if y is None else y, top, mass, total
+
+
+def _not_native_backward(
+    grad: Any,
+    input: Any,
+    target: Any,
+    top: Any,
+    mass: Any,
+    total: Any,
+    weight: Any = None,
+    **params: Any,
+) -> str:
+    return _not_native(input, target, weight, **params) or not_floats(grad, input, top, mass, total)
+
+
+def _native_cross_backward(
+    grad: Any,
+    input: Any,
+    target: Any,
+    top: Any,
+    mass: Any,
+    total: Any,
+    weight: Any = None,
+    *,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+) -> Any:
+    x, g = packed(input), packed(grad)
+    rows, classes, _ = _sizes(x.shape)
+    gx = native.empty(x.shape, x.dtype)
+    native.module.cross_entropy_backward(
+        x,
+        packed(target.astype(np.int64, copy=False)),
+        packed(weight),
+        ignore_index,
+        g,
+        int(reduction == "none"),
+        packed(total) if reduction == "mean" else None,
+        packed(top),
+        packed(mass),
+        gx,
+        rows,
+        classes,
+    )
+    return gx
+
+
 def _outer(g: Any, weight: Any) -> Any:
     return g[:, None, :] * weight.reshape(1, -1, 1)
 
@@ -696,6 +799,11 @@ cross_entropy_backward = register(
         reference=_cross_backward_reference,
         samples=_cross_backward_samples,
         cost=lambda grad, input, *rest, **_: Cost(4 * input.size, 2 * input.nbytes),
+        kernels={
+            "cpu": [
+                native_kernel(_native_cross_backward, _not_native_backward, "csrc/isa/softmax.cpp")
+            ]
+        },
         export=(),
         doc="""Gradient of :func:`cross_entropy` for its input.
 
@@ -722,6 +830,7 @@ native_cross_entropy = register(
         samples=_cross_samples,
         errors=_cross_errors,
         cost=lambda input, *rest, **_: Cost(4 * input.size, input.nbytes),
+        kernels={"cpu": [native_kernel(_native_cross, _not_native, "csrc/isa/softmax.cpp")]},
         export=(),
         doc="""The cross entropy loss, and what its gradient needs.
 

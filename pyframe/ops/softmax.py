@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..autograd.composed import gradients_of
+from ..backend import native
 from ..dtypes import as_dtype, compute_dtype, is_floating, is_half
 from ..errors import DtypeError, RangeError, fail
 from ..op.axes import normalize
+from ..op.native_arrays import not_floats, packed, split
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
@@ -81,6 +84,38 @@ def _log_softmax_backward(xp: Any, grad: Any, output: Any, *, dim: int) -> Any:
     gx *= grad.sum(axis=dim, keepdims=True)
     xp.subtract(grad, gx, out=gx)
     return gx
+
+
+# ---- native kernels: csrc/isa/softmax.cpp
+
+
+def _not_native(*arrays: Any, dim: int, dtype: Any = None) -> str:
+    x = arrays[0]
+    if dtype is not None and dtype != x.dtype:
+        return "it converts to another dtype"
+    if not x.ndim or not x.size:
+        return "it has no rows"
+    return not_floats(*arrays)
+
+
+def _native(log: int) -> list:
+    def run(input: Any, *, dim: int, dtype: Any = None) -> Any:
+        x = packed(input)
+        y = native.empty(x.shape, x.dtype)
+        native.module.softmax(x, y, *split(x.shape, dim), log)
+        return y
+
+    return [native_kernel(run, _not_native, "csrc/isa/softmax.cpp")]
+
+
+def _native_backward(log: int) -> list:
+    def run(grad: Any, output: Any, *, dim: int) -> Any:
+        g, y = packed(grad), packed(output)
+        gx = native.empty(y.shape, y.dtype)
+        native.module.softmax_backward(g, y, gx, *split(y.shape, dim), log)
+        return gx
+
+    return [native_kernel(run, _not_native, "csrc/isa/softmax.cpp")]
 
 
 def _total(x: Any, dim: int) -> Any:
@@ -155,6 +190,7 @@ softmax_backward: Any = register(
         reference=lambda grad, output, dim: output * (grad - _reference_total(grad * output, dim)),
         samples=_backward_samples(_softmax_reference),
         cost=_backward_cost,
+        kernels={"cpu": _native_backward(0)},
         export=(),
         doc="""Gradient of :func:`softmax`: output · (grad - Σ grad · output).
 
@@ -174,6 +210,7 @@ log_softmax_backward = register(
         reference=lambda grad, output, dim: grad - np.exp(output) * _reference_total(grad, dim),
         samples=_backward_samples(lambda x, dim: np.log(_softmax_reference(x, dim))),
         cost=_backward_cost,
+        kernels={"cpu": _native_backward(1)},
         export=(),
         doc="""Gradient of :func:`log_softmax`: grad - exp(output) · Σ grad.
 
@@ -197,6 +234,7 @@ softmax = register(
         samples=_samples,
         errors=_errors,
         cost=_cost,
+        kernels={"cpu": _native(0)},
         export=("pyframe", "Tensor", "functional"),
         doc="""exp(input) / Σ exp(input) along ``dim``, computed without overflow.
 
@@ -232,6 +270,7 @@ log_softmax = register(
         samples=_samples,
         errors=_errors,
         cost=_cost,
+        kernels={"cpu": _native(1)},
         export=("pyframe", "Tensor", "functional"),
         doc="""log(softmax(input)) along ``dim``: input - max - log Σ exp(input - max).
 

@@ -16,7 +16,7 @@ from ..op import choice
 from ..op.record import Op
 from ..random import default_generator
 from ..tape.node import Node, Output, freed, next_order, overwritten
-from .tensor import NO_GRAD_VIEW, Tensor, as_tensor, current_edge, make, tensor_types
+from .tensor import Tensor, as_tensor, current_edge, make, tensor_types, unrecorded_view
 
 _numbers = (bool, int, float)
 # The default of an argument that must be given, under its own name or another.
@@ -100,8 +100,10 @@ def wrap(
         out = make(y, device)
         if op.view and (op.view == "always" or shares(y, arrays[0])):
             out._cell = inputs[0]._cell
-            rewrites = inputs[0]._cell[1]
-            out._view = (inputs[0], op, params, rewrites) if mode.grad else NO_GRAD_VIEW
+            if mode.grad:
+                out._view = (inputs[0], op, params, inputs[0]._cell[1])
+            else:
+                out._view = unrecorded_view(inputs[0])
         outs.append(out)
     if mode.grad and op.vjp is not None:
         op.record(inputs, arrays, params, tuple(outs))

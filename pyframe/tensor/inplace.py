@@ -16,7 +16,7 @@ from ..op import choice
 from ..op.record import Op
 from ..tape.node import Keep, Leaf, Node, freed, next_order
 from . import dispatch
-from .tensor import NO_GRAD_VIEW, Tensor, current_edge, make, tensor_types
+from .tensor import LOST_VIEW, Tensor, current_edge, make, tensor_types
 
 
 def inplace(op: Op, x: Tensor, others: tuple = (), params: tuple = ()) -> Tensor:
@@ -69,6 +69,8 @@ def check_writable(name: str, x: Tensor, mode: config.Mode) -> None:
     if x._cell[1] < 0:
         refuse_inference(name, x)
     base, _ = root_of(x)
+    if base._view is LOST_VIEW:
+        _refuse_no_grad_view(name, x)
     edge = current_edge(base) if base._cell[1] > 0 else base._edge
     if edge.__class__ is Leaf or x._edge.__class__ is Leaf:
         what = "a leaf" if base is x else "a view of a leaf"
@@ -120,7 +122,7 @@ def write(
     op.record(tuple(recorded), arrays, params, (after,))
     node = after._edge
     if node is not None:
-        if x._view is NO_GRAD_VIEW:
+        if root_of(x)[0]._view is not None:
             x._cell[0] -= 1
             _refuse_no_grad_view(op.name + "_", x)
         _keep_overwritten(node, shadows)
@@ -134,7 +136,7 @@ def _refuse_no_grad_view(name: str, x: Tensor) -> NoReturn:
     fail(
         AutogradError,
         name,
-        "this view was made without grad, so a recorded write through it would be lost",
+        "the tensor is a view made without grad, so a write through it would be lost to the tape",
         "Make the view inside grad mode, or write to a clone().",
         tensor=x,
     )
@@ -214,7 +216,7 @@ def check_distinct(name: str, target: Any) -> None:
 def root_of(x: Tensor) -> tuple[Tensor, list[tuple[Op, tuple]]]:
     """The Tensor whose storage ``x`` views, and the ops that lead from it to ``x``."""
     chain: list[tuple[Op, tuple]] = []
-    while x._view is not None and x._view is not NO_GRAD_VIEW:
+    while x._view is not None and x._view[0] is not None:
         x, op, params, _ = x._view
         chain.append((op, params))
     return x, chain[::-1]

@@ -24,7 +24,7 @@ from ..op.record import Op, Param
 from ..tape.node import Node, Output, freed, next_order, overwritten
 from . import dispatch
 from .lazy import lazy_function
-from .tensor import NO_GRAD_VIEW, Size, Tensor, current_edge, tensor_types
+from .tensor import NO_GRAD_VIEW, Size, Tensor, current_edge, tensor_types, unrecorded_view
 
 SMALL = 4096  # elements up to which NumPy beats a kernel's call overhead
 
@@ -51,6 +51,7 @@ _shared_globals = {
     "rebuild": dispatch.rebuild,
     "unbroadcast": dispatch.unbroadcast,
     "NO_GRAD_VIEW": NO_GRAD_VIEW,
+    "unrecorded_view": unrecorded_view,
     "UNSET": dispatch.UNSET,
     "lenient": np.errstate,
     "SEQUENCES": (tuple, list, Size),
@@ -392,7 +393,9 @@ def _share(plan: Plan, o: str) -> str:
     # Without grad the base is not kept: a chain of views would keep every one of them alive.
     shared = (
         f"{out}._cell = {first}._cell\n"
-        f"{out}._view = ({first}, op, {params}, {first}._cell[1]) if mode.grad else NO_GRAD_VIEW\n"
+        f"{out}._view = ({first}, op, {params}, {first}._cell[1]) if mode.grad \\\n"
+        f"    else NO_GRAD_VIEW if {first}._edge is None and {first}._view is None \\\n"
+        f"    else unrecorded_view({first})\n"
     )
     if plan.op.view == "always":
         return shared

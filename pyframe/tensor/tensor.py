@@ -32,6 +32,8 @@ else:
 _new = object.__new__
 # Stands in ``_view`` for a view made without grad: writing through it cannot be recorded.
 NO_GRAD_VIEW = (None, None, (), 0)
+# The same of a Tensor that is on the tape: no write through it in grad mode can be right.
+LOST_VIEW = (None, None, (), -1)
 # Classes whose instances ops treat as Tensors; subclasses add themselves.
 tensor_types: set[Any] = set()  # not set[type]: mypy would narrow to object
 
@@ -499,18 +501,25 @@ def current_edge(x: Tensor) -> Node | None:
     rewrites = x._cell[1]
     if rewrites < 0:  # an inference tensor
         return x._edge
-    view = x._view
-    if view is None or view is NO_GRAD_VIEW or view[3] == rewrites:
-        return x._edge
-    base, op, params, _ = view
-    edge = current_edge(base)
-    old = x._edge
-    keep = Keep.of(old, x)
-    x._edge = None if edge is None else op.record_view(base, x, edge, params)
-    if keep is not None and x._edge is not None:
-        keep.move(old, x._edge)
-    x._view = (base, op, params, rewrites)
-    return x._edge
+    stale = []
+    while (view := x._view) is not None and view[0] is not None and view[3] != rewrites:
+        stale.append(x)
+        x = view[0]
+    edge = x._edge
+    for x in reversed(stale):
+        base, op, params, _ = x._view
+        old = x._edge
+        keep = Keep.of(old, x)
+        edge = x._edge = None if edge is None else op.record_view(base, x, edge, params)
+        if keep is not None and edge is not None:
+            keep.move(old, edge)
+        x._view = (base, op, params, rewrites)
+    return edge
+
+
+def unrecorded_view(x: Tensor) -> tuple:
+    """What stands in ``_view`` of a view of ``x`` that is made without grad."""
+    return NO_GRAD_VIEW if x._edge is None and x._view is not LOST_VIEW else LOST_VIEW
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 import pyframe
+import pyframe as pf
 from pyframe.errors import ArgumentError, DtypeError, RangeError, ShapeError
-from pyframe.op.registry import composites
 from tests.parity.against_torch import close, compare, ours, theirs
 
 DTYPES = ("float32", "float64")
@@ -20,18 +20,7 @@ REDUCTIONS = ("none", "mean", "sum")
 pytestmark = pytest.mark.filterwarnings("ignore:.*batchmean:UserWarning")
 
 
-class _Functional:
-    """The composites by name, wherever they are exported."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "one_hot":
-            from pyframe.ops.embedding import one_hot
-
-            return one_hot
-        return composites[name].function
-
-
-P = _Functional()
+P = pf.nn.functional
 
 
 def normal(dtype: str, *shape: int, seed: int = 0) -> np.ndarray:

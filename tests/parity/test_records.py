@@ -57,11 +57,7 @@ def torch_function(name: str) -> Any:
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 OWN = [op for op in ops.values() if op.module.startswith("pyframe.ops")]
-COMPARED = [
-    op
-    for op in OWN
-    if op.export and not op.random and torch_function(op.name)
-]
+COMPARED = [op for op in OWN if op.export and not op.random and torch_function(op.name)]
 
 
 def _to_torch(value: Any) -> Any:
@@ -155,7 +151,9 @@ def _gradients(fw: Any, function: Any, arrays: list, make: Any, cotangents: list
     live = [g for g in first if g is not None and g.requires_grad]
     second: Any = []
     if live:
-        weights = [make(np.cos(np.arange(g.numel(), dtype=np.float64)).reshape(g.shape)) for g in live]
+        weights = [
+            make(np.cos(np.arange(g.numel(), dtype=np.float64)).reshape(g.shape)) for g in live
+        ]
         second = fw.autograd.grad(live, leaves, weights, allow_unused=True)
     return [None if g is None else np.array(g.detach().numpy()) for g in [*first, *second]]
 
@@ -190,7 +188,9 @@ def test_first_and_second_gradients(case: testing.Case) -> None:
     def other(leaves: list) -> list:
         return _call_torch(op, args(leaves, _to_torch), sample.params)
 
-    shapes = [o.shape for o in mine([pf.from_numpy(a.copy()) for a in flat]) if o.is_floating_point()]
+    shapes = [
+        o.shape for o in mine([pf.from_numpy(a.copy()) for a in flat]) if o.is_floating_point()
+    ]
     cotangents = [random.standard_normal(s) for s in shapes]
     ours = _gradients(pf, mine, flat, lambda a: pf.from_numpy(np.array(a)), cotangents)
     theirs = _gradients(torch, other, flat, lambda a: torch.from_numpy(np.array(a)), cotangents)

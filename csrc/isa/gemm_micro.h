@@ -1,0 +1,101 @@
+// The microkernel of the matrix product: one tile of C, held in registers while K runs.
+#pragma once
+
+#include "isa/vec.h"
+
+namespace pyframe {
+namespace PYFRAME_ISA {
+namespace {
+
+// The register tile: kRows × kVectors vectors of sums, with room left for one row of the right factor and a broadcast.
+#if defined(__AVX512F__)
+constexpr int kRows = 14, kVectors = 2;
+#elif defined(__aarch64__)
+constexpr int kRows = 8, kVectors = 3;
+#elif defined(__AVX__)
+constexpr int kRows = 6, kVectors = 2;
+#else
+constexpr int kRows = 4, kVectors = 2;
+#endif
+
+// C (+)= left · right for Height × (Vectors * lanes) elements. Strides as in GemmBlock. With `add`, C is read.
+//
+// One broadcast per row, multiplied with Vectors vectors of the right row. Rows are addressed in groups of three from
+// one pointer (base, + stride, + 2 * stride are addressing modes), so that the left factor needs no packing.
+template <class T, int Height, int Vectors>
+void microkernel(std::int64_t depth, const T* left, std::int64_t left_line, std::int64_t left_depth, const T* right,
+                 std::int64_t right_depth, T* c, std::int64_t c_stride, bool add) {
+  constexpr int kLane = kLanes<T>;
+  constexpr int kGroups = (Height + 2) / 3;
+  Vec<T> sum[Height][Vectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < Height; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) sum[i][j] = Vec<T>{};
+  }
+  const T* row[kGroups];
+#pragma GCC unroll 8
+  for (int g = 0; g < kGroups; ++g) row[g] = left + 3 * g * left_line;
+  for (std::int64_t k = 0; k < depth; ++k) {
+    Vec<T> b[Vectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) b[j] = load(right + j * kLane);
+#pragma GCC unroll 16
+    for (int i = 0; i < Height; ++i) {
+      const Vec<T> a = splat(row[i / 3][(i % 3) * left_line]);
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) sum[i][j] += a * b[j];
+    }
+#pragma GCC unroll 8
+    for (int g = 0; g < kGroups; ++g) row[g] += left_depth;
+    right += right_depth;
+  }
+  if (add) {
+#pragma GCC unroll 16
+    for (int i = 0; i < Height; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) {
+        T* const at = c + i * c_stride + j * kLane;
+        store<T>(at, load(at) + sum[i][j]);
+      }
+    }
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < Height; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) store<T>(c + i * c_stride + j * kLane, sum[i][j]);
+    }
+  }
+}
+
+template <class T>
+using Microkernel = void (*)(std::int64_t depth, const T* left, std::int64_t left_line, std::int64_t left_depth,
+                             const T* right, std::int64_t right_depth, T* c, std::int64_t c_stride, bool add);
+
+// One microkernel per height and number of vectors: tiles at the edges multiply no padding.
+template <class T>
+struct Microkernels {
+  Microkernel<T> of[kRows + 1][kVectors + 1];
+
+  constexpr Microkernels() : of{} { fill<kRows>(); }
+
+ private:
+  template <int Height>
+  constexpr void fill() {
+    if constexpr (Height > 0) {
+      fill_vectors<Height, kVectors>();
+      fill<Height - 1>();
+    }
+  }
+  template <int Height, int Vectors>
+  constexpr void fill_vectors() {
+    if constexpr (Vectors > 0) {
+      of[Height][Vectors] = &microkernel<T, Height, Vectors>;
+      fill_vectors<Height, Vectors - 1>();
+    }
+  }
+};
+
+}  // namespace
+}  // namespace PYFRAME_ISA
+}  // namespace pyframe

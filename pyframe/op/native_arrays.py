@@ -1,0 +1,38 @@
+"""What native kernels ask of their arrays, and how wrappers describe them to C++ (L2)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..dtypes import float32, float64
+
+
+def not_floats(*arrays: Any) -> str:
+    """Why a kernel for float32 and float64 cannot take these arrays (``None`` is left out); or ""."""
+    dtype = None
+    for array in arrays:
+        if array is None:
+            continue
+        if array.dtype != dtype:
+            if dtype is not None:
+                return f"dtypes differ: {dtype} and {array.dtype}"
+            dtype = array.dtype
+            if dtype not in (float32, float64):
+                return f"only float32 and float64, not {dtype}"
+    return ""
+
+
+def packed(array: Any) -> Any:
+    """``array`` in C order and aligned, itself if it is; ``None`` stays."""
+    if array is None:
+        return None
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned:
+        return array
+    return array.copy()
+
+
+def split(shape: tuple, dim: int) -> tuple[int, int, int]:
+    """The lengths before, at and after ``dim``."""
+    return math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :])
