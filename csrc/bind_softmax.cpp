@@ -1,10 +1,10 @@
 // Python functions of the softmax family: shapes are counted by the wrappers; threads share rows or columns.
-#include "bindings.h"
-
 #include <algorithm>
 #include <vector>
 
+#include "bindings.h"
 #include "fastcall.h"
+#include "sizes.h"
 #include "softmax.h"
 #include "thread_pool.h"
 
@@ -12,11 +12,6 @@ namespace pyframe {
 namespace {
 
 using std::int64_t;
-
-// The least number of elements worth giving to a thread.
-constexpr int64_t kGrain = 16 << 10;
-
-int64_t row_grain(int64_t n) { return kGrain / (n > 0 ? n : 1) + 1; }
 
 template <class T>
 const SoftmaxKernels<T>& table() {
@@ -31,7 +26,7 @@ void softmax_of(const Value* v) {
   T* const y = v[1].as<T>();
   const int64_t outer = v[2].integer, n = v[3].integer, inner = v[4].integer;
   const bool log = v[5].integer != 0;
-  const bool past_cache = outer * n * inner * static_cast<int64_t>(sizeof(T)) >= kPastCacheBytes;
+  const bool past_cache = exceeds_cache<T>(outer * n * inner);
   if (inner == 1) {
     parallel_for(0, outer, row_grain(n), [&](int64_t begin, int64_t end) {
       table<T>().rows(x + begin * n, y + begin * n, end - begin, n, log, past_cache);
@@ -54,7 +49,7 @@ void softmax_backward_of(const Value* v) {
   T* const gx = v[2].as<T>();
   const int64_t outer = v[3].integer, n = v[4].integer, inner = v[5].integer;
   const bool log = v[6].integer != 0;
-  const bool past_cache = outer * n * inner * static_cast<int64_t>(sizeof(T)) >= kPastCacheBytes;
+  const bool past_cache = exceeds_cache<T>(outer * n * inner);
   if (inner == 1) {
     parallel_for(0, outer, row_grain(n), [&](int64_t begin, int64_t end) {
       table<T>().rows_backward(g + begin * n, y + begin * n, gx + begin * n, end - begin, n, log, past_cache);
@@ -106,7 +101,7 @@ void cross_backward_of(const Value* v) {
   const T scale = v[6].data ? T{1} / *v[6].as<T>() : T{1};
   const T *const top = v[7].as<T>(), *const mass = v[8].as<T>();
   T* const gx = v[9].as<T>();
-  const bool past_cache = rows * n * static_cast<int64_t>(sizeof(T)) >= kPastCacheBytes;
+  const bool past_cache = exceeds_cache<T>(rows * n);
   parallel_for(0, rows, row_grain(n), [&](int64_t begin, int64_t end) {
     table<T>().cross_backward(x + begin * n, target + begin, weight, ignored, g + begin * step, step, scale,
                               top + begin, mass + begin, gx + begin * n, end - begin, n, past_cache);

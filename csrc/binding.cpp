@@ -75,7 +75,7 @@ PYBIND11_MODULE(_native, m) {
   active_isa();  // an impossible PYFRAME_ISA must fail here, where the loader can report it
   register_fork_handlers();
   if (!add_empty(m.ptr())) throw py::error_already_set();
-  if (!bind_softmax(m.ptr())) throw py::error_already_set();
+  if (!bind_norm(m.ptr()) || !bind_softmax(m.ptr())) throw py::error_already_set();
 
   m.def("num_threads", &num_threads, "Return how many threads a parallel loop may use.");
   m.def("set_num_threads", &set_num_threads, py::arg("count"), unlocked(),

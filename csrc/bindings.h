@@ -5,6 +5,7 @@
 
 namespace pyframe {
 
+bool bind_norm(PyObject* module);
 bool bind_softmax(PyObject* module);
 
 }  // namespace pyframe

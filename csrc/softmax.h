@@ -33,7 +33,4 @@ struct SoftmaxTable {
 };
 PYFRAME_ISA_TABLE(SoftmaxTable, softmax_table, softmax_kernels)
 
-// Outputs from this size on are written past the caches: whoever reads them next would not find them there.
-constexpr std::int64_t kPastCacheBytes = 24 << 20;
-
 }  // namespace pyframe

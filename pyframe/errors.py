@@ -12,6 +12,9 @@ ported program still works.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from types import CodeType, FrameType
 from typing import Any, NoReturn
 
 
@@ -113,11 +116,46 @@ def fail(
 ) -> NoReturn:
     """Raises ``error`` with :func:`message`.
 
+    The message names the public function that the user called, where that is known: a function is
+    often written with others, and ``op`` is only the one that noticed.
+
     >>> fail(ShapeError, "add", "shapes do not broadcast", "Reshape one of them.", dim=3)
     Traceback (most recent call last):
     pyframe.errors.ShapeError: add: shapes do not broadcast (dim=3). Reshape one of them.
     """
-    raise error(message(op, what, fix, **operands))
+    raise error(message(called(sys._getframe(1)) or op, what, fix, **operands))
+
+
+# Public names of functions by their code, for messages. Ops have theirs in their globals.
+_public: dict[CodeType, str] = {}
+_COMPILED = frozenset({"call", "spread", "_call", "_spread"})
+
+
+def public(function: Callable, name: str) -> None:
+    """Lets messages call ``function``, and what fails inside of it, ``name``.
+
+    A call costs nothing for it: only :func:`fail` looks who called whom.
+    """
+    code = function.__code__
+    if code in _public:  # functions made by one factory share it
+        code = function.__code__ = code.replace(co_name=name, co_qualname=name)
+    _public[code] = name
+
+
+def called(frame: FrameType | None) -> str:
+    """The name of the outermost public function among the frames of pyframe; or ``""``."""
+    found = ""
+    while frame is not None:
+        code = frame.f_code
+        module = frame.f_globals.get("__name__", "")
+        name = _public.get(code, "")
+        if not name and module == "pyframe.generated" and code.co_name in _COMPILED:
+            name = frame.f_globals.get("public_name", "")
+        if not name and module != "pyframe" and not module.startswith("pyframe."):
+            break
+        found = name or found
+        frame = frame.f_back
+    return found
 
 
 def missing(package: str, purpose: str, extra: str) -> MissingDependencyError:

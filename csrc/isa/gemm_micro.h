@@ -7,6 +7,9 @@ namespace pyframe {
 namespace PYFRAME_ISA {
 namespace {
 
+template <class T> PYFRAME_INLINE constexpr T smaller(T a, T b) { return b < a ? b : a; }
+template <class T> PYFRAME_INLINE constexpr T larger(T a, T b) { return a < b ? b : a; }
+
 // The register tile: kRows × kVectors vectors of sums, with room left for one row of the right factor and a broadcast.
 #if defined(__AVX512F__)
 constexpr int kRows = 14, kVectors = 2;

@@ -82,9 +82,13 @@ def _load() -> tuple[ModuleType | None, str | None]:
     name = "pyframe._native"
     try:
         path = os.environ.get("PYFRAME_NATIVE_PATH")
-        if path is None:
-            return importlib.import_module(name), None
-        return _load_file(name, path), None
+        if path is not None:
+            return _load_file(name, path), None
+        loaded = importlib.import_module(name)
+        # An editable installation's import hook offers its own extension to any other copy.
+        if Path(str(loaded.__file__)).parent != _BUILD_REPORT.parent:
+            return None, _explain_missing()
+        return loaded, None
     except ModuleNotFoundError as error:
         return None, _explain_missing() if error.name == name else str(error)
     except Exception as error:  # a broken extension must never break the package

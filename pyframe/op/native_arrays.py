@@ -9,7 +9,7 @@ from ..dtypes import float32, float64
 
 
 def not_floats(*arrays: Any) -> str:
-    """Why a kernel for float32 and float64 cannot take these arrays (``None`` is left out); or ""."""
+    """Why a kernel for float32 and float64 cannot take these arrays, or ""; ``None`` counts not."""
     dtype = None
     for array in arrays:
         if array is None:

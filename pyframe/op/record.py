@@ -103,6 +103,9 @@ class Op:
         errors: ``(make) -> iterator of Failing``.
         cost: ``(*arrays, **params) -> Cost`` (arrays are only looked at for shapes and dtypes).
         kernels: ``{"cpu": [Kernel, …], "cuda": […]}``, tried in order before ``forward``.
+        sized_by: the input whose size tells how much work a call is (default: the first one).
+        kernels_from: elements of that input from which CPU kernels are looked for; below, NumPy
+            beats what choosing and calling a kernel costs.
         dtypes: dtypes of the differentiated inputs for which the generic tests run the op.
         export: where the function is found: any of ``"pyframe"``, ``"Tensor"``, ``"functional"``.
         method: the method's name on Tensor if it differs from ``name``.
@@ -133,6 +136,8 @@ class Op:
     errors: Callable[[Any], Iterator[Failing]] | None = None
     cost: Callable[..., Cost] | None = None
     kernels: dict[str, list[Kernel]] = field(default_factory=dict)
+    sized_by: str = ""
+    kernels_from: int = 4097
     dtypes: tuple = FLOATING
     export: tuple[str, ...] = ("pyframe", "Tensor")
     method: str = ""

@@ -804,6 +804,7 @@ cross_entropy_backward = register(
                 native_kernel(_native_cross_backward, _not_native_backward, "csrc/isa/softmax.cpp")
             ]
         },
+        sized_by="input",
         export=(),
         doc="""Gradient of :func:`cross_entropy` for its input.
 

@@ -24,13 +24,20 @@ from ..errors import (
     RangeError,
     ShapeError,
     fail,
+    public,
 )
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.dispatch import number_as_array, unbroadcast
-from ..tensor.inplace import check_distinct, inplace, refuse_inference, refuse_write
+from ..tensor.inplace import (
+    check_distinct,
+    inplace,
+    refuse_inference,
+    refuse_lost_view,
+    refuse_write,
+)
 from ..tensor.register import composite, register
-from ..tensor.tensor import Tensor, as_tensor, make, tensor_types
+from ..tensor.tensor import LOST_VIEW, Tensor, as_tensor, make, tensor_types
 from .cast import cast
 from .index_select import take_rows
 from .reshape import reshape
@@ -719,7 +726,9 @@ def recorded(mode: config.Mode, *tensors: Tensor) -> bool:
 
 def _stored_at_once(self: Tensor, index: Any, value: Any) -> bool:
     """The common write: a basic index, nothing on the tape, nothing to convert or refuse."""
-    if self._edge is not None or self._cell[1] or 0 in self.array.strides:
+    if self._edge is not None or self._cell[1] or self._view is LOST_VIEW:
+        return False
+    if 0 in self.array.strides:
         return False
     if value.__class__ in tensor_types:
         if value._edge is not None or value._cell[1] or value.device is not self.device:
@@ -800,8 +809,11 @@ def check_put_dtype(self: Tensor, value: Tensor) -> None:
 
 def store(self: Tensor, part: Any, index: Any, values: Any) -> None:
     """Writes into ``part``, memory of ``self``, without the tape; counts as a write of ``self``."""
-    if self._cell[1] < 0 and config.get_mode().grad:
-        refuse_inference("assignment", self)
+    if config.get_mode().grad:
+        if self._cell[1] < 0:
+            refuse_inference("assignment", self)
+        if self._view is LOST_VIEW:
+            refuse_lost_view("assignment", self)
     check_distinct("assignment", part)
     try:
         part[index] = values
@@ -860,5 +872,7 @@ def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
 
 composite("index_put_", export=("Tensor",))(index_put_)
 
+public(getitem, "index")
+public(setitem, "assignment")
 Tensor.__getitem__ = getitem  # type: ignore[assignment, method-assign]
 Tensor.__setitem__ = setitem  # type: ignore[assignment, method-assign]

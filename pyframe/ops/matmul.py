@@ -14,6 +14,7 @@ from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.dispatch import unbroadcast
 from ..tensor.register import composite, register
+from .arithmetic import mul
 
 _SMALL = 4096  # elements up to which layout does not matter for speed
 
@@ -373,7 +374,7 @@ def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
 
 
 def _scaled(value: Any, factor: Any) -> Any:
-    return value if factor == 1 else value * factor
+    return value if factor == 1 else mul(value, factor)  # NumPy's * would widen bfloat16
 
 
 def _add_product(name: str, first: int, second: int, formula: str, sums_batch: bool = False) -> Any:

@@ -68,7 +68,7 @@ def write_elements(xp: Any, out: Any, index: Any, src: Any, dim: int, accumulate
 
 def _vjp_src(g: Any, index: Any, src_shape: tuple, dim: int) -> Any:
     picked = gather_elements(g, index, dim)
-    return _unsliced(picked, src_shape) if src_shape else picked.sum()
+    return _unsliced(picked, src_shape) if src_shape else picked.sum(keepdims=True).reshape(())
 
 
 def _reference(

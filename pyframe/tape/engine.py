@@ -69,7 +69,7 @@ def _run(roots, targets, retain, graph, wrap, anomaly) -> dict[Node, Any]:
         if node.hooks:
             g, owned = _call_hooks(node, g, graph, wrap), False
         if node in wanted:
-            found[node] = g
+            found[node] = np.asarray(g) if isinstance(g, np.generic) else g
         cls = node.__class__
         if cls is Leaf:
             if needed is None:
@@ -114,9 +114,8 @@ def _run(roots, targets, retain, graph, wrap, anomaly) -> dict[Node, Any]:
             fresh = part is not g and not graph and part.base is None
             if several and fresh and any(part is one for one in g):
                 fresh = False
-            if fresh and i and any(part is grads[j] for j in range(i)):
+            if i and not graph and _shared(pending, parents, grads, i):
                 fresh = False
-                _disown(pending, parents[:i], part)
             pending[key] = [parent, part, fresh]
             heappush(heap, key)
     return found
@@ -130,11 +129,19 @@ def _plus(a: Any, b: Any) -> Any:
     return total
 
 
-def _disown(pending: dict, parents: tuple, part: Any) -> None:
-    for parent in parents:
-        entry = None if parent is None else pending.get(-parent.order)
-        if entry is not None and entry[1] is part:
-            entry[2] = False
+def _shared(pending: dict, parents: tuple, grads: Sequence[Any], i: int) -> bool:
+    """Whether gradient ``i`` has the memory of an earlier one, which then is not ours either."""
+    part = grads[i]
+    memory = part if part.base is None else part.base
+    shared = False
+    for j in range(i):
+        other = grads[j]
+        if other is memory or (other is not None and other.base is memory):
+            shared = True
+            entry = None if parents[j] is None else pending.get(-parents[j].order)
+            if entry is not None and entry[1] is other:
+                entry[2] = False
+    return shared
 
 
 def _add(pending: dict, heap: list, node: Node, g: Any, graph: bool) -> None:
@@ -183,6 +190,8 @@ def _call_hooks(node: Node, g: Any, graph: bool, wrap: Any) -> Any:
     if node.meta is not None:  # several outputs: g is a list of gradients
         return g
     for hook in list(node.hooks):
+        if isinstance(g, np.generic):  # a rule may sum everything up
+            g = np.asarray(g)
         tensor = g if graph else wrap(g)
         result = hook(tensor)
         if result is not None:
@@ -214,6 +223,8 @@ def accumulate(leaf: Leaf, g: Any, owned: bool, graph: bool) -> None:
             gradient=g,
             tensor=tensor,
         )
+    if isinstance(g, np.generic):
+        g = np.asarray(g)
     grad = tensor.grad
     if graph:
         tensor.grad = g.clone() if grad is None else grad + g

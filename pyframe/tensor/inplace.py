@@ -70,7 +70,7 @@ def check_writable(name: str, x: Tensor, mode: config.Mode) -> None:
         refuse_inference(name, x)
     base, _ = root_of(x)
     if base._view is LOST_VIEW:
-        _refuse_no_grad_view(name, x)
+        refuse_lost_view(name, x)
     edge = current_edge(base) if base._cell[1] > 0 else base._edge
     if edge.__class__ is Leaf or x._edge.__class__ is Leaf:
         what = "a leaf" if base is x else "a view of a leaf"
@@ -124,7 +124,7 @@ def write(
     if node is not None:
         if root_of(x)[0]._view is not None:
             x._cell[0] -= 1
-            _refuse_no_grad_view(op.name + "_", x)
+            refuse_lost_view(op.name + "_", x)
         _keep_overwritten(node, shadows)
     _put(op, target, result)
     if node is not None:
@@ -132,7 +132,8 @@ def write(
     return x
 
 
-def _refuse_no_grad_view(name: str, x: Tensor) -> NoReturn:
+def refuse_lost_view(name: str, x: Tensor) -> NoReturn:
+    """Raises: the write could not reach the tape, and gradients would be wrong."""
     fail(
         AutogradError,
         name,

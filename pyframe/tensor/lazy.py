@@ -38,6 +38,8 @@ def lazy_function(
         spread: whether there is a form that takes a parameter spread out (``x.permute(1, 0)``).
     """
     namespace: dict[str, Any] = {"__name__": "pyframe.generated"}
+    if op.export or op.dunder:
+        namespace["public_name"] = op.name  # what messages call it; see pyframe.errors.called
     stubs = {"call": FunctionType(_call.__code__, namespace, op.name)}
     if spread:
         stubs["spread"] = FunctionType(_spread.__code__, namespace, op.name)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import ArgumentError, ArgumentTypeError, fail
+from ..errors import ArgumentError, ArgumentTypeError, fail, public
 from ..expr import trace
 from ..op.record import Op
 from ..op.registry import Composite, composites, ops
@@ -93,15 +93,16 @@ def composite(
     """Decorator: exports a function that is written with ops, as a record exports an op."""
 
     def enter(function: Callable) -> Callable:
-        public = name or function.__name__
+        full = name or function.__name__
         # A composite may wrap the op of its name where that is not exported itself.
-        shared = set(ops[public].export).intersection(export) if public in ops else ()
-        if public in composites or shared:
-            fail(ArgumentError, "composite", f"there already is a function called {public!r}")
-        composites[public] = Composite(
-            public, function, export, method, aliases, dunder, function.__module__
+        shared = set(ops[full].export).intersection(export) if full in ops else ()
+        if full in composites or shared:
+            fail(ArgumentError, "composite", f"there already is a function called {full!r}")
+        composites[full] = Composite(
+            full, function, export, method, aliases, dunder, function.__module__
         )
-        _install(public, function, export, method, aliases, dunder, varargs)
+        public(function, method or full)
+        _install(full, function, export, method, aliases, dunder, varargs)
         return function
 
     return enter
@@ -120,8 +121,8 @@ def _install(
         bound = function
         if varargs:
             bound = getattr(function, "spread", None) or _spread(function, varargs)
-        for public in (method or name, *aliases):
-            setattr(Tensor, public, bound)
+        for known_as in (method or name, *aliases):
+            setattr(Tensor, known_as, bound)
     if dunder:
         setattr(Tensor, f"__{dunder}__", function)
         if dunder in _COMMUTATIVE:
@@ -175,5 +176,6 @@ def _inplace_twin(op: Op) -> Callable:
         return inplace(op, self, given[:others], given[others:])
 
     twin.__name__ = twin.__qualname__ = f"{op.name}_"
+    public(twin, twin.__name__)
     twin.__doc__ = f"In-place twin of :func:`{op.name}`; returns the tensor."
     return twin

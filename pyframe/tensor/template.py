@@ -26,8 +26,6 @@ from . import dispatch
 from .lazy import lazy_function
 from .tensor import NO_GRAD_VIEW, Size, Tensor, current_edge, tensor_types, unrecorded_view
 
-SMALL = 4096  # elements up to which NumPy beats a kernel's call overhead
-
 ALIASES = {"dim": "axis", "dims": "axes", "keepdim": "keepdims", "input": "x"}
 
 _shared_globals = {
@@ -350,11 +348,13 @@ def _run(plan: Plan) -> str:
     conditions = []
     if op.half == "float32":
         conditions.append(f"{first}.itemsize == 2")  # half types; int16 does not mind
+    size = f"a_{op.sized_by}.size" if op.sized_by else f"{first}.size"
     if op.view != "always":
-        conditions.append(f"{first}.size >= {LARGE}")
+        conditions.append(f"{size} >= {LARGE}")
     if op.kernels:
         conditions.append(
-            f"(backend.name in op.kernels and not (backend.name == 'cpu' and {first}.size <= {SMALL}))"
+            "(backend.name in op.kernels"
+            f" and ({size} >= {op.kernels_from} or backend.name != 'cpu'))"
         )
     if not conditions:
         return f"{direct}\n{fix}"

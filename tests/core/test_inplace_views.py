@@ -321,7 +321,7 @@ def test_a_leaf_cannot_be_written_to(name: str, write: Callable) -> None:
         assert x.is_leaf
 
 
-def test_a_recorded_write_through_a_view_made_without_grad_raises_and_changes_nothing() -> None:
+def test_a_write_in_grad_mode_through_a_view_made_without_grad_raises_and_changes_nothing() -> None:
     x = leaf(3)
     y = x * 1
     with pf.no_grad():
@@ -329,7 +329,11 @@ def test_a_recorded_write_through_a_view_made_without_grad_raises_and_changes_no
     with pytest.raises(AutogradError, match="made without grad"):
         view.add_(x[0])
     assert y.tolist() == [1, 2, 3]
-    view.add_(1)  # nothing to record: like a write to a detached tensor
+    for write in (lambda: view.add_(1), lambda: view.__setitem__(0, 5)):  # nor a constant
+        with pytest.raises(AutogradError, match="made without grad"):
+            write()
+    with pf.no_grad():
+        view.add_(1)
     assert y.tolist() == [1, 3, 4]
 
 

@@ -1,0 +1,95 @@
+// The kernels of the matrix product for one instruction set level.
+#include "gemm_table.h"
+
+#include "isa/gemm_finish.h"
+#include "isa/gemm_micro.h"
+#include "isa/gemm_pack.h"
+#include "isa/gemm_thin.h"
+
+namespace pyframe {
+namespace PYFRAME_ISA {
+namespace {
+
+template <class T>
+constexpr Microkernels<T> microkernels{};
+
+// One tile of C.
+template <class T>
+PYFRAME_INLINE void tile(const Gemm<T>& p, const GemmBlock<T>& b, bool plain, int64_t i, int64_t rows, int64_t j,
+                         int64_t columns) {
+  const T* const left = b.left + i / b.height * b.left_panel;
+  const bool tail = columns < kColumns<T> && b.right_tail;
+  const T* const right = tail ? b.right_tail : b.right + j / kColumns<T> * b.right_panel;
+  const int64_t right_depth = tail ? b.right_tail_depth : b.right_depth;
+  const int vectors = static_cast<int>((columns + kLanes<T> - 1) / kLanes<T>);
+  const Microkernel<T> kernel = microkernels<T>.of[rows][vectors];
+  const int64_t row = b.row + i, column = b.column + j;
+  if (plain && columns == vectors * kLanes<T>) {
+    T* const c = p.c + row * p.row_stride + column;
+    return kernel(b.depth, left, b.left_line, b.left_depth, right, right_depth, c, p.row_stride, !b.first);
+  }
+  alignas(64) T sums[kRows * kColumns<T>];
+  kernel(b.depth, left, b.left_line, b.left_depth, right, right_depth, sums, kColumns<T>, false);
+  for (int64_t r = 0; r < rows; ++r) {
+    finish_row(p, row + r, column, columns, sums + r * kColumns<T>, b.first, b.last);
+  }
+}
+
+template <class T>
+void multiply(const Gemm<T>& p, const GemmBlock<T>& b) {
+  // Parts before the last are stored or added plainly whatever follows, unless alpha or beta come in.
+  const bool plain = p.segment == 0 && p.column_stride == 1 &&
+                     (is_plain(p) || (!b.last && p.alpha == 1 && (!b.first || p.beta == 0)));
+  if (b.rows_inside) {
+    for (int64_t j = 0; j < b.columns; j += kColumns<T>) {
+      const int64_t columns = smaller<int64_t>(b.columns - j, kColumns<T>);
+      for (int64_t i = 0; i < b.rows; i += b.height) {
+        tile(p, b, plain, i, smaller<int64_t>(b.rows - i, b.height), j, columns);
+      }
+    }
+  } else {
+    for (int64_t i = 0; i < b.rows; i += b.height) {
+      const int64_t rows = smaller<int64_t>(b.rows - i, b.height);
+      for (int64_t j = 0; j < b.columns; j += kColumns<T>) {
+        tile(p, b, plain, i, rows, j, smaller<int64_t>(b.columns - j, kColumns<T>));
+      }
+    }
+  }
+}
+
+template <class T>
+void add(T* target, const T* sum, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) target[i] += sum[i];
+}
+
+// Twelve independent chains hide the latency of a fused multiply-add on all processors known to us.
+template <class T>
+double peak(int64_t rounds) {
+  constexpr int kChains = 12;
+  Vec<T> sum[kChains];
+#pragma GCC unroll 16
+  for (int i = 0; i < kChains; ++i) sum[i] = splat(T(1 + i));
+  const Vec<T> factor = splat(T(0.999)), term = splat(T(0.001));
+  for (int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kChains; ++i) sum[i] = sum[i] * factor + term;
+  }
+#pragma GCC unroll 16
+  for (int i = 1; i < kChains; ++i) sum[0] += sum[i];
+  T lanes[kLanes<T>];
+  store<T>(lanes, sum[0]);
+  asm volatile("" : : "m"(lanes));  // the sums are used
+  return 2.0 * kChains * kLanes<T> * static_cast<double>(rounds);
+}
+
+template <class T>
+constexpr GemmKernels<T> kernels{kRows,          kColumns<T>,     &pack<T>,         &multiply<T>,
+                                 &finish<T>,     &thin_dot<T>,    &thin_axpy<T>,    &add<T>,
+                                 &peak<T>};
+
+}  // namespace
+
+extern const GemmTable gemm_table{kernels<float>, kernels<double>};
+
+}  // namespace PYFRAME_ISA
+}  // namespace pyframe

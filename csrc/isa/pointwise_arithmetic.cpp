@@ -1,0 +1,233 @@
+// Pointwise kernels of float32 and float64 that are an instruction or two: arithmetic, extrema, rounding, comparisons.
+#include "isa/pointwise.h"
+
+namespace pyframe {
+namespace PYFRAME_ISA {
+
+namespace {
+
+template <class T> PYFRAME_INLINE Mask<T> bits_of(Vec<T> x) { return (Mask<T>)x; }
+template <class T> PYFRAME_INLINE Mask<T> sign_bit() {
+  return splat<typename Bits<T>::type>(static_cast<typename Bits<T>::type>(1) << (8 * sizeof(T) - 1));
+}
+template <class T> PYFRAME_INLINE T scalar_fmod(T a, T b) {
+  if constexpr (sizeof(T) == 4) return __builtin_fmodf(a, b);
+  else return __builtin_fmod(a, b);
+}
+template <class T> PYFRAME_INLINE T scalar_copysign(T a, T b) {
+  if constexpr (sizeof(T) == 4) return __builtin_copysignf(a, b);
+  else return __builtin_copysign(a, b);
+}
+template <class T> PYFRAME_INLINE T scalar_floor(T a) {
+  if constexpr (sizeof(T) == 4) return __builtin_floorf(a);
+  else return __builtin_floor(a);
+}
+
+// Rounding through the integer that a number of this size cannot have a fraction beyond: for the levels without an
+// instruction for it. `whole` is the rounded value, to nearest.
+template <class T> PYFRAME_INLINE Vec<T> nearest(Vec<T> x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_roundscale_ps((__m512)x, 0);
+  else return (Vec<T>)_mm512_roundscale_pd((__m512d)x, 0);
+#elif defined(__AVX__)
+  if constexpr (sizeof(T) == 4) return (Vec<T>)_mm256_round_ps((__m256)x, 8);
+  else return (Vec<T>)_mm256_round_pd((__m256d)x, 8);
+#else
+  const Vec<T> limit = splat<T>(sizeof(T) == 4 ? T(8388608) : T(4503599627370496));
+  const Mask<T> sign = bits_of<T>(x) & sign_bit<T>();
+  const Vec<T> size = (Vec<T>)(bits_of<T>(x) & ~sign_bit<T>());
+  const Vec<T> rounded = (Vec<T>)(bits_of<T>((size + limit) - limit) | sign);
+  return size < limit ? rounded : x;
+#endif
+}
+// With the sign of x, so that -0.5 gives -0.
+template <class T> PYFRAME_INLINE Vec<T> with_sign(Vec<T> y, Vec<T> x) {
+  return (Vec<T>)((bits_of<T>(y) & ~sign_bit<T>()) | (bits_of<T>(x) & sign_bit<T>()));
+}
+
+struct Copy { template <class V> static PYFRAME_INLINE V run(V a) { return a; } };
+struct Add { template <class V> static PYFRAME_INLINE V run(V a, V b) { return a + b; } };
+struct Sub { template <class V> static PYFRAME_INLINE V run(V a, V b) { return a - b; } };
+struct Mul { template <class V> static PYFRAME_INLINE V run(V a, V b) { return a * b; } };
+struct Div { template <class V> static PYFRAME_INLINE V run(V a, V b) { return a / b; } };
+struct Neg { template <class V> static PYFRAME_INLINE V run(V a) { return -a; } };
+struct Reciprocal { template <class V> static PYFRAME_INLINE V run(V a) { return 1 / a; } };
+struct MulAdd { template <class V> static PYFRAME_INLINE V run(V a, V b, V c) { return a * b + c; } };
+struct MulSub { template <class V> static PYFRAME_INLINE V run(V a, V b, V c) { return a * b - c; } };
+struct NMulAdd { template <class V> static PYFRAME_INLINE V run(V a, V b, V c) { return c - a * b; } };
+// NaN wins.
+struct Maximum { template <class V> static PYFRAME_INLINE V run(V a, V b) { return a != a ? a : a > b ? a : b; } };
+struct Minimum { template <class V> static PYFRAME_INLINE V run(V a, V b) { return a != a ? a : a < b ? a : b; } };
+// NaN loses.
+struct FMax { template <class V> static PYFRAME_INLINE V run(V a, V b) { return b != b ? a : a > b ? a : b; } };
+struct FMin { template <class V> static PYFRAME_INLINE V run(V a, V b) { return b != b ? a : a < b ? a : b; } };
+
+template <class T> struct Float {
+  using V = Vec<T>;
+  struct Abs { static PYFRAME_INLINE V run(V a) { return (V)(bits_of<T>(a) & ~sign_bit<T>()); } };
+  struct Copysign { static PYFRAME_INLINE V run(V a, V b) { return with_sign<T>(a, b); } };
+  struct Sign {
+    static PYFRAME_INLINE V run(V a) {
+      const V zero = splat<T>(0), one = splat<T>(1);
+      return a > 0 ? one : a < 0 ? -one : zero;
+    }
+  };
+  struct Sqrt { static PYFRAME_INLINE V run(V a) { return vsqrt<T>(a); } };
+  struct Rsqrt { static PYFRAME_INLINE V run(V a) { return 1 / vsqrt<T>(a); } };
+  struct Round { static PYFRAME_INLINE V run(V a) { return nearest<T>(a); } };
+  struct Floor {
+    static PYFRAME_INLINE V run(V a) {
+      const V r = nearest<T>(a);
+      return with_sign<T>(r > a ? r - 1 : r, a);
+    }
+  };
+  struct Ceil {
+    static PYFRAME_INLINE V run(V a) {
+      const V r = nearest<T>(a);
+      return with_sign<T>(r < a ? r + 1 : r, a);
+    }
+  };
+  struct Trunc {
+    static PYFRAME_INLINE V run(V a) {
+      const V size = Abs::run(a), r = nearest<T>(size);
+      return with_sign<T>(r > size ? r - 1 : r, a);
+    }
+  };
+  struct TruncDiv { static PYFRAME_INLINE V run(V a, V b) { return Trunc::run(a / b); } };
+  // As Python's % and //: the sign of the divisor.
+  struct Remainder {
+    static PYFRAME_INLINE T run(T a, T b) {
+      const T r = scalar_fmod(a, b);
+      return r != 0 && (b < 0) != (r < 0) ? r + b : r;
+    }
+  };
+  struct Fmod { static PYFRAME_INLINE T run(T a, T b) { return scalar_fmod(a, b); } };
+  struct FloorDiv {
+    static PYFRAME_INLINE T run(T a, T b) {
+      if (b == 0) return a / b;
+      const T r = scalar_fmod(a, b);
+      T q = (a - r) / b;
+      if (r != 0 && (b < 0) != (r < 0)) q -= 1;
+      if (q == 0) return scalar_copysign(T(0), a / b);
+      const T f = scalar_floor(q);
+      return q - f > T(0.5) ? f + 1 : f;
+    }
+  };
+  struct IsNan { static PYFRAME_INLINE bool run(T a) { return a != a; } };
+  struct IsInf { static PYFRAME_INLINE bool run(T a) { return a - a != a - a && a == a; } };
+  struct IsFinite { static PYFRAME_INLINE bool run(T a) { return a - a == a - a; } };
+};
+
+// (x OP z) ? c : d
+template <class T, class Compare> void select(const PointwiseArgs& s) {
+  const char *a = s.in[0], *b = s.in[1], *c = s.in[2], *d = s.in[3];
+  char* out = s.out;
+  for (std::int64_t g = 0; g < s.groups; ++g) {
+    const T *x = reinterpret_cast<const T*>(a), *z = reinterpret_cast<const T*>(b);
+    const T *p = reinterpret_cast<const T*>(c), *q = reinterpret_cast<const T*>(d);
+    T* y = reinterpret_cast<T*>(out);
+    for (int i = 0; i < kGroup; i += kLanes<T>)
+      store<T>(y + i, Compare::run(load<T>(x + i), load<T>(z + i)) ? load<T>(p + i) : load<T>(q + i));
+    a += s.step[0], b += s.step[1], c += s.step[2], d += s.step[3], out += kGroup * sizeof(T);
+  }
+}
+
+struct Eq { template <class V> static PYFRAME_INLINE auto run(V a, V b) { return a == b; } };
+struct Ne { template <class V> static PYFRAME_INLINE auto run(V a, V b) { return a != b; } };
+struct Lt { template <class V> static PYFRAME_INLINE auto run(V a, V b) { return a < b; } };
+struct Le { template <class V> static PYFRAME_INLINE auto run(V a, V b) { return a <= b; } };
+struct Gt { template <class V> static PYFRAME_INLINE auto run(V a, V b) { return a > b; } };
+struct Ge { template <class V> static PYFRAME_INLINE auto run(V a, V b) { return a >= b; } };
+
+// bool ? T : T
+template <class T> void where(const PointwiseArgs& s) {
+  const char *c = s.in[0], *a = s.in[1], *b = s.in[2];
+  char* out = s.out;
+  for (std::int64_t g = 0; g < s.groups; ++g) {
+    const std::uint8_t* m = reinterpret_cast<const std::uint8_t*>(c);
+    const T *x = reinterpret_cast<const T*>(a), *z = reinterpret_cast<const T*>(b);
+    T* y = reinterpret_cast<T*>(out);
+#pragma GCC ivdep
+    for (int i = 0; i < kGroup; ++i) {
+      const T p = x[i], q = z[i];
+      y[i] = m[i] ? p : q;
+    }
+    c += s.step[0], a += s.step[1], b += s.step[2], out += kGroup * sizeof(T);
+  }
+}
+
+template <class T> void add_float(PointwiseKernels& k) {
+  using Op = PointwiseOp;
+  using F = Float<T>;
+  const ValueType t = ValueTypeOf<T>::value;
+  define(k, Op::copy, t, unary<T, Copy>);
+  define(k, Op::add, t, binary<T, Add>);
+  define(k, Op::sub, t, binary<T, Sub>);
+  define(k, Op::mul, t, binary<T, Mul>);
+  define(k, Op::div, t, binary<T, Div>);
+  define(k, Op::neg, t, unary<T, Neg>);
+  define(k, Op::reciprocal, t, unary<T, Reciprocal>);
+  define(k, Op::muladd, t, ternary<T, MulAdd>);
+  define(k, Op::mulsub, t, ternary<T, MulSub>);
+  define(k, Op::nmuladd, t, ternary<T, NMulAdd>);
+  define(k, Op::maximum, t, binary<T, Maximum>);
+  define(k, Op::minimum, t, binary<T, Minimum>);
+  define(k, Op::fmax, t, binary<T, FMax>);
+  define(k, Op::fmin, t, binary<T, FMin>);
+  define(k, Op::abs, t, unary<T, typename F::Abs>);
+  define(k, Op::sign, t, unary<T, typename F::Sign>);
+  define(k, Op::copysign, t, binary<T, typename F::Copysign>);
+  define(k, Op::sqrt, t, unary<T, typename F::Sqrt>);
+  define(k, Op::rsqrt, t, unary<T, typename F::Rsqrt>);
+  define(k, Op::round, t, unary<T, typename F::Round>);
+  define(k, Op::floor, t, unary<T, typename F::Floor>);
+  define(k, Op::ceil, t, unary<T, typename F::Ceil>);
+  define(k, Op::trunc, t, unary<T, typename F::Trunc>);
+  define(k, Op::truncdiv, t, binary<T, typename F::TruncDiv>);
+  define(k, Op::remainder, t, each_pair<T, T, typename F::Remainder>);
+  define(k, Op::fmod, t, each_pair<T, T, typename F::Fmod>);
+  define(k, Op::floordiv, t, each_pair<T, T, typename F::FloorDiv>);
+  define(k, Op::isnan, t, each<T, std::uint8_t, typename F::IsNan>);
+  define(k, Op::isinf, t, each<T, std::uint8_t, typename F::IsInf>);
+  define(k, Op::isfinite, t, each<T, std::uint8_t, typename F::IsFinite>);
+}
+
+template <class T> void add_comparisons(PointwiseKernels& k) {
+  using Op = PointwiseOp;
+  const ValueType t = ValueTypeOf<T>::value;
+  define(k, Op::eq, t, each_pair<T, std::uint8_t, Eq>);
+  define(k, Op::ne, t, each_pair<T, std::uint8_t, Ne>);
+  define(k, Op::lt, t, each_pair<T, std::uint8_t, Lt>);
+  define(k, Op::le, t, each_pair<T, std::uint8_t, Le>);
+  define(k, Op::gt, t, each_pair<T, std::uint8_t, Gt>);
+  define(k, Op::ge, t, each_pair<T, std::uint8_t, Ge>);
+  define(k, Op::where, t, where<T>);
+}
+
+template <class T> void add_selections(PointwiseKernels& k) {
+  using Op = PointwiseOp;
+  const ValueType t = ValueTypeOf<T>::value;
+  define(k, Op::select_eq, t, select<T, Eq>);
+  define(k, Op::select_ne, t, select<T, Ne>);
+  define(k, Op::select_lt, t, select<T, Lt>);
+  define(k, Op::select_le, t, select<T, Le>);
+  define(k, Op::select_gt, t, select<T, Gt>);
+  define(k, Op::select_ge, t, select<T, Ge>);
+}
+
+}  // namespace
+
+void add_arithmetic(PointwiseKernels& kernels) {
+  add_float<float>(kernels);
+  add_float<double>(kernels);
+  add_comparisons<float>(kernels);
+  add_comparisons<double>(kernels);
+  add_comparisons<std::int32_t>(kernels);
+  add_comparisons<std::int64_t>(kernels);
+  add_comparisons<std::uint8_t>(kernels);
+  add_selections<float>(kernels);
+  add_selections<double>(kernels);
+}
+
+}  // namespace PYFRAME_ISA
+}  // namespace pyframe

@@ -1,0 +1,162 @@
+// Pointwise kernels of functions of float64, and of float32 by way of it.
+#include "isa/pointwise.h"
+#include "isa/vec_special_double.h"
+
+namespace pyframe {
+namespace PYFRAME_ISA {
+
+namespace {
+
+typedef float Half __attribute__((vector_size(kVectorBytes / 2)));  // as many float32 as there are lanes of float64
+PYFRAME_INLINE F64 load_half(const float* from) {
+  Half h;
+  __builtin_memcpy(&h, from, sizeof h);
+  return __builtin_convertvector(h, F64);
+}
+PYFRAME_INLINE void store_half(float* to, F64 v) {
+  const Half h = __builtin_convertvector(v, Half);
+  __builtin_memcpy(to, &h, sizeof h);
+}
+
+template <class F> void widened(const PointwiseArgs& s) {
+  const char* a = s.in[0];
+  float* y = reinterpret_cast<float*>(s.out);
+  for (std::int64_t g = 0; g < s.groups; ++g, a += s.step[0], y += kGroup) {
+    const float* x = reinterpret_cast<const float*>(a);
+    for (int i = 0; i < kGroup; i += kLanes<double>) store_half(y + i, F::run(load_half(x + i)));
+  }
+}
+template <class F> void widened_pair(const PointwiseArgs& s) {
+  const char *a = s.in[0], *b = s.in[1];
+  float* y = reinterpret_cast<float*>(s.out);
+  for (std::int64_t g = 0; g < s.groups; ++g, a += s.step[0], b += s.step[1], y += kGroup) {
+    const float *x = reinterpret_cast<const float*>(a), *z = reinterpret_cast<const float*>(b);
+    for (int i = 0; i < kGroup; i += kLanes<double>) store_half(y + i, F::run(load_half(x + i), load_half(z + i)));
+  }
+}
+
+#define PYFRAME_FUNCTION(Name, call) \
+  struct Name { static PYFRAME_INLINE F64 run(F64 x) { return call(x); } };
+PYFRAME_FUNCTION(Exp, vexp)
+PYFRAME_FUNCTION(Exp2, vexp2)
+PYFRAME_FUNCTION(Expm1, vexpm1)
+PYFRAME_FUNCTION(Log, vlog)
+PYFRAME_FUNCTION(Log2, vlog2)
+PYFRAME_FUNCTION(Log10, vlog10)
+PYFRAME_FUNCTION(Log1p, vlog1p)
+PYFRAME_FUNCTION(Sin, vsin)
+PYFRAME_FUNCTION(Cos, vcos)
+PYFRAME_FUNCTION(Tan, vtan)
+PYFRAME_FUNCTION(Sinh, vsinh)
+PYFRAME_FUNCTION(Cosh, vcosh)
+PYFRAME_FUNCTION(Tanh, vtanh<double>)
+PYFRAME_FUNCTION(Asin, vasin)
+PYFRAME_FUNCTION(Acos, vacos)
+PYFRAME_FUNCTION(Atan, vatan)
+PYFRAME_FUNCTION(Asinh, vasinh)
+PYFRAME_FUNCTION(Acosh, vacosh)
+PYFRAME_FUNCTION(Atanh, vatanh)
+PYFRAME_FUNCTION(Sigmoid, vsigmoid<double>)
+PYFRAME_FUNCTION(Softplus, vsoftplus<double>)
+PYFRAME_FUNCTION(Erf, verf)
+PYFRAME_FUNCTION(Erfc, verfc)
+#undef PYFRAME_FUNCTION
+struct Atan2 { static PYFRAME_INLINE F64 run(F64 y, F64 x) { return vatan2(y, x); } };
+struct LogAddExp { static PYFRAME_INLINE F64 run(F64 a, F64 b) { return vlogaddexp<double>(a, b); } };
+struct PowSingle { static PYFRAME_INLINE F64 run(F64 a, F64 b) { return pow_single(a, b); } };
+struct HypotSingle {  // squares of float32 neither overflow nor vanish in float64
+  static PYFRAME_INLINE F64 run(F64 a, F64 b) {
+    const F64 infinity = splat(__builtin_inf());
+    return blend((vabs<double>(a) == infinity) | (vabs<double>(b) == infinity), infinity, vsqrt<double>(a * a + b * b));
+  }
+};
+struct Hypot { static PYFRAME_INLINE double run(double a, double b) { return __builtin_hypot(a, b); } };
+struct Pow { static PYFRAME_INLINE double run(double a, double b) { return __builtin_pow(a, b); } };
+
+// M. Giles, "Approximating the erfinv function", GPU Computing Gems (2011), then three of Halley's steps.
+struct ErfInv {
+  template <class T> static T run(T given) {
+    const double central[] = {2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087,
+                              -0.00125372503, -0.00417768164, 0.246640727, 1.50140941};
+    const double tail[] = {-0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773,
+                           -0.0076224613, 0.00943887047, 1.00167406, 2.83297682};
+    const double x = __builtin_fabs(given), rest = 1 - x;
+    if (!(x < 1)) {
+      return static_cast<T>(x == 1 ? __builtin_copysign(__builtin_inf(), given) : __builtin_nan(""));
+    }
+    double w = -__builtin_log(rest * (2 - rest));
+    const double* c = w < 5 ? central : tail;
+    w = w < 5 ? w - 2.5 : __builtin_sqrt(w) - 3;
+    double y = c[0];
+    for (int i = 1; i < 9; ++i) y = y * w + c[i];
+    y *= x;
+    for (int i = 0; i < 3; ++i) {
+      double error = y < 0.46875 ? __builtin_erf(y) - x : rest - __builtin_erfc(y);
+      error /= 1.12837916709551257390 * __builtin_exp(-y * y);
+      y -= error / (1 + y * error);
+    }
+    return static_cast<T>(__builtin_copysign(y, static_cast<double>(given)));
+  }
+};
+
+// Powers with the same exponent for all elements are mostly a product or a root.
+template <class T, PointwiseKernel general> void power(const PointwiseArgs& s) {
+  if (s.step[1] == 0) {
+    const T b = *reinterpret_cast<const T*>(s.in[1]);
+    struct Square { static PYFRAME_INLINE Vec<T> run(Vec<T> a) { return a * a; } };
+    struct Cube { static PYFRAME_INLINE Vec<T> run(Vec<T> a) { return a * a * a; } };
+    struct Inverse { static PYFRAME_INLINE Vec<T> run(Vec<T> a) { return 1 / a; } };
+    struct Root { static PYFRAME_INLINE Vec<T> run(Vec<T> a) { return vsqrt<T>(a); } };
+    if (b == T(2)) return unary<T, Square>(s);
+    if (b == T(3)) return unary<T, Cube>(s);
+    if (b == T(-1)) return unary<T, Inverse>(s);
+    if (b == T(0.5)) return unary<T, Root>(s);
+  }
+  general(s);
+}
+
+}  // namespace
+
+void add_double(PointwiseKernels& k) {
+  using Op = PointwiseOp;
+  const ValueType f32 = ValueType::f32, f64 = ValueType::f64;
+#define PYFRAME_OWN(op, Name) define(k, Op::op, f64, unary<double, Name>)
+#define PYFRAME_BOTH(op, Name) PYFRAME_OWN(op, Name), define(k, Op::op, f32, widened<Name>)
+  PYFRAME_OWN(exp, Exp);
+  PYFRAME_OWN(expm1, Expm1);
+  PYFRAME_OWN(log, Log);
+  PYFRAME_OWN(log1p, Log1p);
+  PYFRAME_OWN(tanh, Tanh);
+  PYFRAME_OWN(sigmoid, Sigmoid);
+  PYFRAME_OWN(softplus, Softplus);
+  PYFRAME_OWN(erf, Erf);
+  PYFRAME_BOTH(exp2, Exp2);
+  PYFRAME_BOTH(log2, Log2);
+  PYFRAME_BOTH(log10, Log10);
+  PYFRAME_BOTH(sin, Sin);
+  PYFRAME_BOTH(cos, Cos);
+  PYFRAME_BOTH(tan, Tan);
+  PYFRAME_BOTH(sinh, Sinh);
+  PYFRAME_BOTH(cosh, Cosh);
+  PYFRAME_BOTH(asin, Asin);
+  PYFRAME_BOTH(acos, Acos);
+  PYFRAME_BOTH(atan, Atan);
+  PYFRAME_BOTH(asinh, Asinh);
+  PYFRAME_BOTH(acosh, Acosh);
+  PYFRAME_BOTH(atanh, Atanh);
+  PYFRAME_BOTH(erfc, Erfc);
+#undef PYFRAME_OWN
+#undef PYFRAME_BOTH
+  define(k, Op::atan2, f64, binary<double, Atan2>);
+  define(k, Op::atan2, f32, widened_pair<Atan2>);
+  define(k, Op::logaddexp, f64, binary<double, LogAddExp>);
+  define(k, Op::hypot, f64, each_pair<double, double, Hypot>);
+  define(k, Op::hypot, f32, widened_pair<HypotSingle>);
+  define(k, Op::pow, f64, power<double, each_pair<double, double, Pow>>);
+  define(k, Op::pow, f32, power<float, widened_pair<PowSingle>>);
+  define(k, Op::erfinv, f64, each<double, double, ErfInv>);
+  define(k, Op::erfinv, f32, each<float, float, ErfInv>);
+}
+
+}  // namespace PYFRAME_ISA
+}  // namespace pyframe

@@ -1,0 +1,21 @@
+// The table of pointwise kernels of this level.
+#include "isa/pointwise.h"
+#include "pointwise.h"
+
+namespace pyframe {
+namespace PYFRAME_ISA {
+
+namespace {
+void fill(PointwiseKernels& kernels) {
+  add_arithmetic(kernels);
+  add_integer(kernels);
+  add_double(kernels);
+  add_single(kernels);
+  add_memory(kernels);
+}
+}  // namespace
+
+const PointwiseTable pointwise_table = {fill};
+
+}  // namespace PYFRAME_ISA
+}  // namespace pyframe
