@@ -7,6 +7,7 @@
 #include <string>
 
 #include "allocator.h"
+#include "bind_pointwise.h"
 #include "bindings.h"
 #include "cpu_features.h"
 #include "fork.h"
@@ -75,7 +76,9 @@ PYBIND11_MODULE(_native, m) {
   active_isa();  // an impossible PYFRAME_ISA must fail here, where the loader can report it
   register_fork_handlers();
   if (!add_empty(m.ptr())) throw py::error_already_set();
-  if (!bind_norm(m.ptr()) || !bind_softmax(m.ptr())) throw py::error_already_set();
+  if (!bind_gemm(m.ptr()) || !bind_norm(m.ptr()) || !bind_optim(m.ptr()) ||
+      !bind_gather(m.ptr()) || !bind_pool(m.ptr()) ||
+      !bind_random(m.ptr()) || !bind_reduce(m.ptr()) || !bind_softmax(m.ptr())) throw py::error_already_set();
 
   m.def("num_threads", &num_threads, "Return how many threads a parallel loop may use.");
   m.def("set_num_threads", &set_num_threads, py::arg("count"), unlocked(),
@@ -87,6 +90,8 @@ PYBIND11_MODULE(_native, m) {
   m.def("reset_allocator_stats", &reset_allocator_stats, "Set the peak to what is in use, hits and misses to zero.");
   m.def("release_cache", &release_cache, unlocked(), "Give cached memory back to the system; return how many bytes.");
   m.def("set_cache_limit", &set_cache_limit, py::arg("bytes"), unlocked(), "Set the most bytes the cache keeps.");
+
+  bind_pointwise(m);
 
   m.def("copy", &copy, py::arg("destination"), py::arg("source"), "Copy the bytes of one array into another.");
   m.def("fill", &fill, py::arg("destination"), py::arg("item"), "Fill an array with an array of one item.");

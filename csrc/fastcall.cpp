@@ -17,8 +17,7 @@ bool read_values(PyObject* const* args, Py_ssize_t count, Value* values) {
       value.data = PyArray_DATA(array);
       value.dtype = PyArray_TYPE(array);
     } else if (PyLong_Check(arg)) {
-      value.integer = PyLong_AsLongLong(arg);
-      if (value.integer == -1 && PyErr_Occurred()) return false;
+      value.integer = static_cast<std::int64_t>(PyLong_AsUnsignedLongLongMask(arg));  // seeds use all 64 bits
       value.number = static_cast<double>(value.integer);
     } else if (PyFloat_Check(arg)) {
       value.number = PyFloat_AS_DOUBLE(arg);

@@ -40,8 +40,12 @@ constexpr ValueType kValueOf[kStorages] = {ValueType::f32, ValueType::f64, Value
   X(bit_and, 1) X(bit_or, 1) X(bit_xor, 1) X(bit_not, 1) X(shift_left, 2) X(shift_right, 2) X(where, 1)       \
   /* a * b + c, a * b - c, c - a * b in one rounding where the processor has that */                          \
   X(muladd, 1) X(mulsub, 1) X(nmuladd, 1)                                                                     \
+  /* (a * b + c) * d, (c - a * b) * d */                                                                      \
+  X(muladd_mul, 1) X(nmuladd_mul, 1)                                                                          \
   /* (a OP b) ? c : d */                                                                                      \
   X(select_eq, 1) X(select_ne, 1) X(select_lt, 1) X(select_le, 1) X(select_gt, 1) X(select_ge, 1)             \
+  /* f(a * b) * c + d for b, c and d that are the same for all elements */                                    \
+  X(exp_affine, 5) X(erf_affine, 6) X(tanh_affine, 8) X(sigmoid_affine, 6)                                    \
   /* int32 to the range of a narrower type */                                                                 \
   X(wrap_int8, 1) X(wrap_int16, 1) X(wrap_uint8, 1)                                                           \
   /* conversions to a type, from the operand's */                                                             \
@@ -77,6 +81,11 @@ struct PointwiseKernels {
   void (*store[kStorages])(char* out, const char* in, std::int64_t count);
   // Copies past the caches; `out` must be a multiple of 64.
   void (*stream)(char* out, const char* in, std::int64_t bytes);
+};
+
+// One per instruction set level.
+struct PointwiseTable {
+  void (*fill)(PointwiseKernels& kernels);
 };
 
 }  // namespace pyframe

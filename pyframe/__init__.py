@@ -10,10 +10,10 @@ from typing import Any as _Any
 # per op, so NumPy's warnings are dropped where they come from our own frames.
 _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"pyframe(\.|$)")
 
-from . import dtypes, errors  # noqa: E402
-from .device import Device as device  # noqa: E402
-from .device import get_default_device, set_default_device  # noqa: E402
-from .dtypes import (  # noqa: E402
+from . import dtypes, errors
+from .device import Device as device
+from .device import get_default_device, set_default_device
+from .dtypes import (
     bfloat16,
     finfo,
     float16,
@@ -30,8 +30,8 @@ from .dtypes import (  # noqa: E402
     set_default_dtype,
     uint8,
 )
-from .op.choice import kernels  # noqa: E402
-from .random import (  # noqa: E402
+from .op.choice import kernels
+from .random import (
     Generator,
     default_generator,
     fork_rng,
@@ -41,7 +41,7 @@ from .random import (  # noqa: E402
     seed,
     set_rng_state,
 )
-from .tensor import (  # noqa: E402
+from .tensor import (
     Size,
     Tensor,
     as_tensor,
@@ -52,10 +52,10 @@ from .tensor import (  # noqa: E402
     register,
     to_dlpack,
 )
-from .tensor.printing import set_printoptions  # noqa: E402
+from .tensor.printing import set_printoptions
 
-from . import autograd, ops  # noqa: E402  isort: skip
-from .autograd import (  # noqa: E402
+from . import autograd, ops  # isort: skip
+from .autograd import (
     enable_grad,
     inference_mode,
     is_grad_enabled,
@@ -63,8 +63,8 @@ from .autograd import (  # noqa: E402
     no_grad,
     set_grad_enabled,
 )
-from .autograd.explain import explain  # noqa: E402
-from .op.registry import exported as _exported  # noqa: E402
+from .autograd.explain import explain
+from .op.registry import exported as _exported
 
 __version__ = "0.1.0"
 

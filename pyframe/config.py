@@ -36,7 +36,7 @@ class Mode:
     cell: list | None = None
 
 
-# Its version is NaN, which differs from every stamp: saving such a tensor for backward is found there.
+# Its version is NaN, which differs from every stamp: backward finds a saved tensor of this kind.
 INFERENCE_CELL = [float("nan"), -1]
 
 _mode: ContextVar[Mode] = ContextVar("pyframe_mode", default=Mode())
@@ -65,7 +65,7 @@ def reset_mode(token: Token) -> None:
 
     Where a generator is finished in another thread or task than it began in, that one's mode stays.
     """
-    try:
+    try:  # noqa: SIM105  (suppress costs 0.3 µs)
         _mode.reset(token)
     except ValueError:  # the token is of another context
         pass

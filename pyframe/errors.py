@@ -42,6 +42,10 @@ class ParameterError(ArgumentError, RuntimeError):
     """A parameter outside its range, where PyTorch raises a RuntimeError."""
 
 
+class SizeError(ShapeError, ArgumentError):
+    """Shapes that do not fit together, where PyTorch raises a ValueError."""
+
+
 class ChoiceError(ArgumentError, RuntimeError):
     """A parameter that is none of its choices, where PyTorch raises RuntimeError."""
 
@@ -74,6 +78,12 @@ class StateError(PyframeError, RuntimeError):
     """Saved state that does not fit the object it is loaded into."""
 
 
+class MissingStateError(StateError, KeyError):
+    """Saved state without an entry that it must have."""
+
+    __str__ = Exception.__str__  # a KeyError shows the repr of its message
+
+
 class FileError(PyframeError, ValueError):
     """A file that is truncated, hostile or of another format."""
 
@@ -83,7 +93,7 @@ class MissingDependencyError(PyframeError, ImportError):
 
 
 def describe(value: Any) -> str:
-    """Writes an operand as ``float32[8,3]`` (with its device unless that is the CPU), else its repr.
+    """An operand as ``float32[8,3]`` (with its device unless that is the CPU), else its repr.
 
     >>> import numpy as np
     >>> describe(np.zeros((2, 3), np.float32)), describe((1, 2)), describe(None)
@@ -123,9 +133,13 @@ def fail(
     Traceback (most recent call last):
     pyframe.errors.ShapeError: add: shapes do not broadcast (dim=3). Reshape one of them.
     """
-    raise error(message(called(sys._getframe(1)) or op, what, fix, **operands))
+    if op not in _SUBJECTS:
+        op = called(sys._getframe(1)) or op
+    raise error(message(op, what, fix, **operands))
 
 
+# What a message is about whoever called: not the function but its argument is at fault.
+_SUBJECTS = frozenset({"cuda", "device", "dtype", "grad"})
 # Public names of functions by their code, for messages. Ops have theirs in their globals.
 _public: dict[CodeType, str] = {}
 _COMPILED = frozenset({"call", "spread", "_call", "_spread"})
@@ -143,7 +157,10 @@ def public(function: Callable, name: str) -> None:
 
 
 def called(frame: FrameType | None) -> str:
-    """The name of the outermost public function among the frames of pyframe; or ``""``."""
+    """The name of the outermost public function among the frames of pyframe; or ``""``.
+
+    The constructor of a module counts as one, called like its class.
+    """
     found = ""
     while frame is not None:
         code = frame.f_code
@@ -151,6 +168,8 @@ def called(frame: FrameType | None) -> str:
         name = _public.get(code, "")
         if not name and module == "pyframe.generated" and code.co_name in _COMPILED:
             name = frame.f_globals.get("public_name", "")
+        if code.co_name == "__init__" and module.startswith("pyframe.nn."):
+            name = type(frame.f_locals.get("self")).__name__
         if not name and module != "pyframe" and not module.startswith("pyframe."):
             break
         found = name or found

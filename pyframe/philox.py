@@ -48,6 +48,20 @@ _LOW = 0xFFFFFFFF
 _LOW64 = 0xFFFFFFFFFFFFFFFF
 _COUNTERS = 8192  # counters in a block of NumPy's path: about 0.5 MB of scratch, fits a 1 MB L2
 
+# The native extension, set by the backend that loads it: the same streams, for NumPy.
+fast: Any = None
+
+
+def _fast_draw(function: str, seed: int, offset: int, shape: Any, dtype: Any, *more: int) -> Any:
+    """An array of ``shape`` filled by a function of the extension."""
+    shape = _shape(shape)
+    out = fast.empty(shape, dtype)
+    n = math.prod(shape)
+    if n:
+        getattr(fast, function)(out, seed & _LOW64, offset & _LOW64, n, *more)
+    return out
+
+
 # Bits of one word that become a uniform number: all that the significand can hold.
 _UNIFORM_BITS = {
     dtypes.bfloat16: 8,
@@ -192,6 +206,8 @@ def bits(xp: Any, seed: int, offset: int, n: int) -> Any:
     """
     if n < 0:
         fail(ArgumentError, "bits", "the number of words must not be negative", n=n)
+    if xp is np and fast is not None:
+        return _fast_draw("philox_words", seed, offset, (n,), np.dtype(np.uint32))
     counters = -(-n // 4)
     out = xp.empty((counters, 4), dtype=xp.uint32)
     step = min(counters, _COUNTERS) if xp is np else counters
@@ -295,6 +311,8 @@ def uniform(xp: Any, seed: int, offset: int, shape: Any, dtype: Any = "float32")
            [0.73571277, 0.6054818 ]], dtype=float32)
     """
     dtype = _floating("uniform", dtype)
+    if xp is np and fast is not None and dtype.itemsize >= 4:
+        return _fast_draw("philox_uniform", seed, offset, shape, dtype)
     if dtype == dtypes.float64:
         return _draw(xp, seed, offset, shape, dtype, 2, lambda w: _unit53(xp, w))
     kept = _UNIFORM_BITS[dtype]
@@ -329,6 +347,8 @@ def normal(xp: Any, seed: int, offset: int, shape: Any, dtype: Any = "float32") 
     """
     dtype = _floating("normal", dtype)
     double = dtype == dtypes.float64
+    if xp is np and fast is not None and dtype.itemsize >= 4:
+        return _fast_draw("philox_normal", seed, offset, shape, dtype)
 
     def values(words: Any) -> Any:
         if double:
@@ -464,6 +484,9 @@ def bernoulli_mask(xp: Any, seed: int, offset: int, shape: Any, keep_prob: float
     threshold = round(keep_prob * 2.0**32)
     if threshold > _LOW:
         return xp.ones(_shape(shape), dtype=xp.bool_)
+    if xp is np and fast is not None:
+        bool_ = np.dtype(np.bool_)
+        return _fast_draw("philox_mask", seed, offset, shape, bool_, threshold)
     return _draw(xp, seed, offset, shape, np.bool_, 1, lambda words: words < threshold)
 
 

@@ -66,12 +66,51 @@ PYFRAME_INLINE void write_half(const Gemm<T>& p, const T* from, int64_t row, int
   }
 }
 
+// finish_row for a whole row of a tile that is contiguous in C, the usual case: nothing goes through a buffer.
+template <class T>
+PYFRAME_INLINE void finish_full_row(const Gemm<T>& p, int64_t row, int64_t column, int64_t offset, const T* sums,
+                                    bool first, bool last) {
+  constexpr int kLane = kLanes<T>;
+  T* const c = p.c + offset;
+  Vec<T> value[kVectors];
+  for (int j = 0; j < kVectors; ++j) value[j] = load(sums + j * kLane) * p.alpha;
+  const T factor = first ? p.beta : T{1};
+  if (factor != 0) {
+    for (int j = 0; j < kVectors; ++j) value[j] += load(c + j * kLane) * factor;
+  }
+  if (last) {
+    if (p.row_bias) {
+      for (int j = 0; j < kVectors; ++j) value[j] += p.row_bias[row];
+    }
+    if (p.column_bias) {
+      for (int j = 0; j < kVectors; ++j) value[j] += load(p.column_bias + column + j * kLane);
+    }
+    if (p.residual) {
+      for (int j = 0; j < kVectors; ++j) value[j] += load(p.residual + offset + j * kLane);
+    }
+    if (p.activation == Activation::relu) {
+      const Vec<T> zero{};
+      for (int j = 0; j < kVectors; ++j) value[j] = value[j] < zero ? zero : value[j];  // NaN stays
+    }
+  }
+  for (int j = 0; j < kVectors; ++j) store<T>(c + j * kLane, value[j]);
+}
+
 // Finishes up to kColumns columns of a row whose sums lie at `sums`, readable in full width. Of a sum that comes in
 // parts of K, the first is stored, the others are added, and the last one is followed by everything else.
 template <class T>
 PYFRAME_INLINE void finish_row(const Gemm<T>& p, int64_t row, int64_t column, int64_t columns, const T* sums, bool first,
                                bool last) {
   constexpr int kLane = kLanes<T>;
+  if (columns == kColumns<T> && !(last && (p.map || p.half))) {
+    if (p.segment == 0 && p.column_stride == 1) {
+      return finish_full_row(p, row, column, row * p.row_stride + column, sums, first, last);
+    }
+    if (p.segment != 0 && column % p.segment + columns <= p.segment) {
+      const int64_t offset = column / p.segment * p.segment_stride + column % p.segment;
+      return finish_full_row(p, row, column, row * p.row_stride + offset, sums, first, last);
+    }
+  }
   Vec<T> value[kVectors];
   alignas(64) T buffer[kColumns<T>] = {};
   for (int j = 0; j < kVectors; ++j) value[j] = load(sums + j * kLane) * p.alpha;

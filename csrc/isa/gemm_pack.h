@@ -152,13 +152,36 @@ void pack_panel(const S* from, int64_t line_stride, int64_t depth_stride, int64_
   }
 }
 
+// Several complete panels of lines that lie side by side. A few rows at a time, each from front to back: memory is read
+// in long runs, not in pieces of one panel's width that lie a row apart.
+template <class T, class S>
+void pack_wide(const S* from, int64_t depth_stride, int64_t panels, int64_t depth, int64_t width, T* packed) {
+  constexpr int kLane = kLanes<T>;
+  constexpr int64_t kRowsAtOnce = 8;
+  for (int64_t k = 0; k < depth; k += kRowsAtOnce) {
+    const int64_t end = smaller<int64_t>(depth, k + kRowsAtOnce);
+    for (int64_t p = 0; p < panels; ++p) {
+      T* to = packed + (p * depth + k) * width;
+      for (int64_t kk = k; kk < end; ++kk, to += width) {
+        const S* const row = from + kk * depth_stride + p * width;
+        for (int64_t l = 0; l < width; l += kLane) store<T>(to + l, load_as<T>(row + l));
+      }
+    }
+  }
+}
+
 template <class T, class S>
 void pack_strided(const Factor<T>& factor, int64_t line, int64_t lines, int64_t k, int64_t depth, int64_t width,
                   T* packed) {
   const S* const from = static_cast<const S*>(factor.data) + line * factor.line_stride + k * factor.depth_stride;
-  for (int64_t l = 0; l < lines; l += width, packed += depth * width) {
+  int64_t l = 0;
+  if (factor.line_stride == 1 && width % kLanes<T> == 0 && lines >= 2 * width) {
+    pack_wide<T, S>(from, factor.depth_stride, lines / width, depth, width, packed);
+    l = lines / width * width;
+  }
+  for (; l < lines; l += width) {
     pack_panel<T, S>(from + l * factor.line_stride, factor.line_stride, factor.depth_stride,
-                     smaller<int64_t>(lines - l, width), depth, width, packed);
+                     smaller<int64_t>(lines - l, width), depth, width, packed + l * depth);
   }
 }
 

@@ -1,5 +1,5 @@
 // Pointwise kernels of float32 and float64 that are an instruction or two: arithmetic, extrema, rounding, comparisons.
-#include "isa/pointwise.h"
+#include "isa/pointwise_loops.h"
 
 namespace pyframe {
 namespace PYFRAME_ISA {
@@ -27,8 +27,8 @@ template <class T> PYFRAME_INLINE T scalar_floor(T a) {
 // instruction for it. `whole` is the rounded value, to nearest.
 template <class T> PYFRAME_INLINE Vec<T> nearest(Vec<T> x) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_roundscale_ps((__m512)x, 0);
-  else return (Vec<T>)_mm512_roundscale_pd((__m512d)x, 0);
+  if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_maskz_roundscale_ps(0xffff, (__m512)x, 0);
+  else return (Vec<T>)_mm512_maskz_roundscale_pd(0xff, (__m512d)x, 0);
 #elif defined(__AVX__)
   if constexpr (sizeof(T) == 4) return (Vec<T>)_mm256_round_ps((__m256)x, 8);
   else return (Vec<T>)_mm256_round_pd((__m256d)x, 8);
@@ -118,8 +118,13 @@ template <class T> struct Float {
   struct IsFinite { static PYFRAME_INLINE bool run(T a) { return a - a == a - a; } };
 };
 
-// (x OP z) ? c : d
-template <class T, class Compare> void select(const PointwiseArgs& s) {
+struct MulAddMul { template <class V> static PYFRAME_INLINE V run(V a, V b, V c, V d) { return (a * b + c) * d; } };
+struct NMulAddMul { template <class V> static PYFRAME_INLINE V run(V a, V b, V c, V d) { return (c - a * b) * d; } };
+template <class Compare> struct Select {  // (a OP b) ? c : d
+  template <class V> static PYFRAME_INLINE V run(V a, V b, V c, V d) { return Compare::run(a, b) ? c : d; }
+};
+
+template <class T, class F> void quaternary(const PointwiseArgs& s) {
   const char *a = s.in[0], *b = s.in[1], *c = s.in[2], *d = s.in[3];
   char* out = s.out;
   for (std::int64_t g = 0; g < s.groups; ++g) {
@@ -127,7 +132,7 @@ template <class T, class Compare> void select(const PointwiseArgs& s) {
     const T *p = reinterpret_cast<const T*>(c), *q = reinterpret_cast<const T*>(d);
     T* y = reinterpret_cast<T*>(out);
     for (int i = 0; i < kGroup; i += kLanes<T>)
-      store<T>(y + i, Compare::run(load<T>(x + i), load<T>(z + i)) ? load<T>(p + i) : load<T>(q + i));
+      store<T>(y + i, F::run(load<T>(x + i), load<T>(z + i), load<T>(p + i), load<T>(q + i)));
     a += s.step[0], b += s.step[1], c += s.step[2], d += s.step[3], out += kGroup * sizeof(T);
   }
 }
@@ -170,6 +175,8 @@ template <class T> void add_float(PointwiseKernels& k) {
   define(k, Op::muladd, t, ternary<T, MulAdd>);
   define(k, Op::mulsub, t, ternary<T, MulSub>);
   define(k, Op::nmuladd, t, ternary<T, NMulAdd>);
+  define(k, Op::muladd_mul, t, quaternary<T, MulAddMul>);
+  define(k, Op::nmuladd_mul, t, quaternary<T, NMulAddMul>);
   define(k, Op::maximum, t, binary<T, Maximum>);
   define(k, Op::minimum, t, binary<T, Minimum>);
   define(k, Op::fmax, t, binary<T, FMax>);
@@ -207,12 +214,12 @@ template <class T> void add_comparisons(PointwiseKernels& k) {
 template <class T> void add_selections(PointwiseKernels& k) {
   using Op = PointwiseOp;
   const ValueType t = ValueTypeOf<T>::value;
-  define(k, Op::select_eq, t, select<T, Eq>);
-  define(k, Op::select_ne, t, select<T, Ne>);
-  define(k, Op::select_lt, t, select<T, Lt>);
-  define(k, Op::select_le, t, select<T, Le>);
-  define(k, Op::select_gt, t, select<T, Gt>);
-  define(k, Op::select_ge, t, select<T, Ge>);
+  define(k, Op::select_eq, t, quaternary<T, Select<Eq>>);
+  define(k, Op::select_ne, t, quaternary<T, Select<Ne>>);
+  define(k, Op::select_lt, t, quaternary<T, Select<Lt>>);
+  define(k, Op::select_le, t, quaternary<T, Select<Le>>);
+  define(k, Op::select_gt, t, quaternary<T, Select<Gt>>);
+  define(k, Op::select_ge, t, quaternary<T, Select<Ge>>);
 }
 
 }  // namespace

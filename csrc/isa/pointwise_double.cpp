@@ -1,5 +1,5 @@
 // Pointwise kernels of functions of float64, and of float32 by way of it.
-#include "isa/pointwise.h"
+#include "isa/pointwise_loops.h"
 #include "isa/vec_special_double.h"
 
 namespace pyframe {
@@ -147,6 +147,10 @@ void add_double(PointwiseKernels& k) {
   PYFRAME_BOTH(erfc, Erfc);
 #undef PYFRAME_OWN
 #undef PYFRAME_BOTH
+  define(k, Op::exp_affine, f64, affine<double, Exp>);
+  define(k, Op::erf_affine, f64, affine<double, Erf>);
+  define(k, Op::tanh_affine, f64, affine<double, Tanh>);
+  define(k, Op::sigmoid_affine, f64, affine<double, Sigmoid>);
   define(k, Op::atan2, f64, binary<double, Atan2>);
   define(k, Op::atan2, f32, widened_pair<Atan2>);
   define(k, Op::logaddexp, f64, binary<double, LogAddExp>);

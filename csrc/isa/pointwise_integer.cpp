@@ -1,7 +1,7 @@
 // Pointwise kernels of integers and bools, and the element's index and random bits.
 //
 // Everything is defined, as in pyframe/expr/c_source.py: sums, products and shifts wrap around, dividing by 0 gives 0.
-#include "isa/pointwise.h"
+#include "isa/pointwise_loops.h"
 
 namespace pyframe {
 namespace PYFRAME_ISA {
@@ -93,7 +93,8 @@ template <class T> void add_integers(PointwiseKernels& k) {
   define(k, Op::abs, t, each<T, T, typename I::Abs>);
   define(k, Op::sign, t, each<T, T, typename I::Sign>);
   define(k, Op::bit_not, t, each<T, T, typename I::Not>);
-  for (const Op op : {Op::floor, Op::ceil, Op::round, Op::trunc}) define(k, op, t, each<T, T, typename I::Copy>);
+  const Op whole[] = {Op::floor, Op::ceil, Op::round, Op::trunc};
+  for (const Op op : whole) define(k, op, t, each<T, T, typename I::Copy>);
   define(k, Op::isnan, t, each<T, std::uint8_t, typename I::No>);
   define(k, Op::isinf, t, each<T, std::uint8_t, typename I::No>);
   define(k, Op::isfinite, t, each<T, std::uint8_t, typename I::Yes>);
@@ -111,14 +112,17 @@ struct BoolXor { static PYFRAME_INLINE Byte run(Byte a, Byte b) { return a ^ b; 
 void add_bools(PointwiseKernels& k) {
   using Op = PointwiseOp;
   const ValueType t = ValueType::b8;
-  for (const Op op : {Op::mul, Op::logical_and, Op::bit_and, Op::minimum, Op::fmin})
-    define(k, op, t, each_pair<Byte, Byte, BoolAnd>);
-  for (const Op op : {Op::add, Op::logical_or, Op::bit_or, Op::maximum, Op::fmax})
-    define(k, op, t, each_pair<Byte, Byte, BoolOr>);
-  for (const Op op : {Op::logical_xor, Op::bit_xor}) define(k, op, t, each_pair<Byte, Byte, BoolXor>);
-  for (const Op op : {Op::logical_not, Op::bit_not}) define(k, op, t, each<Byte, Byte, BoolNot>);
-  for (const Op op : {Op::copy, Op::sign}) define(k, op, t, each<Byte, Byte, BoolCopy>);
-  for (const Op op : {Op::isnan, Op::isinf}) define(k, op, t, each<Byte, Byte, BoolNo>);
+  const Op ands[] = {Op::mul, Op::logical_and, Op::bit_and, Op::minimum, Op::fmin};
+  const Op ors[] = {Op::add, Op::logical_or, Op::bit_or, Op::maximum, Op::fmax};
+  const Op exclusive[] = {Op::logical_xor, Op::bit_xor}, nots[] = {Op::logical_not, Op::bit_not};
+  const Op copies[] = {Op::copy, Op::sign, Op::abs, Op::floor, Op::ceil, Op::round, Op::trunc};
+  const Op never[] = {Op::isnan, Op::isinf};
+  for (const Op op : ands) define(k, op, t, each_pair<Byte, Byte, BoolAnd>);
+  for (const Op op : ors) define(k, op, t, each_pair<Byte, Byte, BoolOr>);
+  for (const Op op : exclusive) define(k, op, t, each_pair<Byte, Byte, BoolXor>);
+  for (const Op op : nots) define(k, op, t, each<Byte, Byte, BoolNot>);
+  for (const Op op : copies) define(k, op, t, each<Byte, Byte, BoolCopy>);
+  for (const Op op : never) define(k, op, t, each<Byte, Byte, BoolNo>);
   define(k, Op::isfinite, t, each<Byte, Byte, BoolYes>);
 }
 

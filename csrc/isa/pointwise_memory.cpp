@@ -1,5 +1,5 @@
 // Conversions between types, and between arrays in memory and values in registers.
-#include "isa/pointwise.h"
+#include "isa/pointwise_loops.h"
 
 namespace pyframe {
 namespace PYFRAME_ISA {

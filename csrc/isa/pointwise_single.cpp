@@ -1,5 +1,5 @@
 // Pointwise kernels of functions of float32 that have a version of their own.
-#include "isa/pointwise.h"
+#include "isa/pointwise_loops.h"
 #include "isa/vec_special.h"
 
 namespace pyframe {
@@ -11,6 +11,7 @@ struct Expm1 { template <class V> static PYFRAME_INLINE V run(V x) { return vexp
 struct Log { template <class V> static PYFRAME_INLINE V run(V x) { return vlog(x); } };
 struct Log1p { template <class V> static PYFRAME_INLINE V run(V x) { return vlog1p(x); } };
 struct Erf { template <class V> static PYFRAME_INLINE V run(V x) { return verf(x); } };
+struct ErfInSum { template <class V> static PYFRAME_INLINE V run(V x) { return verf_in_sum(x); } };
 struct Tanh { static PYFRAME_INLINE Vec<float> run(Vec<float> x) { return vtanh<float>(x); } };
 struct Sigmoid { static PYFRAME_INLINE Vec<float> run(Vec<float> x) { return vsigmoid<float>(x); } };
 struct Softplus { static PYFRAME_INLINE Vec<float> run(Vec<float> x) { return vsoftplus<float>(x); } };
@@ -30,6 +31,10 @@ void add_single(PointwiseKernels& k) {
   define(k, Op::tanh, t, unary<float, Tanh>);
   define(k, Op::sigmoid, t, unary<float, Sigmoid>);
   define(k, Op::softplus, t, unary<float, Softplus>);
+  define(k, Op::exp_affine, t, affine<float, Exp>);
+  define(k, Op::erf_affine, t, affine<float, ErfInSum>);
+  define(k, Op::tanh_affine, t, affine<float, Tanh>);
+  define(k, Op::sigmoid_affine, t, affine<float, Sigmoid>);
   define(k, Op::logaddexp, t, binary<float, LogAddExp>);
 }
 

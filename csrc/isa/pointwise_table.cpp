@@ -1,6 +1,5 @@
 // The table of pointwise kernels of this level.
-#include "isa/pointwise.h"
-#include "pointwise.h"
+#include "isa/pointwise_loops.h"
 
 namespace pyframe {
 namespace PYFRAME_ISA {
@@ -15,6 +14,7 @@ void fill(PointwiseKernels& kernels) {
 }
 }  // namespace
 
+extern const PointwiseTable pointwise_table;  // a constant would be local to this file
 const PointwiseTable pointwise_table = {fill};
 
 }  // namespace PYFRAME_ISA

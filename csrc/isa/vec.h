@@ -110,8 +110,26 @@ template <class To, class From> PYFRAME_INLINE To bit_cast(From from) {
 }
 
 // As the hardware's maximum and minimum: the second where either is NaN.
-template <class T> PYFRAME_INLINE Vec<T> vmax(Vec<T> a, Vec<T> b) { return a > b ? a : b; }
-template <class T> PYFRAME_INLINE Vec<T> vmin(Vec<T> a, Vec<T> b) { return a < b ? a : b; }
+template <class T> PYFRAME_INLINE Vec<T> vmax(Vec<T> a, Vec<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4 && static_cast<T>(0.5) != 0) return (Vec<T>)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
+  else if constexpr (static_cast<T>(0.5) != 0) return (Vec<T>)_mm512_maskz_max_pd(0xff, (__m512d)a, (__m512d)b);
+#elif defined(__AVX__)
+  if constexpr (sizeof(T) == 4 && static_cast<T>(0.5) != 0) return (Vec<T>)_mm256_max_ps((__m256)a, (__m256)b);
+  else if constexpr (static_cast<T>(0.5) != 0) return (Vec<T>)_mm256_max_pd((__m256d)a, (__m256d)b);
+#endif
+  return a > b ? a : b;
+}
+template <class T> PYFRAME_INLINE Vec<T> vmin(Vec<T> a, Vec<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4 && static_cast<T>(0.5) != 0) return (Vec<T>)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b);
+  else if constexpr (static_cast<T>(0.5) != 0) return (Vec<T>)_mm512_maskz_min_pd(0xff, (__m512d)a, (__m512d)b);
+#elif defined(__AVX__)
+  if constexpr (sizeof(T) == 4 && static_cast<T>(0.5) != 0) return (Vec<T>)_mm256_min_ps((__m256)a, (__m256)b);
+  else if constexpr (static_cast<T>(0.5) != 0) return (Vec<T>)_mm256_min_pd((__m256d)a, (__m256d)b);
+#endif
+  return a < b ? a : b;
+}
 
 template <class T> PYFRAME_INLINE Vec<T> vsqrt(Vec<T> v) {
 #if defined(__AVX512F__)

@@ -33,8 +33,8 @@ PYFRAME_INLINE Vec<double> scale_by_power(Vec<double> v, Vec<double> n) {
 PYFRAME_INLINE Vec<float> vexp(Vec<float> x) {
   const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   // Outside, the result is 0 or infinity; NaN passes both comparisons.
-  x = x > splat(104.0f) ? splat(104.0f) : x;
-  x = x < splat(-104.0f) ? splat(-104.0f) : x;
+  x = vmin<float>(splat(104.0f), x);
+  x = vmax<float>(splat(-104.0f), x);
   const Vec<float> n = (x * 1.44269504088896341f + magic) - magic;
   Vec<float> r = x - n * 0.693359375f;
   r = r + n * 2.12194440e-4f;
@@ -49,8 +49,8 @@ PYFRAME_INLINE Vec<float> vexp(Vec<float> x) {
 }
 PYFRAME_INLINE Vec<double> vexp(Vec<double> x) {
   const Vec<double> magic = splat(6755399441055744.0);
-  x = x > splat(746.0) ? splat(746.0) : x;
-  x = x < splat(-746.0) ? splat(-746.0) : x;
+  x = vmin<double>(splat(746.0), x);
+  x = vmax<double>(splat(-746.0), x);
   const Vec<double> n = (x * 1.4426950408889634074 + magic) - magic;
   Vec<double> r = x - n * 6.93147180369123816490e-01;
   r = r - n * 1.90821492927058770002e-10;
@@ -78,7 +78,7 @@ PYFRAME_INLINE Vec<float> vlog(Vec<float> x) {
   const Vec<float> scaled = subnormal ? x * 8388608.0f : x;
   Vec<std::int32_t> bits = (Vec<std::int32_t>)scaled;
   // Subtracting sqrt(1/2) makes the exponent that of the reduced argument.
-  const Vec<std::int32_t> high = bits - 0x3f3504f3;
+  const Vec<std::int32_t> high = (Vec<std::int32_t>)((Vec<std::uint32_t>)bits - 0x3f3504f3u);
   const Vec<std::int32_t> e = (high >> 23) - (subnormal & splat<std::int32_t>(23));
   bits = (high & 0x007fffff) + 0x3f3504f3;
   const Vec<float> f = (Vec<float>)bits - 1.0f, z = f * f, n = __builtin_convertvector(e, Vec<float>);
@@ -104,7 +104,7 @@ PYFRAME_INLINE Vec<double> vlog(Vec<double> x) {
   const Mask<double> subnormal = x < splat(2.2250738585072014e-308);
   const Vec<double> scaled = subnormal ? x * 4503599627370496.0 : x;
   const Vec<std::int64_t> base = splat<std::int64_t>(0x3fe6a09e667f3bcd);
-  const Vec<std::int64_t> high = (Vec<std::int64_t>)scaled - base;
+  const Vec<std::int64_t> high = (Vec<std::int64_t>)((Vec<std::uint64_t>)scaled - (Vec<std::uint64_t>)base);
   const Vec<std::int64_t> e = (high >> 52) - (subnormal & splat<std::int64_t>(52));
   const Vec<double> f = (Vec<double>)((high & 0x000fffffffffffff) + base) - 1.0;
   // e as a double: its bits added to 2^52 + 2^51 give that number plus e.

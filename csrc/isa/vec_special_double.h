@@ -62,13 +62,13 @@ PYFRAME_INLINE Quarter quarter(F64 x) {
                       -1.0 / 3628800.0, 1.0 / 40320.0, -1.0 / 720.0, 1.0 / 24.0};
   const F64 half = 0.5 * z, near = 1.0 - half;
   const F64 cosine = near + (((1.0 - near) - half) + z * z * polynomial(z, c));
-  return {r + r * z * polynomial(z, s), cosine, (I64)shifted - (I64)magic};
+  return {r + r * z * polynomial(z, s), cosine, (I64)((Vec<std::uint64_t>)shifted - (Vec<std::uint64_t>)magic)};
 }
 PYFRAME_INLINE bool beyond_trigonometric(F64 x) { return any(~(I64)(vabs<double>(x) <= kTrigonometricLimit)); }
 PYFRAME_INLINE F64 sine_of(const Quarter& q, std::int64_t turn) {
-  const I64 n = q.n + turn;
+  const I64 n = (I64)((Vec<std::uint64_t>)q.n + static_cast<std::uint64_t>(turn));
   const F64 y = blend((n & 1) != 0, q.cosine, q.sine);
-  return (F64)((I64)y ^ ((n & 2) << 62));
+  return (F64)((Vec<std::uint64_t>)y ^ ((Vec<std::uint64_t>)(n & 2) << 62));
 }
 template <class Function> PYFRAME_INLINE F64 by_library(F64 x, F64 y, Function function) {
   for (int i = 0; i < kLanes<double>; ++i) {

@@ -8,6 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from .. import config
+from ..device import cpu
 from ..dtypes import is_floating
 from ..errors import AutogradError, fail
 from ..tape.node import Node, Output, freed, next_order
@@ -93,7 +94,7 @@ class _FunctionRule:
 
     __slots__ = ("count", "ctx", "function", "inputs", "metas", "name", "saved", "stamped")
 
-    def __init__(self, function: type, ctx: Context, count: int, inputs: list) -> None:
+    def __init__(self, function: Any, ctx: Context, count: int, inputs: list) -> None:
         self.name, self.function, self.ctx, self.count = function.__name__, function, ctx, count
         self.inputs = inputs  # per argument: (shape, dtype, device) of a Tensor, else None
         self.saved: list = []
@@ -104,9 +105,8 @@ class _FunctionRule:
         if node.saved is None:
             freed(node)
         cotangents = g if node.meta is not None else [g]
-        device = next(i[2] for i in self.inputs if i is not None)
         given: list[Any] = []
-        for value, (shape, dtype) in zip(cotangents, self.metas, strict=True):
+        for value, (shape, dtype, device) in zip(cotangents, self.metas, strict=True):
             if value is None and self.ctx._materialize:
                 value = make(device.xp.zeros(shape, dtype), device)
             elif value is not None and not graph:
@@ -241,7 +241,8 @@ class Function:
         node.rule, node.parents, node.saved, node.stamps = rule, edges, (), ()
         node.hooks, node.order = None, next_order()
         rule.metas = tuple(
-            (o.array.shape, o.array.dtype) if isinstance(o, Tensor) else ((), None) for o in outputs
+            (o.array.shape, o.array.dtype, o.device) if isinstance(o, Tensor) else ((), None, cpu)
+            for o in outputs
         )
         several = len(outputs) > 1
         node.meta = rule.metas if several else None
@@ -312,7 +313,9 @@ def once_differentiable(backward: Any) -> Any:
 
     @functools.wraps(backward)
     def wrapper(ctx: Context, *cotangents: Any) -> Any:
-        recording = config.get_mode().grad
+        # As in PyTorch: what depends on a cotangent; saved tensors count as constants.
+        edges = [g.grad_fn_or_leaf for g in cotangents if isinstance(g, Tensor)]
+        recording = config.get_mode().grad and any(e is not None for e in edges)
         token = config.set_mode(grad=False)
         try:
             result = backward(ctx, *cotangents)
@@ -320,10 +323,8 @@ def once_differentiable(backward: Any) -> Any:
             config.reset_mode(token)
         if not recording:
             return result
-        edges = [g.grad_fn_or_leaf for g in cotangents if isinstance(g, Tensor)]
-        parents = (*edges, *ctx._node().parents)
         several = isinstance(result, tuple)
-        results = tuple(_mark_once(r, parents) for r in (result if several else (result,)))
+        results = tuple(_mark_once(r, tuple(edges)) for r in (result if several else (result,)))
         return results if several else results[0]
 
     return wrapper

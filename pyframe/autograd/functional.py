@@ -79,13 +79,17 @@ def vjp(
         leaves, single = _leaves(inputs, create_graph)
         result = func(*leaves)
         outputs = _as_tuple(result)
-        found = grad(
-            outputs,
-            leaves,
-            _ones_or("vjp", v, outputs),
-            create_graph=create_graph,
-            allow_unused=True,
-        )
+        pairs = zip(outputs, _ones_or("vjp", v, outputs), strict=True)
+        live = [(o, g) for o, g in pairs if o.requires_grad]
+        found: tuple = (None,) * len(leaves)
+        if live:
+            found = grad(
+                [o for o, _ in live],
+                leaves,
+                [g for _, g in live],
+                create_graph=create_graph,
+                allow_unused=True,
+            )
     return _detached(result, create_graph), _one(_zeros(found, leaves), single)
 
 

@@ -30,13 +30,25 @@ class _ModeSwitch:
             def generator(*args: Any, **kwargs: Any) -> Any:
                 # The mode holds while the body runs, not while the caller does.
                 iterator = function(*args, **kwargs)
-                while True:
-                    with type(self)():
+                step: Callable = iterator.send
+                given: tuple = (None,)
+                try:
+                    while True:
+                        token = config.set_mode(**self._changes)
                         try:
-                            value = next(iterator)
-                        except StopIteration:
-                            return
-                    yield value
+                            value = step(*given)
+                        except StopIteration as stop:
+                            return stop.value
+                        finally:
+                            config.reset_mode(token)
+                        try:
+                            step, given = iterator.send, ((yield value),)
+                        except GeneratorExit:
+                            raise
+                        except BaseException as error:
+                            step, given = iterator.throw, (error,)
+                finally:
+                    iterator.close()
 
             return generator
 
@@ -62,10 +74,11 @@ class no_grad(_ModeSwitch):
     """
 
     def __new__(cls, function: Callable | None = None) -> Any:
+        """The context, or with a function, the function inside of it."""
         made = object.__new__(cls)
         if function is None:
             return made
-        made.__init__()
+        made.__init__()  # type: ignore[misc]  # a subclass takes the same arguments
         return made(function)
 
     def __init__(self, function: Callable | None = None) -> None:

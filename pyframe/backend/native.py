@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from pyframe import philox
 from pyframe.backend import blas_threads
 
 _BUILD_REPORT = Path(__file__).parent.parent / "_native_build.json"
@@ -132,16 +133,19 @@ module: Any
 
 module, _why_not = _load()
 
+if hasattr(module, "philox_words"):
+    philox.fast = module
+
 empty = _empty_numpy if module is None else module.empty
 """``empty(shape, dtype, /)``: an uninitialised C-ordered array, on cached memory if any."""
 
-enter_cache = None if module is None else module.enter_cache
+enter_cache: Any = None if module is None else module.enter_cache
 """``enter_cache()``: from here on NumPy allocates from the cache, in this context; or None.
 
 Always followed by ``leave_cache(token)`` in a ``finally``, with none of the user's code between.
 """
 
-leave_cache = None if module is None else module.leave_cache
+leave_cache: Any = None if module is None else module.leave_cache
 
 _fallback_threads = _initial_threads()
 

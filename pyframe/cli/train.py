@@ -163,5 +163,6 @@ def _finish(trainer: Any) -> None:
     write_events(rows, folder.path)
     typer.echo(
         f"held-out accuracy {result['accuracy']:.2%} "
-        f"({int(result['confusion'].trace())} of {int(result['confusion'].sum())}) -> {folder.path}/"
+        f"({int(result['confusion'].trace())} of {int(result['confusion'].sum())}) "
+        f"-> {folder.path}/"
     )

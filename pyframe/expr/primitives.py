@@ -147,7 +147,8 @@ def _fextremum_vjp(wins: str) -> Callable[..., tuple]:
 
 
 def _atan2_vjp(g: Expr, y: Expr, a: Expr, b: Expr) -> tuple:
-    scaled = g * _f("reciprocal", a * a + b * b)
+    square = a * a + b * b  # 0 at the origin, as in PyTorch
+    scaled = g * where(_f("eq", square, 0.0), 0.0, _f("reciprocal", square))
     return scaled * b, scaled * -a
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+_STALE = 3600  # seconds without a write
+_ANY_NAME = "[a-z0-9_]" * 8  # what mkstemp puts between prefix and suffix
 
 
 @contextmanager
@@ -16,7 +21,8 @@ def atomic_path(path: Any) -> Iterator[Path]:
 
     The data is flushed to the disk before the rename, so that after a crash the file is either the
     old one or the new one. On an error the temporary file is removed and ``path`` is untouched.
-    If ``path`` is a symbolic link, the file that it points to is replaced.
+    If ``path`` is a symbolic link, the file that it points to is replaced. What a killed process
+    left of an earlier attempt is removed when it is an hour old.
 
     Raises:
         OSError: if the folder is not there or cannot be written to.
@@ -32,6 +38,7 @@ def atomic_path(path: Any) -> Iterator[Path]:
     if path.is_dir():
         raise IsADirectoryError(f"save: {path} is a folder. Name a file in it.")
     temporary = _make_temporary(path)
+    _remove_stale(path)
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -58,6 +65,14 @@ def _make_temporary(path: Path) -> Path:
         ) from None
     os.close(handle)
     return Path(name)
+
+
+def _remove_stale(path: Path) -> None:
+    """Removes temporary files for ``path`` that are so old that nobody can be writing them."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.{_ANY_NAME}.part"):
+        with suppress(OSError):  # another process may be as quick
+            if part.stat().st_mtime < time.time() - _STALE:
+                part.unlink()
 
 
 def write_text(path: Any, text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import ArgumentError, fail
+from ..ops.dropout import check_probability
 from ..tensor import Tensor
 from . import functional as F
 from .module import Module
@@ -19,12 +19,7 @@ class _Dropout(Module):
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
-        if not 0 <= p <= 1:
-            fail(
-                ArgumentError,
-                type(self).__name__,
-                f"dropout probability has to be between 0 and 1, but got {p}",
-            )
+        check_probability(type(self).__name__, p)
         self.p = p
         self.inplace = inplace
 

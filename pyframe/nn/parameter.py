@@ -8,7 +8,7 @@ import numpy as np
 
 from ..device import Device
 from ..dtypes import get_default_dtype
-from ..errors import AutogradError, fail
+from ..errors import ArgumentTypeError, AutogradError, ShapeError, fail
 from ..tape.node import Leaf
 from ..tensor import Tensor
 from ..tensor.tensor import make
@@ -106,4 +106,10 @@ def empty(*shape: int, device: Any = None, dtype: Any = None) -> Tensor:
 
     place: Device = as_device(device)
     kind = get_default_dtype() if dtype is None else as_dtype(dtype)
+    for size in shape:
+        if not isinstance(size, (int, np.integer)):
+            what = f"a size must be an integer, not {type(size).__name__}"
+            fail(ArgumentTypeError, "empty", what, sizes=shape)
+        if size < 0:
+            fail(ShapeError, "empty", "a size must not be negative", sizes=shape)
     return make(place.backend.empty(shape, kind), place)

@@ -62,7 +62,7 @@ def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, .
 
 
 def restored(g: Any, shape: tuple[int, ...], axes: tuple[int, ...] | None) -> Any:
-    """A reduced array or Tensor with the axes put back with length 1 (``None``: all were reduced)."""
+    """A reduced array or Tensor with its axes put back, of length 1 (``None``: all of them)."""
     if axes is None:
         return g.reshape((1,) * len(shape))
     return g.reshape(reduced_shape(shape, axes))
@@ -74,3 +74,11 @@ def count(shape: tuple[int, ...], axes: tuple[int, ...] | None) -> int:
     for i in range(len(shape)) if axes is None else axes:
         n *= shape[i]
     return n
+
+
+def in_c_order(xp: Any, y: Any) -> Any:
+    """``y`` in C order, where PyTorch's result is, so that ``view()`` of it works.
+
+    NumPy's results can have the order of a transposed input.
+    """
+    return y if y.flags.c_contiguous else xp.ascontiguousarray(y)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -182,12 +183,16 @@ def kernels(name: str) -> Iterator[None]:
         config.reset_mode(token)
 
 
+def _why_not(kernel: Kernel, arrays: tuple, params: dict[str, Any]) -> str:
+    return kernel.available() or kernel.supports(*arrays, **params)
+
+
 def candidates(op: Op, arrays: tuple, params: dict[str, Any]) -> list[tuple[str, str]]:
     """``(name, reason it was not taken or "chosen")`` of every implementation, in order."""
     rows: list[tuple[str, str]] = []
     taken = False
     entries: list[tuple[str, Callable[[], str]]] = [
-        (k.name, lambda k=k: k.available() or k.supports(*arrays, **params))
+        (k.name, partial(_why_not, k, arrays, params))
         for k in op.kernels.get(_backend(arrays).name, ())
     ]
     for name, why_not in [*entries, (PORTABLE, lambda: "")]:

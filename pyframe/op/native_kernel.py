@@ -19,6 +19,4 @@ def native_kernel(
         supports: see :class:`pyframe.op.record.Kernel`.
         source: the C++ file, relative to the repository.
     """
-    return Kernel(
-        "native", run, supports, available=lambda: native.why_not() or "", source=source
-    )
+    return Kernel("native", run, supports, available=lambda: native.why_not() or "", source=source)

@@ -54,6 +54,8 @@ class Kernel:
             dtypes, shapes, strides and parameters.
         available: ``() -> ""`` if its library is there, else the reason (asked once).
         source: file of the kernel, relative to the repository, if it has one of its own.
+        into: ``(target, arrays, params) -> bool`` writes the only output into ``target``, which
+            may be one of ``arrays``; False (and nothing written) where it cannot.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Kernel:
     supports: Callable[..., str] = lambda *arrays, **params: ""
     available: Callable[[], str] = lambda: ""
     source: str = ""
+    into: Callable[..., bool] | None = None
 
 
 @dataclass(slots=True)
@@ -77,13 +80,13 @@ class Op:
 
     Args:
         name: the public name.
-        forward: ``(xp, *arrays, **params) -> array(s)`` for any array module. Its parameter order is
-            the public function's. An array with default ``None`` is optional; one annotated
+        forward: ``(xp, *arrays, **params) -> array(s)`` for any array module. Its parameters are in
+            the public function's order. An array with default ``None`` is optional; one annotated
             ``list`` takes a sequence of arrays. It must not branch on values.
         vjp: gradient rules: ``{input name: rule}``, or one joint rule. The names in a rule's
             signature choose what the tape saves: ``g`` (the output's cotangent; ``g_NAME`` for one
             of several outputs), an input's name, an output's name (``y`` if there is one output),
-            ``NAME_shape``, ``NAME_dtype``, or a parameter. A joint rule may name ``needs`` (one bool
+            ``NAME_shape``, ``NAME_dtype``, or a parameter. A joint rule may name ``needs`` (a bool
             per input) and returns one gradient (or ``None``) per input. Rules are written with op
             functions, so that they work on raw arrays and, for higher derivatives, on Tensors. They
             return fresh arrays, ``g`` itself or views of those. ``None``: not differentiable.
@@ -103,9 +106,10 @@ class Op:
         errors: ``(make) -> iterator of Failing``.
         cost: ``(*arrays, **params) -> Cost`` (arrays are only looked at for shapes and dtypes).
         kernels: ``{"cpu": [Kernel, …], "cuda": […]}``, tried in order before ``forward``.
-        sized_by: the input whose size tells how much work a call is (default: the first one).
-        kernels_from: elements of that input from which CPU kernels are looked for; below, NumPy
-            beats what choosing and calling a kernel costs.
+        sized_by: the input whose size tells how much work a call is (default: the first one), or
+            several with spaces between, whose sizes are added.
+        kernels_from: elements of that from which CPU kernels are looked for; below, NumPy beats
+            what choosing and calling a kernel costs.
         dtypes: dtypes of the differentiated inputs for which the generic tests run the op.
         export: where the function is found: any of ``"pyframe"``, ``"Tensor"``, ``"functional"``.
         method: the method's name on Tensor if it differs from ``name``.
@@ -196,6 +200,7 @@ class Param:
 
     @property
     def required(self) -> bool:
+        """Whether it has no default."""
         return self.default is inspect.Parameter.empty
 
 

@@ -33,7 +33,7 @@ class Maker:
             return self.bools(*shape)
         if not is_floating(self.dtype):
             floor = max(int(low), 0) if self.dtype.kind == "u" else int(low)
-            values = self.random.integers(floor, max(int(high), floor + 1) + 1, shape)
+            values: Any = self.random.integers(floor, max(int(high), floor + 1) + 1, shape)
         else:
             values = self.random.uniform(low, high, shape)
         return np.asarray(values, self.dtype)

@@ -58,7 +58,7 @@ def unary_op(
     values: str = "__call__",
     options: dict[str, Any] | None = None,
     **fields: Any,
-) -> Callable:
+) -> Any:
     """Declares a pointwise op of one array.
 
     Args:
@@ -99,7 +99,7 @@ def binary_op(
     first: str = "__call__",
     second: str = "__call__",
     **fields: Any,
-) -> Callable:
+) -> Any:
     """Declares a pointwise op of two arrays or numbers; see :func:`unary_op`."""
     fields.setdefault("export", ("pyframe", "Tensor"))
     fields.setdefault("errors", no_broadcast)

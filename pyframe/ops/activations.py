@@ -178,12 +178,19 @@ logsigmoid = activation(
     export=("functional",),
 )
 
+
+def _silu_gradient(g: Any, input: Any) -> Any:
+    s = expr.sigmoid(input)
+    return g * (s + input * (s - s * s))
+
+
 silu = activation(
     "silu",
     lambda input: input * expr.sigmoid(input),
     lambda input: input * _sigmoid_of(input),
     "input · sigmoid(input) (Hendrycks and Gimpel, arXiv:1606.08415)",
     ("-1.0, 2.0", "-0.2689,  1.7616"),
+    derivative={"input": _silu_gradient},
 )
 
 
@@ -212,12 +219,21 @@ def mish_functional(input: Any, inplace: bool = False) -> Any:
     return mish(input)
 
 
+def _normal_cdf(input: Any) -> Any:
+    return expr.erf(input * _ROOT_HALF) * 0.5 + 0.5
+
+
+def _normal_pdf(input: Any) -> Any:
+    return expr.exp(input * input * -0.5) * (1 / math.sqrt(2 * math.pi))
+
+
 _gelu_erf = activation(
     "gelu",
-    lambda input: 0.5 * input * (1 + expr.erf(input * _ROOT_HALF)),
+    lambda input: input * _normal_cdf(input),
     lambda input: 0.5 * input * (1 + _erf_of(input * _ROOT_HALF)),
     "input · Φ(input), Φ the normal distribution (Hendrycks and Gimpel, arXiv:1606.08415)",
     ("-1.0, 2.0", "-0.1587,  1.9545"),
+    derivative={"input": lambda g, input: g * (_normal_cdf(input) + input * _normal_pdf(input))},
 )
 
 

@@ -10,9 +10,11 @@ import numpy as np
 from ..dtypes import bool_
 from ..errors import DtypeError, RangeError, fail
 from ..op.axes import normalize
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import register
+from .native_reduce import SOURCE, arg, not_last
 
 
 def _checker(op: str) -> Callable:
@@ -60,6 +62,13 @@ def _errors(make: Maker) -> Iterator[Failing]:
     yield Failing(DtypeError, "must not be bool", make.bools(3))
 
 
+def _native(largest: bool) -> dict:
+    def run(input: Any, *, dim: Any = None, keepdim: bool = False) -> Any:
+        return arg(input, dim, keepdim, largest)
+
+    return {"cpu": [native_kernel(run, not_last, SOURCE)]}
+
+
 def _op(name: str, forward: Callable, function: Callable, word: str, value: int) -> Callable:
     return register(
         Op(
@@ -71,6 +80,7 @@ def _op(name: str, forward: Callable, function: Callable, word: str, value: int)
             samples=_samples,
             errors=_errors,
             cost=lambda input, **_: Cost(input.size, input.nbytes),
+            kernels=_native(name == "argmax"),
             doc=f"""Index (int64) of the {word} element along ``dim``, the first of equal ones.
 
     Args:

@@ -10,6 +10,7 @@ import numpy as np
 from .. import expr
 from ..dtypes import is_floating
 from ..errors import ChoiceError, DtypeError, ShapeError, fail
+from ..expr import primitives
 from ..op.record import Failing, Sample
 from ..op.samples import Maker, binary
 from ..tensor.inplace import inplace
@@ -221,7 +222,7 @@ floor_divide = binary_op(
 
 _div_trunc = binary_op(
     "div_trunc",
-    lambda input, other: expr.truncdiv(input, other),
+    lambda input, other: primitives.truncdiv(input, other),
     lambda input, other: np.trunc(np.true_divide(input, other)),
     "input / other rounded towards 0 (an integer divided by 0 gives 0)",
     """>>> pyframe.div(pyframe.tensor([7, -7]), 2, rounding_mode="trunc")
@@ -290,7 +291,7 @@ remainder = binary_op(
 
 fmod = binary_op(
     "fmod",
-    lambda input, other: expr.fmod(input, other),
+    lambda input, other: primitives.fmod(input, other),
     lambda input, other: input - other * np.trunc(np.true_divide(input, other)),
     "input - other · trunc(input / other), with the sign of input (an integer by 0 gives 0)",
     """>>> pyframe.fmod(pyframe.tensor([7, -7]), 4)
@@ -342,7 +343,7 @@ sign = unary_op(
 
 copysign = binary_op(
     "copysign",
-    lambda input, other: expr.copysign(input, other),
+    lambda input, other: primitives.copysign(input, other),
     np.copysign,
     "abs(input) with the sign of other",
     """>>> pyframe.copysign(pyframe.tensor([1.0, 2.0]), -1)

@@ -144,7 +144,7 @@ class _Blocks:
         for start in range(0, self.count, step):
             yield slice(start, min(start + step, self.count))
 
-    def scores(self, xp: Any, part: slice, scale: float) -> Any:
+    def scores(self, xp: Any, part: slice, scale: Any) -> Any:
         s = xp.matmul(self.query[part] * scale, self.key[part].swapaxes(1, 2))
         if self.bias is not None:
             s += self.bias if self.shared else self.bias[part]
@@ -253,7 +253,9 @@ def masked_weights(scores: Any, attn_mask: Any, is_causal: bool = False) -> Any:
     if attn_mask is not None and not learnt:
         masked = attn_mask.array
     shape = raw.shape[-2:]
-    bias = _bias(xp, None if learnt else masked, is_causal, *shape, compute_dtype(raw.dtype))
+    bias = _bias(
+        xp, None if learnt else masked, is_causal, shape[0], shape[1], compute_dtype(raw.dtype)
+    )
     if learnt:
         scores = scores + in_dtype(attn_mask, raw.dtype)
     if bias is not None:
@@ -298,7 +300,7 @@ def _weights_reference(
         else:
             scores = scores + attn_mask
     if is_causal:
-        scores = np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -np.inf)
+        scores = np.where(np.tri(*scores.shape[-2:]) > 0, scores, -np.inf)
     return np.exp(scores)
 
 
@@ -579,9 +581,9 @@ def multi_head_attention_forward(
     if is_causal and attn_mask is None:
         fail(ShapeError, op, "is_causal needs attn_mask", "It is a hint about attn_mask.")
     if use_separate_proj_weight:
-        weights = (q_proj_weight, k_proj_weight, v_proj_weight)
+        matrices = (q_proj_weight, k_proj_weight, v_proj_weight)
         biases = (None,) * 3 if in_proj_bias is None else _thirds(in_proj_bias, embed)
-        q, k, v = map(linear, (query, key, value), weights, biases)
+        q, k, v = map(linear, (query, key, value), matrices, biases)
     else:
         q, k, v = _projected(query, key, value, in_proj_weight, in_proj_bias, embed)
     if bias_k is not None:
@@ -599,7 +601,7 @@ def multi_head_attention_forward(
         k, v = _longer(k, zero, 2), _longer(v, zero, 2)
     mask = _joined_mask(op, attn_mask, key_padding_mask, q, k)
     p = dropout_p if training else 0.0
-    weights = None
+    weights: Any = None
     if need_weights:
         weights = masked_weights(matmul(q / math.sqrt(size), transpose(k, -2, -1)), mask)
         if p:

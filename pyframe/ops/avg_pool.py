@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from ..backend import native
 from ..dtypes import is_floating
 from ..errors import ArgumentTypeError, DtypeError, ShapeError, fail
+from ..op.native_arrays import packed
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..op.windows import pool_output, product, spatial
 from ..tensor.register import register
-from .max_pool import check_pool, inside, padded, padded_size, pool_errors
+from .max_pool import (
+    check_pool,
+    geometry_of,
+    inside,
+    not_poolable,
+    padded,
+    padded_size,
+    pool_errors,
+)
+from .native_reduce import SUM
 
 
 def _divisor(
@@ -106,6 +119,83 @@ def _grad_forward(
     result = xp.zeros(input_size, grad_output.dtype)
     result[source] = y[target]
     return result
+
+
+# ---------------------------------------------------------------- native kernels: csrc/isa/pool.cpp
+
+
+@functools.lru_cache(maxsize=256)
+def _factors(
+    size: tuple,
+    out: tuple,
+    kernel: tuple,
+    stride: tuple,
+    padding: tuple,
+    count_include_pad: bool,
+    divisor_override: int | None,
+    dtype: Any,
+) -> tuple:
+    """What window sums are multiplied by, along each of three dimensions."""
+    ones = np.ones(1, dtype)
+    factors = []
+    for s, o, k, step, p in zip(size, out, kernel, stride, padding, strict=True):
+        start = np.arange(o) * step - p
+        stop = np.minimum(start + k, s + p)
+        if not count_include_pad:
+            start, stop = np.maximum(start, 0), np.minimum(stop, s)
+        counts = (stop - start).astype(np.float64)
+        factors.append((1 / counts if divisor_override is None else counts * 0 + 1).astype(dtype))
+    if divisor_override is not None:
+        factors[-1] /= divisor_override
+    return (*(ones,) * (3 - len(factors)), *factors)
+
+
+def _native(
+    input: Any,
+    *,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    x = packed(input)
+    n = x.ndim - len(kernel_size)
+    lead, size = x.shape[:n], x.shape[n:]
+    ones = (1,) * len(size)
+    out = pool_output(size, kernel_size, stride, padding, ones, ceil_mode)
+    y = native.empty((*lead, *out), x.dtype)
+    if kernel_size == size and not any(padding):  # one window, the whole image
+        pixels = product(size)
+        factor = 1 / (divisor_override or pixels)
+        native.module.reduce(x, y, product(lead), pixels, 1, SUM, factor)
+        return y
+    window = (size, out, kernel_size, stride, padding)
+    factors = _factors(*window, count_include_pad, divisor_override, x.dtype)
+    native.module.avg_pool(x, y, *factors, product(lead), *geometry_of(*window, ones))
+    return y
+
+
+def _native_grad(
+    grad_output: Any,
+    *,
+    input_size: tuple,
+    kernel_size: tuple,
+    stride: tuple,
+    padding: tuple,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Any:
+    g = packed(grad_output)
+    n = len(kernel_size)
+    gx = native.empty(input_size, g.dtype)
+    window = (tuple(input_size[-n:]), g.shape[-n:], kernel_size, stride, padding)
+    factors = _factors(*window, count_include_pad, divisor_override, g.dtype)
+    geometry = geometry_of(*window, (1,) * n)
+    native.module.avg_pool_backward(g, gx, *factors, product(input_size[:-n]), *geometry)
+    return gx
 
 
 # ---------------------------------------------------------------- reference, samples, errors
@@ -288,6 +378,8 @@ avg_pool_grad = register(
         _grad_forward,
         vjp={"grad_output": _pooling},
         check=_check_grad,
+        kernels={"cpu": [native_kernel(_native_grad, not_poolable, "csrc/isa/pool.cpp")]},
+        kernels_from=1,
         export=(),
         reference=_reference_grad,
         samples=_grad_samples,
@@ -366,6 +458,7 @@ def _record(n: int, forward: Callable, check: Callable, vjp: Callable) -> Callab
             export=("pyframe", "functional") if n == 1 else ("functional",),
             reference=_reference(n),
             samples=_samples(n),
+            kernels={"cpu": [native_kernel(_native, not_poolable, "csrc/isa/pool.cpp")]},
             errors=_errors(n),
             cost=_cost,
             doc=_DOC.format(n=n, override=override).replace("        \n", ""),

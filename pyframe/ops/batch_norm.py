@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 
 from ..autograd.composed import gradients_of
+from ..backend import native
 from ..dtypes import compute_dtype
 from ..errors import ArgumentError, DtypeError, ParameterError, ShapeError, fail
+from ..op.native_arrays import packed as in_order
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
-from .layer_norm import as_dtype_of, check_norm, in_dtype, packed, wide
+from .layer_norm import as_dtype_of, check_norm, in_dtype, not_native, packed, wide
 from .powers import rsqrt
 
 # Arrays are treated as [N, C, S]: batch, channels, positions. Statistics have the shape [C].
@@ -115,6 +118,31 @@ def _backward(xp: Any, grad: Any, input: Any, mean: Any, rstd: Any, weight: Any 
     xp.subtract(g, d, out=d)
     d *= _column(scale)
     return d.reshape(input.shape).astype(input.dtype, copy=False), gw, gb
+
+
+# ---- native kernels: csrc/isa/norm.cpp
+
+
+def _native_forward(
+    input: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5
+) -> tuple:
+    x, weight, bias = in_order(input), in_order(weight), in_order(bias)
+    n, c = x.shape[:2]
+    y = native.empty(x.shape, x.dtype)
+    mean, var, rstd = [native.empty((c,), x.dtype) for _ in range(3)]
+    s = math.prod(x.shape[2:])
+    native.module.batch_norm(x, weight, bias, y, mean, var, rstd, n, c, s, float(eps))
+    return y, mean, var, rstd
+
+
+def _native_backward(grad: Any, input: Any, mean: Any, rstd: Any, weight: Any = None) -> tuple:
+    g, x, mean, rstd = in_order(grad), in_order(input), in_order(mean), in_order(rstd)
+    n, c = x.shape[:2]
+    gx = native.empty(x.shape, x.dtype)
+    gw, gb = native.empty((c,), x.dtype), native.empty((c,), x.dtype)
+    s = math.prod(x.shape[2:])
+    native.module.batch_norm_backward(g, x, mean, rstd, in_order(weight), gx, gw, gb, n, c, s)
+    return gx, gw, gb
 
 
 def _statistics(x: Any, eps: float) -> tuple[Any, Any]:
@@ -219,6 +247,7 @@ batch_norm_backward = register(
         reference=_backward_reference,
         samples=_backward_samples,
         cost=lambda grad, input, *rest: Cost(10 * input.size, 3 * input.nbytes),
+        kernels={"cpu": [native_kernel(_native_backward, not_native, "csrc/isa/norm.cpp")]},
         export=(),
         doc="""Gradients of :func:`native_batch_norm` for input, weight and bias.
 
@@ -242,6 +271,7 @@ native_batch_norm = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, *rest, **_: Cost(7 * input.size, 2 * input.nbytes),
+        kernels={"cpu": [native_kernel(_native_forward, not_native, "csrc/isa/norm.cpp")]},
         export=(),
         doc="""Batch normalisation with the batch's own statistics, which it also returns.
 

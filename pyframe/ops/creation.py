@@ -12,9 +12,10 @@ import numpy as np
 from .. import dtypes
 from ..backend import backends
 from ..device import Device, as_device
-from ..errors import ArgumentTypeError, ParameterError, ShapeError, fail
+from ..errors import ArgumentTypeError, ParameterError, fail
 from ..tensor.register import composite
 from ..tensor.tensor import Size, Tensor, as_tensor, make, tensor_types
+from ._creation import finished, float_dtype, given_sizes, sizes
 from .fill import constant
 
 _LIKE = """
@@ -27,36 +28,6 @@ _LIKE = """
 """
 
 
-def sizes(op: str, size: Any) -> tuple[int, ...]:
-    """A shape given as ``(2, 3)``, ``((2, 3),)`` or ``(Size([2, 3]),)``.
-
-    Raises:
-        ArgumentTypeError: if a size is no integer.
-        ShapeError: if one is negative.
-    """
-    if len(size) == 1 and isinstance(size[0], (tuple, list)):
-        size = size[0]
-    try:
-        shape = tuple([s if s.__class__ is int else index(s) for s in size])
-    except TypeError:
-        fail(ArgumentTypeError, op, "a size must be integers", "Write e.g. (2, 3).", size=size)
-    for s in shape:
-        if s < 0:
-            fail(ShapeError, op, "a size must not be negative", size=shape)
-    return shape
-
-
-def given_sizes(op: str, positional: tuple, size: Any) -> tuple[int, ...]:
-    """As :func:`sizes`, where the sizes come spread out, in a tuple, or as ``size=``."""
-    if size is not None:
-        positional = (size,) if isinstance(size, (tuple, list)) else (tuple(size),)
-    elif not positional:
-        fail(
-            ArgumentTypeError, op, "missing argument 'size'", "Write e.g. (2, 3); () is one number."
-        )
-    return sizes(op, positional)
-
-
 def filled(
     shape: tuple, value: Any, dtype: np.dtype, device: Device, requires_grad: bool
 ) -> Tensor:
@@ -64,12 +35,7 @@ def filled(
     array = device.backend.empty(shape, dtype)
     if value is not None:
         array.fill(value)
-    out = make(array, device)
-    return out.requires_grad_() if requires_grad else out
-
-
-def _float_dtype(dtype: Any) -> np.dtype:
-    return dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
+    return finished(array, device, requires_grad)
 
 
 def _maker(name: str, value: Any, doc: str) -> Callable:
@@ -83,10 +49,8 @@ def _maker(name: str, value: Any, doc: str) -> Callable:
         memory_format: Any = None,
         **size_keyword: Any,
     ) -> Tensor:
-        if size_keyword:
-            size = (_size_keyword(name, size_keyword, size),)
-        shape = given_sizes(name, size, None)
-        return filled(shape, value, _float_dtype(dtype), as_device(device), requires_grad)
+        shape = given_sizes(name, size, size_keyword)
+        return filled(shape, value, float_dtype(dtype), as_device(device), requires_grad)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"""{doc}
@@ -107,14 +71,6 @@ def _maker(name: str, value: Any, doc: str) -> Callable:
     Size([2, 3])
     """
     return composite(name, export=("pyframe",))(function)
-
-
-def _size_keyword(op: str, keywords: dict, positional: tuple) -> tuple:
-    size = keywords.pop("size", None)
-    if keywords or size is None or positional:
-        wrong = next(iter(keywords), "size")
-        fail(ArgumentTypeError, op, f"unexpected argument {wrong!r}")
-    return (size,) if size.__class__ is int else tuple(size)
 
 
 zeros = _maker("zeros", 0, "A tensor of zeros.")
@@ -242,9 +198,7 @@ def _new_maker(name: str, value: Any, what: str) -> None:
         pin_memory: bool = False,
         **size_keyword: Any,
     ) -> Tensor:
-        if size_keyword:
-            size = (_size_keyword(name, size_keyword, size),)
-        shape = given_sizes(name, size, None)
+        shape = given_sizes(name, size, size_keyword)
         dtype = self.array.dtype if dtype is None else dtypes.as_dtype(dtype)
         place = self.device if device is None else as_device(device)
         return filled(shape, value, dtype, place, requires_grad)
@@ -430,8 +384,7 @@ def arange(
 
 def _made(array: np.ndarray, dtype: np.dtype, device: Any, requires_grad: bool) -> Tensor:
     place = as_device(device)
-    out = make(place.backend.asarray(array.astype(dtype, copy=False)), place)
-    return out.requires_grad_() if requires_grad else out
+    return finished(place.backend.asarray(array.astype(dtype, copy=False)), place, requires_grad)
 
 
 @composite(export=("pyframe",))
@@ -466,7 +419,7 @@ def linspace(
     tensor([0.0000, 0.5000, 1.0000])
     """
     array = _spaced("linspace", start, end, steps)
-    return _made(array, _float_dtype(dtype), device, requires_grad)
+    return _made(array, float_dtype(dtype), device, requires_grad)
 
 
 @composite(export=("pyframe",))
@@ -491,7 +444,7 @@ def logspace(
     tensor([  1.,  10., 100.])
     """
     array = np.power(float(base), _spaced("logspace", start, end, steps))
-    return _made(array, _float_dtype(dtype), device, requires_grad)
+    return _made(array, float_dtype(dtype), device, requires_grad)
 
 
 def _spaced(op: str, start: Any, end: Any, steps: Any) -> np.ndarray:
@@ -541,7 +494,7 @@ def eye(
             [0., 1.]])
     """
     rows, columns = sizes("eye", (n, n if m is None else m))
-    return _made(np.eye(rows, columns, dtype=np.int8), _float_dtype(dtype), device, requires_grad)
+    return _made(np.eye(rows, columns, dtype=np.int8), float_dtype(dtype), device, requires_grad)
 
 
 @composite(export=("pyframe",))
@@ -554,7 +507,7 @@ def scalar_tensor(
     >>> pyframe.scalar_tensor(3)
     tensor(3.)
     """
-    dtype = _float_dtype(dtype)
+    dtype = float_dtype(dtype)
     value = constant(_number("scalar_tensor", s), dtype)
     return filled((), value, dtype, as_device(device), requires_grad)
 

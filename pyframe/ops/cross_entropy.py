@@ -12,7 +12,7 @@ import numpy as np
 from ..autograd.composed import gradients_of
 from ..backend import backend_of, native
 from ..dtypes import compute_dtype, is_floating
-from ..errors import ArgumentError, DtypeError, RangeError, ShapeError, fail
+from ..errors import ArgumentError, DtypeError, RangeError, ShapeError, SizeError, fail
 from ..op.native_arrays import not_floats, packed
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
@@ -68,8 +68,9 @@ def _check_classes(op: str, input: Any, target: Any, weight: Any, ignore_index: 
     if not is_floating(input.dtype):
         fail(DtypeError, op, "needs a floating point input", "Convert with .to(...).", input=input)
     if target.shape != _target_shape(input.shape):
+        batch = input.ndim == 1 or target.shape[:1] != input.shape[:1]
         fail(
-            ShapeError,
+            SizeError if batch else ShapeError,  # as in PyTorch
             op,
             f"a target of classes must have the shape {_target_shape(input.shape)}",
             "It has no dimension of classes; probabilities have the shape and dtype of input.",

@@ -7,15 +7,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..backend import native
 from ..dtypes import as_dtype, int64, is_floating
 from ..errors import RangeError
-from ..op.axes import normalize
+from ..op.axes import in_c_order, normalize
+from ..op.native_arrays import split
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
 from .arithmetic import mul
 from .cast import cast
 from .gather import scatter_sum
+from .native_reduce import SOURCE, not_native
 
 
 def _checker(op: str) -> Callable:
@@ -38,7 +42,7 @@ def _running(accumulate: Callable, xp: Any, input: Any, dim: int, dtype: Any, re
     if reverse:
         backwards = accumulate(xp.flip(input, axis=dim), axis=dim, dtype=dtype)
         return xp.ascontiguousarray(xp.flip(backwards, axis=dim))
-    return accumulate(input, axis=dim, dtype=dtype)
+    return in_c_order(xp, accumulate(input, axis=dim, dtype=dtype))
 
 
 def _cumsum(xp: Any, input: Any, *, dim: int, dtype: Any = None, reverse: bool = False) -> Any:
@@ -47,6 +51,12 @@ def _cumsum(xp: Any, input: Any, *, dim: int, dtype: Any = None, reverse: bool =
 
 def _cumprod(xp: Any, input: Any, *, dim: int, dtype: Any = None, reverse: bool = False) -> Any:
     return _running(xp.cumprod, xp, input, dim, dtype, reverse)
+
+
+def _native_cumsum(input: Any, *, dim: int, dtype: Any = None, reverse: bool = False) -> Any:
+    y = native.empty(input.shape, input.dtype)
+    native.module.cumsum(input, y, *split(input.shape, dim), int(reverse))
+    return y
 
 
 def _cumsum_vjp(g: Any, input_dtype: np.dtype, dim: int, reverse: bool) -> Any:
@@ -115,6 +125,7 @@ cumsum = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, **_: Cost(input.size, 2 * input.nbytes),
+        kernels={"cpu": [native_kernel(_native_cumsum, not_native, SOURCE)]},
         doc=f"""Running sum along ``dim``: out[i] = Σ input[j] over j ≤ i.
 {_ARGUMENTS}
     >>> import pyframe

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from .. import philox
+from ..backend import native
 from ..dtypes import is_floating
-from ..errors import ArgumentError, DtypeError, ShapeError, fail
+from ..errors import ArgumentError, ArgumentTypeError, DtypeError, ShapeError, fail
+from ..op.native_arrays import not_floats, packed
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.inplace import inplace as write_inplace
@@ -20,15 +23,20 @@ from .arithmetic import mul
 
 
 def _check(input: Any, *, p: Any, lead: Any) -> tuple:
-    if not 0 <= p <= 1:
-        _wrong_p("dropout", p)
+    check_probability("dropout", p)
     if not is_floating(input.dtype):
         fail(DtypeError, "dropout", "input must be floating", "Convert it first.", input=input)
     return float(p), lead
 
 
-def _wrong_p(op: str, p: Any) -> None:
-    fail(ArgumentError, op, "p must be between 0 and 1", p=p)
+def check_probability(op: str, p: Any) -> None:
+    """Raises ValueError unless ``p`` is in [0, 1], TypeError if it is no number."""
+    try:
+        good = 0 <= p <= 1
+    except TypeError:
+        fail(ArgumentTypeError, op, f"p must be a number, not {type(p).__name__}", p=p)
+    if not good:
+        fail(ArgumentError, op, "p must be between 0 and 1", p=p)
 
 
 def _mask(xp: Any, shape: tuple, p: float, lead: int | None, seed: int, offset: int) -> Any:
@@ -53,6 +61,31 @@ def _forward(
         return input * factor
     factor *= input
     return factor
+
+
+def _threshold(p: float) -> int:
+    """Words below it keep their element (see ``philox.bernoulli_mask``)."""
+    return round((1 - p) * 2.0**32)
+
+
+def _not_native(
+    input: Any, *, p: float = 0.5, lead: int | None = None, seed: Any = None, offset: Any = None
+) -> str:
+    if lead is not None:
+        return "whole channels are dropped"
+    if _threshold(p) >= 1 << 32:
+        return "nothing is dropped"
+    return not_floats(input)
+
+
+def _native(
+    input: Any, *, p: float = 0.5, lead: int | None = None, seed: Any = None, offset: Any = None
+) -> Any:
+    x = packed(input)
+    y = native.empty(x.shape, x.dtype)
+    scale = 0.0 if p == 1 else 1 / (1 - p)
+    native.module.dropout(x, y, seed, offset, x.size, _threshold(p), scale)
+    return y
 
 
 def _reference(
@@ -94,6 +127,7 @@ masked_dropout: Any = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, **_: Cost(2 * input.size, 2 * input.nbytes),
+        kernels={"cpu": [native_kernel(_native, _not_native, "csrc/isa/random.cpp")]},
         doc="""input · mask / (1 - p), where the mask is 1 with probability 1 - p.
 
     Args:
@@ -113,8 +147,7 @@ masked_dropout: Any = register(
 
 
 def _apply(op: str, input: Any, p: float, training: bool, inplace: bool, lead: Any) -> Any:
-    if not 0 <= p <= 1:
-        _wrong_p(op, p)
+    check_probability(op, p)
     if not training:
         return input
     if inplace:
@@ -206,8 +239,7 @@ def alpha_dropout(
     >>> pyframe.nn.functional.alpha_dropout(x, 0.5) is x
     True
     """
-    if not 0 <= p <= 1:
-        _wrong_p("alpha_dropout", p)
+    check_probability("alpha_dropout", p)
     if not training or p == 0:
         return input
     if p == 1:

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import backend_of
+from ..backend import backend_of, native
 from ..dtypes import int64
 from ..errors import ArgumentError, DtypeError, RangeError, ShapeError, fail
+from ..op.native_arrays import not_floats, packed
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
@@ -135,6 +137,38 @@ def _backward(
     return sum_rows(xp, flat, g, num_weights)
 
 
+# ---- native kernels: csrc/bind_gather.cpp
+
+
+def _native_take(
+    input: Any, weight: Any, *, padding_idx: int | None = None, scale_grad_by_freq: bool = False
+) -> Any:
+    index = packed(input.astype(np.int64, copy=False))
+    table = packed(weight)
+    out = native.empty((*index.shape, table.shape[1]), table.dtype)
+    width = table.shape[1] * table.dtype.itemsize
+    native.module.take_rows(table, index, out, index.size, width)
+    return out
+
+
+def _native_sum(
+    grad: Any,
+    input: Any,
+    *,
+    num_weights: int,
+    padding_idx: int | None,
+    scale_grad_by_freq: bool,
+) -> Any:
+    index, g = packed(input.astype(np.int64, copy=False)), packed(grad)
+    width = g.shape[-1]
+    out = native.empty((num_weights, width), g.dtype)
+    skipped = -1 if padding_idx is None else padding_idx
+    native.module.sum_rows(
+        g, index, out, index.size, width, num_weights, skipped, int(scale_grad_by_freq)
+    )
+    return out
+
+
 def _gather_scaled(
     xp: Any,
     weight: Any,
@@ -236,6 +270,13 @@ embedding_backward = register(
             )
         },
         reference=_backward_reference,
+        kernels={
+            "cpu": [
+                native_kernel(
+                    _native_sum, lambda grad, input, **_: not_floats(grad), "csrc/isa/gather.cpp"
+                )
+            ]
+        },
         samples=_backward_samples,
         cost=lambda grad, input, num_weights, **_: Cost(
             grad.size, grad.nbytes + num_weights * grad.shape[-1] * grad.dtype.itemsize
@@ -293,6 +334,16 @@ native_embedding = register(
         check=_check,
         half="native",
         reference=_reference,
+        kernels={
+            "cpu": [
+                native_kernel(
+                    _native_take,
+                    lambda input, weight, **_: not_floats(weight),
+                    "csrc/bind_gather.cpp",
+                )
+            ]
+        },
+        kernels_from=256,
         samples=_samples,
         errors=_errors,
         cost=lambda input, weight, **_: Cost(

@@ -10,12 +10,14 @@ import numpy as np
 from ..errors import ArgumentError, ParameterError, RangeError, fail
 from ..expr import where
 from ..op.axes import normalize, normalize_all, restored
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker, reductions
 from ..tensor.register import composite, pointwise, register
 from .arithmetic import true_divide
 from .comparison import maximum, minimum
 from .gather import gather_elements
+from .native_reduce import MAX, MIN, SOURCE, arg, fold, not_last, not_native
 from .sum import sum
 
 
@@ -89,6 +91,13 @@ def _amin(xp: Any, input: Any, *, dim: Any = None, keepdim: bool = False) -> Any
     return input.min(axis=dim, keepdims=keepdim)
 
 
+def _native_extreme(kind: int) -> dict:
+    def run(input: Any, *, dim: Any = None, keepdim: bool = False) -> Any:
+        return fold(input, dim, keepdim, kind)
+
+    return {"cpu": [native_kernel(run, not_native, SOURCE)]}
+
+
 def _extreme(name: str, forward: Callable, reference: Callable, word: str, value: str) -> Callable:
     return register(
         Op(
@@ -102,6 +111,7 @@ def _extreme(name: str, forward: Callable, reference: Callable, word: str, value
             samples=reductions("distinct"),
             errors=_errors,
             cost=lambda input, **_: Cost(input.size, input.nbytes),
+            kernels=_native_extreme(MAX if name == "amax" else MIN),
             doc=f"""The {word} element of input over ``dim`` (all dimensions by default); nan wins.
 
     Ties share the gradient evenly.
@@ -243,6 +253,15 @@ def _index_errors(make: Maker) -> Iterator[Failing]:
     yield Failing(RangeError, "has length 0 along dim 0", make(0, 4), dim=0)
 
 
+def _native_at(largest: bool) -> dict:
+    def run(input: Any, *, dim: int, keepdim: bool = False) -> tuple:
+        indices = arg(input, dim, True, largest)
+        values = np.take_along_axis(input, indices, axis=dim)
+        return (values, indices) if keepdim else (values[..., 0], indices[..., 0])
+
+    return {"cpu": [native_kernel(run, not_last, SOURCE)]}
+
+
 def _with_indices(name: str, forward: Callable, reference: Callable, word: str) -> Callable:
     return register(
         Op(
@@ -257,6 +276,7 @@ def _with_indices(name: str, forward: Callable, reference: Callable, word: str) 
             samples=_index_samples,
             errors=_index_errors,
             cost=lambda input, **_: Cost(2 * input.size, input.nbytes),
+            kernels=_native_at(name == "max"),
             doc=f"""The {word} elements along ``dim`` and their indices: the first of equal ones.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import RangeError, ShapeError, fail
-from ..op.axes import normalize
+from ..op.axes import in_c_order, normalize
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
@@ -114,7 +114,7 @@ def _check_roll(input: Any, *, shifts: Any, dims: Any) -> tuple:
 def _forward_roll(xp: Any, input: Any, *, shifts: Any, dims: Any = None) -> Any:
     if dims is None:
         return xp.roll(input.reshape(-1), shifts[0]).reshape(input.shape)
-    return xp.roll(input, shifts, axis=dims)
+    return in_c_order(xp, xp.roll(input, shifts, axis=dims))
 
 
 def _reference_roll(input: np.ndarray, shifts: Any, dims: Any = None) -> np.ndarray:

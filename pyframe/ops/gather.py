@@ -13,6 +13,7 @@ from ..op.axes import normalize
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
+from .basic_indexing import unindex
 from .expand import expand
 from .reshape import reshape
 from .segments import check_index, segment_sum
@@ -23,7 +24,7 @@ def flat_places(xp: Any, index: Any, dim: int, shape: tuple) -> Any:
     if not shape:
         return index.reshape(-1)
     stride = 1
-    places = 0
+    places: Any = 0
     for d in range(len(shape) - 1, -1, -1):
         if d == dim:
             part = index * stride if index.dtype == int64 else index.astype(int64) * stride
@@ -203,8 +204,6 @@ scatter_sum: Any = register(
 def _unsliced(g: Any, shape: tuple) -> Any:
     if tuple(g.shape) == tuple(shape):
         return g
-    from .indexing import unindex
-
     return unindex(g, tuple(slice(0, s) for s in g.shape), shape)
 
 

@@ -9,13 +9,25 @@ from typing import Any
 import numpy as np
 
 from ..autograd.composed import gradients_of
+from ..backend import native
 from ..errors import ArgumentError, DtypeError, ShapeError, fail
+from ..op.native_arrays import packed as in_order
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
 from .batch_norm import batch_norm
-from .layer_norm import as_dtype_of, check_norm, in_dtype, packed, row_sums, standardize, wide
+from .layer_norm import (
+    as_dtype_of,
+    check_norm,
+    in_dtype,
+    not_native,
+    packed,
+    row_sums,
+    standardize,
+    wide,
+)
 from .powers import rsqrt
 
 # An input [N, C, ...] is treated as rows [N·groups, C/groups·S]; statistics have shape [N, groups].
@@ -100,6 +112,32 @@ def _backward(xp: Any, grad: Any, input: Any, mean: Any, rstd: Any, weight: Any 
     h -= z
     h *= rstd
     return h.reshape(shape).astype(input.dtype, copy=False), gw, gb
+
+
+# ---- native kernels: csrc/isa/norm.cpp
+
+
+def _native_forward(
+    input: Any, weight: Any = None, bias: Any = None, *, num_groups: int, eps: float = 1e-5
+) -> tuple:
+    x, weight, bias = in_order(input), in_order(weight), in_order(bias)
+    n, c = x.shape[:2]
+    y = native.empty(x.shape, x.dtype)
+    mean, rstd = native.empty((n, num_groups), x.dtype), native.empty((n, num_groups), x.dtype)
+    s = math.prod(x.shape[2:])
+    native.module.group_norm(x, weight, bias, y, mean, rstd, n, c, s, num_groups, float(eps))
+    return y, mean, rstd
+
+
+def _native_backward(grad: Any, input: Any, mean: Any, rstd: Any, weight: Any = None) -> tuple:
+    g, x, mean, rstd = in_order(grad), in_order(input), in_order(mean), in_order(rstd)
+    n, c = x.shape[:2]
+    gx = native.empty(x.shape, x.dtype)
+    gw, gb = native.empty((c,), x.dtype), native.empty((c,), x.dtype)
+    s, groups = math.prod(x.shape[2:]), mean.shape[1]
+    weight = in_order(weight)
+    native.module.group_norm_backward(g, x, mean, rstd, weight, gx, gw, gb, n, c, s, groups)
+    return gx, gw, gb
 
 
 def _statistics(x: Any, groups: int, eps: float) -> tuple[Any, Any]:
@@ -225,6 +263,7 @@ group_norm_backward = register(
         reference=_backward_reference,
         samples=_backward_samples,
         cost=lambda grad, input, *rest: Cost(11 * input.size, 3 * input.nbytes),
+        kernels={"cpu": [native_kernel(_native_backward, not_native, "csrc/isa/norm.cpp")]},
         export=(),
         doc="""Gradients of :func:`group_norm` for input, weight and bias.
 
@@ -248,6 +287,7 @@ native_group_norm = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, *rest, **_: Cost(8 * input.size, 2 * input.nbytes),
+        kernels={"cpu": [native_kernel(_native_forward, not_native, "csrc/isa/norm.cpp")]},
         export=(),
         doc="""Group normalisation; also returns means and 1/√(variance + eps), [N, groups] each.
 
@@ -403,7 +443,7 @@ def local_response_norm(
     c = input.shape[1]
     # Channels past the edge count as zero, so the divisor is always size.
     before = size // 2
-    total = None
+    total: Any = None
     for shift in range(-before, size - before):
         low, high = max(-shift, 0), min(c - shift, c)
         if low >= high:

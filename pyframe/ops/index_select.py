@@ -121,7 +121,7 @@ def _samples_add(make: Maker) -> Iterator[Sample]:
 def _reference_add(src: np.ndarray, index: np.ndarray, dim: int, size: int) -> np.ndarray:
     out = np.zeros((*src.shape[:dim], size, *src.shape[dim + index.ndim :]))
     for i in np.ndindex(*index.shape):
-        where = (slice(None),) * dim
+        where: tuple = (slice(None),) * dim
         out[(*where, int(index[i]))] += src[where + i]
     return out
 

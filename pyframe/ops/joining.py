@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, RangeError, ShapeError, fail
-from ..op.axes import normalize
+from ..op.axes import in_c_order, normalize
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
@@ -49,7 +49,7 @@ def _check_cat(tensors: list, *, dim: Any) -> tuple:
 
 def _forward_cat(xp: Any, tensors: list, *, dim: int = 0) -> Any:
     parts = [t for t in tensors if not _skipped(t.shape)] or tensors[:1]
-    return xp.concatenate(parts, axis=dim)
+    return in_c_order(xp, xp.concatenate(parts, axis=dim))
 
 
 def _vjp_cat(g: Any, tensors_shape: list, dim: int) -> list:
@@ -140,7 +140,7 @@ def _check_stack(tensors: list, *, dim: Any) -> tuple:
 
 
 def _forward_stack(xp: Any, tensors: list, *, dim: int = 0) -> Any:
-    return xp.stack(tensors, axis=dim)
+    return in_c_order(xp, xp.stack(tensors, axis=dim))
 
 
 def _reference_stack(tensors: list, dim: int = 0) -> np.ndarray:

@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..autograd.composed import gradients_of
+from ..backend import native
 from ..dtypes import compute_dtype, is_floating
 from ..errors import DtypeError, ShapeError, fail
+from ..op.native_arrays import not_floats
+from ..op.native_arrays import packed as in_order
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
@@ -150,6 +154,45 @@ def _backward(
     return gx, gw.reshape(shape), gb.reshape(shape)
 
 
+# ---- native kernels: csrc/isa/norm.cpp
+
+
+def not_native(*arrays: Any, **params: Any) -> str:
+    """Why the native normalisations cannot run; the arrays are input, or grad and input, first."""
+    if not arrays[0].size:
+        return "there are no elements"
+    return not_floats(*arrays)
+
+
+def _native_forward(
+    input: Any, weight: Any = None, bias: Any = None, *, normalized_shape: tuple, eps: float = 1e-5
+) -> tuple:
+    kept = input.ndim - len(normalized_shape)
+    x = in_order(input)
+    y = native.empty(x.shape, x.dtype)
+    shape = statistics_shape(x.shape, kept)
+    mean, rstd = native.empty(shape, x.dtype), native.empty(shape, x.dtype)
+    rows, n = math.prod(x.shape[:kept]), math.prod(normalized_shape)
+    native.module.layer_norm(
+        x, in_order(weight), in_order(bias), y, mean, rstd, rows, n, float(eps)
+    )
+    return y, mean, rstd
+
+
+def _native_backward(
+    grad: Any, input: Any, mean: Any, rstd: Any, weight: Any = None, *, last: int
+) -> tuple:
+    g, x = in_order(grad), in_order(input)
+    kept = x.ndim - last
+    shape = x.shape[kept:]
+    gx = native.empty(x.shape, x.dtype)
+    gw, gb = native.empty(shape, x.dtype), native.empty(shape, x.dtype)
+    rows, n = math.prod(x.shape[:kept]), math.prod(shape)
+    mean, rstd = in_order(mean), in_order(rstd)
+    native.module.layer_norm_backward(g, x, mean, rstd, in_order(weight), gx, gw, gb, rows, n)
+    return gx, gw, gb
+
+
 def _statistics(x: Any, last: int, eps: float) -> tuple[Any, Any]:
     axes = tuple(range(-last, 0))
     mean = x.mean(axes, keepdim=True)
@@ -281,6 +324,7 @@ layer_norm_backward = register(
         reference=_backward_reference,
         samples=_backward_samples,
         cost=lambda grad, input, *rest, last: Cost(11 * input.size, 3 * input.nbytes),
+        kernels={"cpu": [native_kernel(_native_backward, not_native, "csrc/isa/norm.cpp")]},
         export=(),
         doc="""Gradients of :func:`layer_norm` for input, weight and bias.
 
@@ -305,6 +349,7 @@ native_layer_norm = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, *rest, **_: Cost(8 * input.size, 2 * input.nbytes),
+        kernels={"cpu": [native_kernel(_native_forward, not_native, "csrc/isa/norm.cpp")]},
         export=(),
         doc="""Layer normalisation; also returns the means and 1/√(variance + eps).
 

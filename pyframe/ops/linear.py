@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import native
 from ..errors import DtypeError, ShapeError, fail
+from ..op.choice import run_portable
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.dispatch import unbroadcast
 from ..tensor.register import composite, register
-from .matmul import check_dtypes, matmul, product
+from .matmul import check_dtypes, float_bias, matmul, product, unsupported
 
 
 def _check(input: Any, weight: Any, bias: Any) -> tuple:
@@ -69,6 +72,22 @@ def _forward(xp: Any, input: Any, weight: Any, bias: Any = None) -> Any:
         return y
     y += bias  # our own product: no second buffer
     return y
+
+
+def _native(input: Any, weight: Any, bias: Any = None) -> Any:
+    out = native.empty(input.shape[:-1] + weight.shape[:1], input.dtype)
+    fused = None if bias is None else float_bias(bias)
+    if native.module.gemm(input, weight, True, out, fused, 1.0, 0.0):
+        return out
+    return run_portable(linear.op, (input, weight, bias), {})
+
+
+def _supports(input: Any, weight: Any, bias: Any = None) -> str:
+    if weight.ndim != 2:
+        return "the weight is no matrix"
+    if bias is not None and (bias.ndim != 1 or bias.shape != weight.shape[:1]):
+        return "the bias is broadcast"
+    return unsupported(input, weight, bias)
 
 
 def _rows(input: Any) -> Any:
@@ -144,6 +163,9 @@ linear = register(
         samples=_samples,
         errors=_errors,
         cost=_cost,
+        sized_by="input weight",
+        kernels_from=8192,  # lower than the product's: the bias comes with it
+        kernels={"cpu": [native_kernel(_native, _supports, "csrc/gemm.cpp")]},
         doc="""input · weightᵀ + bias over the last dimension.
 
     Args:

@@ -12,8 +12,9 @@ from ..errors import DtypeError, ShapeError, fail
 from ..tensor.register import composite
 from ..tensor.tensor import Tensor, make, tensor_types
 from .expand import broadcast_shapes, expand
-from .indexing import getitem, setitem
+from .getitem import getitem
 from .reshape import reshape
+from .setitem import setitem
 from .splitting import unbind
 
 

@@ -8,15 +8,21 @@ from typing import Any
 import numpy as np
 
 from .. import config
-from ..dtypes import bool_
+from ..backend import native
+from ..dtypes import FLOATING, bool_, float32, is_half
 from ..errors import DtypeError, ShapeError, fail
+from ..op.choice import run_portable
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
+from ..op.registry import ops
 from ..op.samples import Maker
 from ..tensor.dispatch import unbroadcast
 from ..tensor.register import composite, register
 from .arithmetic import mul
 
 _SMALL = 4096  # elements up to which layout does not matter for speed
+# Elements of both factors from which choosing the native product (2 µs) pays: two of 80 × 80.
+NATIVE_FROM = 12800
 
 
 def check_dtypes(op: str, a: Any, b: Any) -> None:
@@ -103,6 +109,35 @@ def _folded(xp: Any, input: Any, other: Any) -> Any:
     return rows.dot(other).reshape(input.shape[:-1] + other.shape[1:])
 
 
+def unsupported(*arrays: Any) -> str:
+    """Why the native product cannot take these arrays, or ""; ``None`` counts not."""
+    dtype = arrays[0].dtype
+    if dtype not in FLOATING:
+        return f"no product of {dtype}"
+    for array in arrays:
+        if array is not None and array.dtype != dtype:
+            return f"dtypes differ: {dtype} and {array.dtype}"
+    return ""
+
+
+def _output_shape(input: Any, other: Any) -> tuple:
+    if input.ndim == 2 == other.ndim:
+        return (input.shape[0], other.shape[1])
+    if other.ndim <= 2:
+        return input.shape[:-1] + other.shape[1:]
+    if input.ndim <= 2:
+        return other.shape[:-2] + input.shape[:-1] + other.shape[-1:]
+    batch = np.broadcast_shapes(input.shape[:-2], other.shape[:-2])
+    return (*batch, input.shape[-2], other.shape[-1])
+
+
+def _native(input: Any, other: Any) -> Any:
+    out = native.empty(_output_shape(input, other), input.dtype)
+    if native.module.gemm(input, other, False, out, None, 1.0, 0.0):
+        return out
+    return run_portable(matmul.op, (input, other), {})
+
+
 def _product(shape: tuple[int, ...]) -> int:
     n = 1
     for s in shape:
@@ -117,7 +152,7 @@ def product(a: Any, b: Any) -> Any:
     """
     if (
         a.__class__ is np.ndarray
-        and a.size <= _SMALL
+        and a.size + b.size < NATIVE_FROM
         and a.dtype.itemsize >= 4
         and config.get_mode().plain
     ):
@@ -217,6 +252,9 @@ matmul = register(
         samples=_samples,
         errors=_errors,
         cost=_cost,
+        sized_by="input other",
+        kernels_from=NATIVE_FROM,
+        kernels={"cpu": [native_kernel(_native, unsupported, "csrc/gemm.cpp")]},
         doc="""Matrix product: y[..., i, j] = Σₖ input[..., i, k] · other[..., k, j].
 
     A 1-D ``input`` counts as a row, a 1-D ``other`` as a column, and that dimension is dropped from
@@ -373,6 +411,13 @@ def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
 # ---- beta · input + alpha · product
 
 
+def float_bias(bias: Any) -> Any:
+    """A bias as the native product reads it: contiguous, half types as float32."""
+    if is_half(bias.dtype):
+        return bias.astype(float32)
+    return bias if bias.flags.c_contiguous and bias.flags.aligned else bias.copy()
+
+
 def _scaled(value: Any, factor: Any) -> Any:
     return value if factor == 1 else mul(value, factor)  # NumPy's * would widen bfloat16
 
@@ -396,6 +441,23 @@ def _add_product(name: str, first: int, second: int, formula: str, sums_batch: b
         if beta == 0:  # NaN in input is then ignored
             return product
         return _scaled(input, beta) + product
+
+    def run(input: Any, mat1: Any, mat2: Any, *, beta: Any, alpha: Any) -> Any:
+        out = native.empty(_output_shape(mat1, mat2), mat1.dtype)
+        bias = None
+        if beta == 1 and input.ndim == 1 and input.shape == out.shape[-1:] and second > 1:
+            bias, beta = float_bias(input), 0
+        elif beta != 0:
+            np.copyto(out, input)
+        if native.module.gemm(mat1, mat2, False, out, bias, alpha, beta):
+            return out
+        params = {"beta": 1 if bias is not None else beta, "alpha": alpha}
+        return run_portable(ops[name], (input, mat1, mat2), params)
+
+    def supports(input: Any, mat1: Any, mat2: Any, *, beta: Any, alpha: Any) -> str:
+        if is_half(mat1.dtype) and beta != 0:
+            return "half types are rounded once, after the sum"
+        return unsupported(mat1, mat2, input)
 
     def check(input: Any, mat1: Any, mat2: Any, *, beta: Any, alpha: Any) -> tuple:
         _needs_ndim(name, mat1, first, "mat1")
@@ -472,6 +534,9 @@ def _add_product(name: str, first: int, second: int, formula: str, sums_batch: b
             samples=samples,
             errors=errors,
             cost=cost,
+            sized_by="mat1 mat2",
+            kernels_from=NATIVE_FROM,
+            kernels={} if sums_batch else {"cpu": [native_kernel(run, supports, "csrc/gemm.cpp")]},
             renamed={v: k for k, v in _FACTORS[name].items()},
             doc=f"""{formula}; with ``beta=0`` the values of ``input`` are ignored.
 

@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import native
 from ..dtypes import bool_, int64
 from ..errors import DtypeError, ShapeError, fail
+from ..op.native_arrays import not_floats, packed
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..op.windows import pool_output, product, spatial, taps
@@ -266,6 +269,59 @@ def _take_forward(
     return xp.take_along_axis(flat, places, axis=len(lead)).reshape(indices.shape)
 
 
+# ---------------------------------------------------------------- native kernels: csrc/isa/pool.cpp
+
+
+def three(fill: int, *lengths: tuple) -> list[int]:
+    """Each tuple with ``fill`` in front, so that it has three numbers; all one after the other."""
+    return [n for t in lengths for n in (*(fill,) * (3 - len(t)), *t)]
+
+
+def geometry_of(
+    size: tuple, out: tuple, kernel: tuple, stride: tuple, padding: tuple, dilation: tuple
+) -> list[int]:
+    """The 18 numbers that describe a pooling to the extension."""
+    return [*three(1, size, out, kernel, stride), *three(0, padding), *three(1, dilation)]
+
+
+def not_poolable(input: Any, *rest: Any, **params: Any) -> str:
+    """Why the native poolings cannot run."""
+    if not input.size:
+        return "there are no elements"
+    if product(input.shape[-3:]) >= 1 << 31:
+        return "images are too large"
+    return not_floats(input)
+
+
+def _native(
+    input: Any,
+    *,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> tuple:
+    x = packed(input)
+    n = x.ndim - len(kernel_size)
+    lead, size = x.shape[:n], x.shape[n:]
+    out = pool_output(size, kernel_size, stride, padding, dilation, ceil_mode)
+    y, places = native.empty((*lead, *out), x.dtype), native.empty((*lead, *out), int64)
+    geometry = geometry_of(size, out, kernel_size, stride, padding, dilation)
+    native.module.max_pool(x, y, places, product(lead), *geometry)
+    return y, places
+
+
+def _native_grad(grad_output: Any, indices: Any, *, input_size: tuple, **geometry: Any) -> Any:
+    g, places = packed(grad_output), packed(indices)
+    n = len(geometry["kernel_size"])
+    gx = native.empty(input_size, g.dtype)
+    outputs, pixels = product(g.shape[-n:]), product(input_size[-n:])
+    planes = product(input_size[:-n])
+    native.module.max_pool_backward(g, places, gx, planes, outputs, pixels)
+    return gx
+
+
 # ---------------------------------------------------------------- reference, samples, errors
 
 
@@ -494,6 +550,7 @@ def _make(n: int) -> Callable:
             samples=_samples(n),
             errors=pool_errors(n),
             cost=cost,
+            kernels={"cpu": [native_kernel(_native, not_poolable, "csrc/isa/pool.cpp")]},
             doc=f"""Largest value in every window, and its index in the flat {n}-D image.
 
     The first of equal values counts; NaN counts as the largest.
@@ -519,6 +576,7 @@ max_pool_grad: Callable = register(
             )
         },
         check=_check_grad,
+        kernels={"cpu": [native_kernel(_native_grad, not_poolable, "csrc/isa/pool.cpp")]},
         export=(),
         reference=_reference_grad,
         samples=_grad_samples(take=False),

@@ -10,10 +10,12 @@ import numpy as np
 from ..dtypes import as_dtype, is_floating
 from ..errors import ArgumentError, DtypeError, RangeError, fail
 from ..op.axes import count, normalize_all
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op
 from ..op.samples import Maker, reductions
 from ..tensor.register import register
 from .arithmetic import true_divide
+from .native_reduce import SOURCE, SUM, fold, not_native
 from .sum import spread_out
 
 
@@ -44,6 +46,10 @@ def _forward(
     return total / n if n else total * float("nan")
 
 
+def _native(input: Any, *, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
+    return fold(input, dim, keepdim, SUM, 1 / count(input.shape, dim))
+
+
 def _vjp(g: Any, input_shape: tuple, input_dtype: np.dtype, dim: Any, keepdim: bool) -> Any:
     n = count(input_shape, dim)
     return spread_out(true_divide(g, n or 1), input_shape, input_dtype, dim, keepdim)
@@ -69,6 +75,7 @@ mean = register(
         samples=reductions(),
         errors=_errors,
         cost=lambda input, **_: Cost(input.size, input.nbytes),
+        kernels={"cpu": [native_kernel(_native, not_native, SOURCE)]},
         doc="""Mean of input over ``dim`` (all dimensions by default); nan over no elements.
 
     Args:

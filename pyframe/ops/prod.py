@@ -56,7 +56,7 @@ def _vjp(g: Any, input: Any, dim: Any, keepdim: bool) -> Any:
 def _reference(input: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     if not input.ndim:
         return input
-    return np.multiply.reduce(input, axis=dim, keepdims=keepdim)
+    return np.prod(input, axis=dim, keepdims=keepdim)
 
 
 def _samples(make: Maker) -> Iterator[Sample]:

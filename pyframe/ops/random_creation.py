@@ -18,7 +18,7 @@ from ..errors import ArgumentTypeError, DtypeError, ParameterError, ShapeError, 
 from ..tensor.dispatch import draw
 from ..tensor.register import composite
 from ..tensor.tensor import Tensor, make, tensor_types
-from .creation import _size_keyword, given_sizes, sizes
+from ._creation import finished, float_dtype, given_sizes, sizes
 from .fill import overwrite
 
 
@@ -41,13 +41,8 @@ def sample(
         return function(xp, seed, offset, *args, shape, dtype)
 
 
-def _finished(array: Any, device: Device, requires_grad: bool) -> Tensor:
-    out = make(array, device)
-    return out.requires_grad_() if requires_grad else out
-
-
 def _float_dtype(op: str, dtype: Any) -> np.dtype:
-    dtype = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
+    dtype = float_dtype(dtype)
     if not dtypes.is_floating(dtype):
         fail(DtypeError, op, f"random numbers of {dtype} are not defined", "Use a floating dtype.")
     return dtype
@@ -64,12 +59,10 @@ def _maker(name: str, function: Callable, what: str) -> Callable:
         pin_memory: bool = False,
         **size_keyword: Any,
     ) -> Tensor:
-        if size_keyword:
-            size = (_size_keyword(name, size_keyword, size),)
-        shape = given_sizes(name, size, None)
+        shape = given_sizes(name, size, size_keyword)
         place = as_device(device)
         array = sample(function, shape, _float_dtype(name, dtype), place, generator)
-        return _finished(array, place, requires_grad)
+        return finished(array, place, requires_grad)
 
     maker.__name__ = maker.__qualname__ = name
     maker.__doc__ = f"""Random numbers, {what}; the same on every device.
@@ -113,7 +106,7 @@ def _like_maker(name: str, function: Callable, what: str) -> Callable:
         place = input.device if device is None else as_device(device)
         dtype = _float_dtype(name, input.dtype if dtype is None else dtype)
         array = sample(function, input.array.shape, dtype, place, generator)
-        return _finished(array, place, requires_grad)
+        return finished(array, place, requires_grad)
 
     maker.__name__ = maker.__qualname__ = name
     maker.__doc__ = f"""Random numbers, {what}, in the shape of input.
@@ -211,7 +204,7 @@ def randint(
     dtype = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
     place = as_device(device)
     array = _integers("randint", low, high, sizes("randint", (size,)), dtype, place, generator)
-    return _finished(array, place, requires_grad)
+    return finished(array, place, requires_grad)
 
 
 @composite(export=("pyframe",))
@@ -278,7 +271,7 @@ def randperm(
     dtype = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
     place = as_device(device)
     array = sample(philox.permutation, (n,), None, place, generator, n)
-    return _finished(array.astype(dtype, copy=False), place, requires_grad)
+    return finished(array.astype(dtype, copy=False), place, requires_grad)
 
 
 @composite(export=("pyframe",))
@@ -331,7 +324,7 @@ def normal(
         _check_std("normal", std)
     array = sample(philox.normal, shape, _float_dtype("normal", dtype), place, generator)
     array = _scaled(array, *(v.array if v.__class__ in tensor_types else v for v in (mean, std)))
-    return _finished(array, place, requires_grad)
+    return finished(array, place, requires_grad)
 
 
 def _check_std(op: str, std: float) -> None:

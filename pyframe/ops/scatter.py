@@ -18,9 +18,9 @@ from ..op.samples import Maker
 from ..tensor.inplace import check_distinct, inplace
 from ..tensor.register import composite, register
 from ..tensor.tensor import Tensor, tensor_types
+from ._assigning import assigned_value, recorded, zero_for
 from .expand import expand
 from .gather import _unsliced, check_elements, flat_places, gather_elements
-from .indexing import _value, _zero, recorded
 from .reshape import reshape
 from .segments import segment_sum
 
@@ -120,7 +120,7 @@ scatter_elements: Any = register(
         _forward,
         vjp={
             "input": lambda g, index, dim, accumulate: (
-                g if accumulate else scatter_elements(g, index, _zero(g), dim)
+                g if accumulate else scatter_elements(g, index, zero_for(g), dim)
             ),
             "src": _vjp_src,
         },
@@ -189,7 +189,7 @@ def _source(src: Any, value: Any, input: Any) -> Any:
     src = value if src is None else src
     if input.__class__ not in tensor_types:
         return np.asarray(src, input.dtype) if np.isscalar(src) else src
-    return _value(src, input)
+    return assigned_value(src, input)
 
 
 @composite()

@@ -11,7 +11,7 @@ from ..autograd.composed import gradients_of
 from ..backend import native
 from ..dtypes import as_dtype, compute_dtype, is_floating, is_half
 from ..errors import DtypeError, RangeError, fail
-from ..op.axes import normalize
+from ..op.axes import in_c_order, normalize
 from ..op.native_arrays import not_floats, packed, split
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
@@ -47,7 +47,7 @@ def _shifted(xp: Any, input: Any, dim: int, dtype: Any) -> Any:
         input = input.reshape(1)
     if input.shape[dim] == 0:
         return input.copy()
-    return input - input.max(axis=dim, keepdims=True)
+    return in_c_order(xp, input - input.max(axis=dim, keepdims=True))
 
 
 def _rounded(y: Any, shape: tuple, dtype: Any) -> Any:

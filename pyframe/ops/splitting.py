@@ -14,7 +14,7 @@ from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
-from .indexing import basic_index, unindex
+from .basic_indexing import basic_index, unindex
 
 _BEFORE = [(slice(None),) * d for d in range(8)]
 

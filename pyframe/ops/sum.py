@@ -10,11 +10,13 @@ import numpy as np
 from ..dtypes import as_dtype, int64, is_floating
 from ..errors import ArgumentError, RangeError
 from ..op.axes import normalize_all, restored
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker, reductions
 from ..tensor.register import register
 from .cast import cast
 from .expand import expand
+from .native_reduce import SOURCE, SUM, fold, not_native
 
 
 def _check(input: Any, *, dim: Any, keepdim: bool, dtype: Any) -> tuple:
@@ -36,6 +38,10 @@ def _forward(
             return input.sum(axis=dim, dtype=np.float32, keepdims=keepdim).astype(dtype)
     # The ufunc's method: one Python call less than ndarray.sum.
     return xp.add.reduce(input, axis=dim, dtype=dtype, keepdims=keepdim)
+
+
+def _native(input: Any, *, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
+    return fold(input, dim, keepdim, SUM)
 
 
 def spread_out(g: Any, input_shape: tuple, input_dtype: np.dtype, dim: Any, keepdim: bool) -> Any:
@@ -70,6 +76,7 @@ sum = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, **_: Cost(input.size, input.nbytes),
+        kernels={"cpu": [native_kernel(_native, not_native, SOURCE)]},
         doc="""Σ input over ``dim`` (all dimensions by default).
 
     Args:

@@ -20,7 +20,7 @@ def _typed(name: str, dtype: np.dtype) -> Callable:
         return make(cpu.backend.empty(data or (0,), dtype), cpu)
 
     construct.__name__ = construct.__qualname__ = name
-    construct.__doc__ = f"""A CPU tensor of {dtype}: from data (copied), or uninitialised from sizes.
+    construct.__doc__ = f"""A CPU tensor of {dtype}: of data (copied), or uninitialised of sizes.
 
     >>> import pyframe
     >>> str(pyframe.{name}([1, 0]).dtype)

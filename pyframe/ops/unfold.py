@@ -12,7 +12,7 @@ from ..op.axes import normalize
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
-from .indexing import basic_index, unindex
+from .basic_indexing import basic_index, unindex
 from .padding import constant_pad
 from .permute import permute
 from .reshape import reshape

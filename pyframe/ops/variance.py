@@ -12,11 +12,14 @@ from ..dtypes import is_floating
 from ..errors import ArgumentError, ArgumentTypeError, DtypeError, RangeError, fail
 from ..expr import where
 from ..op.axes import count, normalize_all, restored
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, pointwise, register
 from .arithmetic import mul, sub
 from .mean import mean
+from .native_reduce import SOURCE, not_one_run
+from .native_reduce import variance as native_variance
 
 
 def _checker(op: str) -> Callable:
@@ -75,6 +78,20 @@ def _std(
     correction: Any = None,
 ) -> Any:
     return xp.sqrt(_variance(xp, input, dim, keepdim, correction))
+
+
+def _native(root: bool) -> dict:
+    def run(
+        input: Any,
+        *,
+        dim: Any = None,
+        unbiased: Any = None,
+        keepdim: bool = False,
+        correction: Any = None,
+    ) -> Any:
+        return native_variance(input, dim, keepdim, correction, root)
+
+    return {"cpu": [native_kernel(run, not_one_run, SOURCE)]}
 
 
 def _var_vjp(g: Any, input: Any, dim: Any, keepdim: bool, correction: Any) -> Any:
@@ -164,6 +181,7 @@ var = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, **_: Cost(4 * input.size, 2 * input.nbytes),
+        kernels=_native(False),
         doc=f"""Variance of input over ``dim``: Σ (input - mean)² / (n - correction).
 {_ARGUMENTS}
     >>> import pyframe
@@ -183,6 +201,7 @@ std = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, **_: Cost(4 * input.size, 2 * input.nbytes),
+        kernels=_native(True),
         doc=f"""Standard deviation of input over ``dim``: √(Σ (input - mean)² / (n - correction)).
 {_ARGUMENTS}
     >>> import pyframe

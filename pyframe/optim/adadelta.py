@@ -44,11 +44,11 @@ class Adadelta(Elementwise):
     ) -> None:
         check_settings(
             "Adadelta",
-            **{"learning rate": (lr, float(lr) >= 0)},
-            rho=(rho, 0 <= rho <= 1),
-            epsilon=(eps, eps >= 0),
-            weight_decay=(weight_decay, weight_decay >= 0),
+            lr=lr,
+            eps=eps,
+            weight_decay=weight_decay,
         )
+        check_settings("Adadelta", most=1, rho=rho)
         refuse_differentiable("Adadelta", differentiable)
         defaults = {
             "lr": lr,

@@ -47,11 +47,11 @@ class Adagrad(Elementwise):
     ) -> None:
         check_settings(
             "Adagrad",
-            **{"learning rate": (lr, float(lr) >= 0)},
-            lr_decay=(lr_decay, lr_decay >= 0),
-            weight_decay=(weight_decay, weight_decay >= 0),
-            initial_accumulator_value=(initial_accumulator_value, initial_accumulator_value >= 0),
-            epsilon=(eps, eps >= 0),
+            lr=lr,
+            lr_decay=lr_decay,
+            weight_decay=weight_decay,
+            initial_accumulator_value=initial_accumulator_value,
+            eps=eps,
         )
         refuse_differentiable("Adagrad", differentiable)
         defaults = {

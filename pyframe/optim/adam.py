@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from .elementwise import (
     Elementwise,
@@ -14,7 +14,17 @@ from .elementwise import (
     lerp_weight,
     scalar,
 )
+from .native_step import AMSGRAD, DECOUPLED, FROM_END, common_flags, native_step
 from .optimizer import check_betas, check_settings, refuse_differentiable
+
+
+def _flags(group: dict[str, Any]) -> int:
+    return (
+        common_flags(group)
+        | (DECOUPLED if group["decoupled_weight_decay"] else 0)
+        | (FROM_END if group["betas"][0] <= 0.5 else 0)
+        | (AMSGRAD if group["amsgrad"] else 0)
+    )
 
 
 class Adam(Elementwise):
@@ -39,6 +49,8 @@ class Adam(Elementwise):
         ValueError: for a setting outside its range.
     """
 
+    fused: ClassVar = {"cpu": native_step(1, ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), _flags)}
+
     def __init__(
         self,
         params: Any,
@@ -56,9 +68,9 @@ class Adam(Elementwise):
         decoupled_weight_decay: bool = False,
     ) -> None:
         name = type(self).__name__
-        check_settings(name, **{"learning rate": (lr, float(lr) >= 0)}, epsilon=(eps, eps >= 0))
+        check_settings(name, lr=lr, eps=eps)
         check_betas(name, betas)
-        check_settings(name, weight_decay=(weight_decay, weight_decay >= 0))
+        check_settings(name, weight_decay=weight_decay)
         refuse_differentiable(name, differentiable)
         defaults = {
             "lr": lr,

@@ -40,9 +40,9 @@ class Adamax(Elementwise):
         differentiable: bool = False,
         capturable: bool = False,
     ) -> None:
-        check_settings("Adamax", **{"learning rate": (lr, float(lr) >= 0)}, epsilon=(eps, eps >= 0))
+        check_settings("Adamax", lr=lr, eps=eps)
         check_betas("Adamax", betas)
-        check_settings("Adamax", weight_decay=(weight_decay, weight_decay >= 0))
+        check_settings("Adamax", weight_decay=weight_decay)
         refuse_differentiable("Adamax", differentiable)
         defaults = {
             "lr": lr,

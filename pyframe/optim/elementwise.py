@@ -67,7 +67,7 @@ class Elementwise(Optimizer):
         for number, group in enumerate(self.param_groups):
             params, arrays, grads = [], [], []
             for p in group["params"]:
-                g = p.grad
+                g = p._grad
                 if g is not None:
                     params.append(p)
                     array, g = p.array, g.array

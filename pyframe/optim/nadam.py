@@ -55,12 +55,12 @@ class NAdam(Elementwise):
         capturable: bool = False,
         differentiable: bool = False,
     ) -> None:
-        check_settings("NAdam", **{"learning rate": (lr, float(lr) >= 0)}, epsilon=(eps, eps >= 0))
+        check_settings("NAdam", lr=lr, eps=eps)
         check_betas("NAdam", betas)
         check_settings(
             "NAdam",
-            weight_decay=(weight_decay, weight_decay >= 0),
-            momentum_decay=(momentum_decay, momentum_decay >= 0),
+            weight_decay=weight_decay,
+            momentum_decay=momentum_decay,
         )
         refuse_differentiable("NAdam", differentiable)
         defaults = {

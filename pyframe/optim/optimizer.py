@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
 from ..autograd import enable_grad
-from ..errors import ArgumentError, ArgumentTypeError, fail
+from ..errors import ArgumentError, ArgumentTypeError, MissingStateError, fail
 from ..nn.hooks import HookDict, RemovableHandle
 from ..nn.module import clear_grad
 from ..tensor import Tensor
@@ -197,9 +197,12 @@ class Optimizer:
         """Takes state and settings from what :meth:`state_dict` returned (values are copied).
 
         Raises:
+            TypeError: if it is no mapping.
+            StateError: if an entry is missing (a KeyError too).
             ValueError: if groups or their sizes do not fit.
         """
         name = f"{type(self).__name__}.load_state_dict"
+        _check_state(name, state_dict)
         saved = state_dict["param_groups"]
         if len(saved) != len(self.param_groups):
             fail(
@@ -264,17 +267,45 @@ class Optimizer:
         return "\n".join([*lines[:-1], ")"])
 
 
-def check_settings(optimizer: str, **bounds: tuple[Any, bool]) -> None:
-    """Raises ValueError for the first setting whose test failed: ``lr=(value, value >= 0)``."""
-    for name, (value, good) in bounds.items():
-        if not good:
-            fail(ArgumentError, optimizer, f"Invalid {name} value: {value}")
+def _check_state(name: str, state_dict: Any) -> None:
+    """Raises unless ``state_dict`` has what :meth:`Optimizer.state_dict` returns."""
+    if not isinstance(state_dict, Mapping):
+        kind = type(state_dict).__name__
+        fail(ArgumentTypeError, name, f"expected a mapping, not {kind}", "Pass state_dict().")
+    missing = [key for key in ("state", "param_groups") if key not in state_dict]
+    if missing:
+        what = f"the state has no {' and no '.join(map(repr, missing))}"
+        fail(MissingStateError, name, what, "Pass what state_dict() of an optimizer returned.")
+    for i, group in enumerate(state_dict["param_groups"]):
+        if "params" not in group:
+            fail(MissingStateError, name, f"parameter group {i} has no 'params'")
+
+
+_SPOKEN = {"lr": "learning rate", "eps": "epsilon"}
+
+
+def check_settings(optimizer: str, *, most: float = float("inf"), **settings: Any) -> None:
+    """Raises ValueError for a setting outside [0, most], TypeError for what is no number."""
+    for name, value in settings.items():
+        spoken = _SPOKEN.get(name, name)
+        if not 0 <= _number(optimizer, spoken, value) <= most:
+            fail(ArgumentError, optimizer, f"Invalid {spoken} value: {value}")
+
+
+def _number(optimizer: str, name: str, value: Any) -> float:
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError  # float() would read it
+        return float(value)
+    except TypeError:
+        kind = type(value).__name__
+        fail(ArgumentTypeError, optimizer, f"{name} must be a number, not {kind}")
 
 
 def check_betas(optimizer: str, betas: Iterable[Any]) -> None:
     """Raises ValueError unless both are in [0, 1)."""
     for i, beta in enumerate(betas):
-        if not 0.0 <= float(beta) < 1.0:
+        if not 0.0 <= _number(optimizer, f"beta {i}", beta) < 1.0:
             fail(ArgumentError, optimizer, f"Invalid beta parameter at index {i}: {beta}")
 
 

@@ -40,9 +40,9 @@ class RAdam(Elementwise):
         capturable: bool = False,
         differentiable: bool = False,
     ) -> None:
-        check_settings("RAdam", **{"learning rate": (lr, float(lr) >= 0)}, epsilon=(eps, eps >= 0))
+        check_settings("RAdam", lr=lr, eps=eps)
         check_betas("RAdam", betas)
-        check_settings("RAdam", weight_decay=(weight_decay, weight_decay >= 0))
+        check_settings("RAdam", weight_decay=weight_decay)
         refuse_differentiable("RAdam", differentiable)
         defaults = {
             "lr": lr,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from .elementwise import (
     Elementwise,
@@ -14,7 +14,17 @@ from .elementwise import (
     lerp_weight,
     scalar,
 )
+from .native_step import CENTERED, FROM_END, MOMENTUM, common_flags, native_step
 from .optimizer import check_settings, refuse_differentiable
+
+
+def _flags(group: dict[str, Any]) -> int:
+    return (
+        common_flags(group)
+        | (FROM_END if group["alpha"] <= 0.5 else 0)
+        | (MOMENTUM if group["momentum"] > 0 else 0)
+        | (CENTERED if group["centered"] else 0)
+    )
 
 
 class RMSprop(Elementwise):
@@ -38,6 +48,7 @@ class RMSprop(Elementwise):
     """
 
     scratch = 3
+    fused: ClassVar = {"cpu": native_step(2, ("square_avg", "momentum_buffer", "grad_avg"), _flags)}
 
     def __init__(
         self,
@@ -55,11 +66,11 @@ class RMSprop(Elementwise):
     ) -> None:
         check_settings(
             "RMSprop",
-            **{"learning rate": (lr, float(lr) >= 0)},
-            epsilon=(eps, eps >= 0),
-            momentum=(momentum, momentum >= 0),
-            weight_decay=(weight_decay, weight_decay >= 0),
-            alpha=(alpha, alpha >= 0),
+            lr=lr,
+            eps=eps,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            alpha=alpha,
         )
         refuse_differentiable("RMSprop", differentiable)
         defaults = {

@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import ArgumentError, fail
 from .elementwise import Elementwise, effective, scalar
+from .native_step import DAMPENING, NESTEROV, common_flags, native_step
 from .optimizer import check_settings, refuse_differentiable
+
+
+def _flags(group: dict[str, Any]) -> int:
+    flags = common_flags(group) | (NESTEROV if group["nesterov"] else 0)
+    return flags | (DAMPENING if group["dampening"] else 0)
 
 
 class SGD(Elementwise):
@@ -38,6 +44,7 @@ class SGD(Elementwise):
     """
 
     counted = False
+    fused: ClassVar = {"cpu": native_step(0, ("momentum_buffer",), _flags)}
 
     def __init__(
         self,
@@ -55,9 +62,9 @@ class SGD(Elementwise):
     ) -> None:
         check_settings(
             "SGD",
-            **{"learning rate": (lr, float(lr) >= 0)},
-            momentum=(momentum, momentum >= 0),
-            weight_decay=(weight_decay, weight_decay >= 0),
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
         )
         refuse_differentiable("SGD", differentiable)
         if nesterov and (momentum <= 0 or dampening != 0):

@@ -225,11 +225,11 @@ def accumulate(leaf: Leaf, g: Any, owned: bool, graph: bool) -> None:
         )
     if isinstance(g, np.generic):
         g = np.asarray(g)
-    grad = tensor.grad
+    grad = tensor._grad
     if graph:
-        tensor.grad = g.clone() if grad is None else grad + g
+        tensor._grad = g.clone() if grad is None else grad + g
     elif grad is None:
-        tensor.grad = tensor._like(g if owned else g.copy())
+        tensor._grad = tensor._like(g if owned else g.copy())
     else:
         try:
             grad.array += g

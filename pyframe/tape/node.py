@@ -70,6 +70,7 @@ class Output(Node):
     index: int
 
     def name(self) -> str:
+        """The op's name."""
         return self.parents[0].name()  # type: ignore[union-attr]
 
 
@@ -90,6 +91,7 @@ class Leaf(Node):
         self.order = next_order()
 
     def name(self) -> str:
+        """PyTorch's name."""
         return "AccumulateGrad"
 
     @property
@@ -106,6 +108,7 @@ class Handle:
 
     @classmethod
     def into(cls, node: Node, hook: Callable) -> Handle:
+        """Adds ``hook`` to the node's hooks."""
         if node.hooks is None:
             node.hooks = []
         keeps = bool(node.hooks) and node.hooks[-1].__class__ is Keep  # those stay last
@@ -131,14 +134,15 @@ class Keep:
         self.tensor = weakref.ref(tensor)
 
     def __call__(self, gradient: Any) -> None:
+        """Adds ``gradient`` to the tensor's ``grad``."""
         tensor = self.tensor()
         if tensor is None:
             return
-        if tensor.grad is not None:
-            tensor.grad = tensor.grad + gradient
+        if gradient.requires_grad:
+            kept = gradient.clone()
         else:  # a copy: the pass goes on with the gradient
-            kept = gradient.clone() if gradient.requires_grad else gradient.array.copy()
-            tensor.grad = kept if gradient.requires_grad else tensor._like(kept)
+            kept = tensor._like(gradient.array.copy())
+        tensor._grad = kept if tensor.grad is None else tensor.grad + kept
 
     @staticmethod
     def of(node: Node | None, tensor: Any) -> Keep | None:

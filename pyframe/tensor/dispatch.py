@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import config, dtypes, expr
 from ..backend import backends
-from ..device import Device
+from ..device import Device, cpu
 from ..errors import ArgumentTypeError, DeviceError, ParameterError, fail
 from ..op import choice
 from ..op.record import Op
@@ -53,6 +53,7 @@ def listed(op: Op, mode: config.Mode, tensors: Any, params: tuple) -> Any:
         if t.__class__ not in tensor_types or t.array.dtype is not dtype or t.device is not device:
             return None
         arrays.append(t.array)
+    assert op.check is not None  # else it is not called: see the template
     params = op.check(arrays, **dict(zip([p.name for p in op.params], params, strict=True)))
     named = {p.name: v for p, v in zip(op.params, params, strict=True)}
     out = make(op.forward(device.backend.xp, arrays, **named), device)
@@ -125,9 +126,13 @@ def _raw(value: Any) -> Any:
 def _device_of(op: Op, inputs: tuple) -> Device | None:
     """The common device of the Tensors among the inputs; ``None`` if there is no Tensor."""
     found = None
+    numbers = False
     for value in inputs:
         for v in value if value.__class__ in (list, tuple) else (value,):
             if v.__class__ not in tensor_types:
+                continue
+            if v.device is cpu and not v.array.ndim and op.expr is not None:
+                numbers = True  # goes with tensors of any device, as a number does
                 continue
             if found is not None and v.device is not found:
                 names = [i.name for i in op.inputs]
@@ -139,7 +144,7 @@ def _device_of(op: Op, inputs: tuple) -> Device | None:
                     **dict(zip(names, inputs, strict=False)),
                 )
             found = v.device
-    return found
+    return cpu if found is None and numbers else found
 
 
 def _converted(op: Op, inputs: tuple, device: Device | None) -> tuple:
@@ -228,6 +233,8 @@ def _wrong_type(op: Op, name: str, value: Any, expected: str) -> None:
 def _one(op: Op, name: str, value: Any, dtype: Any, device: Device | None, backend: Any) -> Any:
     cls = value.__class__
     if cls in tensor_types:
+        if value.device is not device:  # a number in a tensor on the CPU
+            value = value.to(device)
         return value if dtype is None or value.array.dtype == dtype else value.to(dtype)
     if cls in backends:
         if dtype is not None and value.dtype != dtype:
@@ -269,7 +276,7 @@ def fill(node: Node, g: list, graph: bool) -> list:
 
     Outputs without gradient have no entry in ``node.meta`` and stay ``None``.
     """
-    known = None
+    known: Any = None
     missing = False
     for value, meta in zip(g, node.meta, strict=True):
         if value is not None:

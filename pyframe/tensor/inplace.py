@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from .. import config, dtypes
 from ..backend import backends
-from ..errors import ArgumentError, AutogradError, DtypeError, ShapeError, fail
+from ..errors import ArgumentError, AutogradError, DeviceError, DtypeError, ShapeError, fail
 from ..op import choice
 from ..op.record import Op
 from ..tape.node import Keep, Leaf, Node, freed, next_order
@@ -31,9 +31,14 @@ def inplace(op: Op, x: Tensor, others: tuple = (), params: tuple = ()) -> Tensor
     if mode.plain and op.expr is not None:
         operands = _unrecorded(mode, x, others)
         if operands is not None:
+            if x.array.size > choice.LARGE and _straight_into(op, x, operands, params):
+                return x
             return _store(op, x, op.function(*operands, *params))
     check_writable(op.name + "_", x, mode)
     device = dispatch._device_of(op, (x, *others))
+    if device is not x.device:
+        what = f"a tensor on {x.device} cannot hold a result on {device}"
+        fail(DeviceError, op.name + "_", what, "Use the out-of-place form.", tensor=x)
     inputs = dispatch._converted(op, (x, *others), device)
     arrays = tuple(dispatch._raw(i) for i in inputs)
     params = dispatch.canonical(op, arrays, params)
@@ -62,17 +67,40 @@ def _unrecorded(mode: config.Mode, x: Tensor, others: tuple) -> list | None:
     return arrays
 
 
+def _straight_into(op: Op, x: Tensor, operands: list, params: tuple) -> bool:
+    """Lets a kernel write into the memory of ``x``, without an array for the result."""
+    target = x.array
+    arrays = tuple(
+        [
+            dispatch.number_as_array(v, target.dtype, x.device.backend)
+            if v.__class__ is float or v.__class__ is int
+            else v
+            for v in operands
+        ]
+    )
+    if target.dtype.kind in "iub" and any(v.__class__ is float for v in operands):
+        return False
+    named = dict(zip([p.name for p in op.params], params, strict=True))
+    kernel = choice.choose(op, arrays, named)
+    if kernel is None or kernel.into is None or not kernel.into(target, arrays, params):
+        return False
+    x._cell[0] += 1
+    return True
+
+
 def check_writable(name: str, x: Tensor, mode: config.Mode) -> None:
     """Raises if an in-place op on ``x`` could not be differentiated."""
     if not mode.grad:
         return
     if x._cell[1] < 0:
         refuse_inference(name, x)
-    base, _ = root_of(x)
+    base = x
+    while base._view is not None and base._view[0] is not None and base._edge.__class__ is not Leaf:
+        base = base._view[0]
     if base._view is LOST_VIEW:
         refuse_lost_view(name, x)
     edge = current_edge(base) if base._cell[1] > 0 else base._edge
-    if edge.__class__ is Leaf or x._edge.__class__ is Leaf:
+    if edge.__class__ is Leaf:
         what = "a leaf" if base is x else "a view of a leaf"
         fail(
             AutogradError,
@@ -100,7 +128,7 @@ def write(
     """Stores ``result`` in ``x``, bumps the version and records the call."""
     _check_result(op, x, result)
     target = x.array
-    if not mode.grad or op.vjp is None:
+    if not mode.grad or op.vjp is None or not dtypes.is_floating(target.dtype):
         _put(op, target, result)
         x._cell[0] += 1
         return x
@@ -117,15 +145,20 @@ def write(
         else:
             recorded.append(t)
     x._cell[0] += 1
-    after = make(target, x.device)
-    after._cell = x._cell
+    if result.dtype == target.dtype:
+        after = make(target, x.device)
+        after._cell = x._cell
+    else:
+        after = make(result, x.device)
     op.record(tuple(recorded), arrays, params, (after,))
     node = after._edge
+    if node is not None and result.dtype != target.dtype:
+        node = _stored_as(node, result.dtype)
     if node is not None:
         if root_of(x)[0]._view is not None:
             x._cell[0] -= 1
             refuse_lost_view(op.name + "_", x)
-        _keep_overwritten(node, shadows)
+        _keep_overwritten(after._edge, shadows)
     _put(op, target, result)
     if node is not None:
         move_edge(x, node)
@@ -204,7 +237,9 @@ def refuse_write(name: str, target: Any, error: ValueError) -> NoReturn:
 def check_distinct(name: str, target: Any) -> None:
     """Raises if several elements of ``target`` are one place in memory (an expanded tensor)."""
     strides = target.strides
-    if 0 in strides and any(t == 0 and s > 1 for s, t in zip(target.shape, strides, strict=True)):
+    if 0 not in strides or not target.size:
+        return
+    if any(t == 0 and s > 1 for s, t in zip(target.shape, strides, strict=True)):
         fail(
             ShapeError,
             name,
@@ -242,7 +277,7 @@ def move_edge(x: Tensor, node: Node) -> None:
 
 def _give_edge(x: Tensor, node: Node) -> None:
     keep = Keep.of(x._edge, x)
-    if keep is not None:
+    if keep is not None and x._edge is not None:
         keep.move(x._edge, node)
     x._edge = node
 
@@ -255,8 +290,8 @@ class _ViewWrite:
     """Gradient of writing through a view: the written part goes to the write, the rest stays."""
 
     name = "view_write"
-    saved: list[str] = []
-    stamped: list[str] = []
+    saved: tuple[str, ...] = ()
+    stamped: tuple[str, ...] = ()
 
     @staticmethod
     def backward(node: Node, g: Any, parents: tuple) -> tuple:
@@ -283,6 +318,31 @@ class _ViewWrite:
         keep = xp.ones([g.array.shape[i] for i in order], g.array.dtype).transpose(_inverse(order))
         _follow(xp, keep, chain)[...] = 0
         return (g * make(keep, g.device), written)
+
+
+def _stored_as(node: Node, dtype: Any) -> Node:
+    """A node after ``node``, whose result of ``dtype`` is stored in a tensor of another dtype."""
+    after = Node()
+    after.rule, after.parents, after.saved, after.stamps = _Stored, (node,), (dtype,), ()
+    after.meta = after.hooks = None
+    after.order = next_order()
+    return after
+
+
+class _Stored:
+    """Gradient of storing a result in a tensor of another dtype: in the result's dtype again."""
+
+    name = "stored"
+    saved: tuple = ()
+    stamped: tuple = ()
+
+    @staticmethod
+    def backward(node: Node, g: Any, parents: tuple) -> tuple:
+        return (g.astype(node.saved[0]),)
+
+    @staticmethod
+    def backward_graph(node: Node, g: Tensor, parents: tuple) -> tuple:
+        return (g.to(node.saved[0]),)
 
 
 def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:

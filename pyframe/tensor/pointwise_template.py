@@ -146,7 +146,7 @@ if mode.plain:
             out = new(Tensor)
             out.array = y
             out.device = device
-            out.grad = None
+            out._grad = None
             out._edge = None
             out._cell = mode.cell or [0, 0]
             out._view = None

@@ -68,7 +68,7 @@ def pointwise(
 
     >>> import pyframe
     >>> from pyframe.expr import sigmoid
-    >>> swish = pyframe.pointwise("doc_swish", lambda x, *, beta=1.0: x * sigmoid(beta * x), export=())
+    >>> swish = pyframe.pointwise("doc_swish", lambda x, *, beta=1.0: x * sigmoid(beta * x))
     >>> x = pyframe.tensor([0.0, 2.0], requires_grad=True)
     >>> y = swish(x, beta=0.5)
     >>> y.sum().backward()
@@ -101,7 +101,7 @@ def composite(
         composites[full] = Composite(
             full, function, export, method, aliases, dunder, function.__module__
         )
-        public(function, method or full)
+        public(function, method or dunder or full)
         _install(full, function, export, method, aliases, dunder, varargs)
         return function
 
@@ -145,7 +145,7 @@ def _spread(function: Callable, varargs: str) -> Callable:
 
     method.__name__ = function.__name__
     method.__doc__ = function.__doc__
-    method.__wrapped__ = function
+    method.__wrapped__ = function  # type: ignore[attr-defined]  # for inspect.signature
     return method
 
 

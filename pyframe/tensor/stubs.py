@@ -183,7 +183,8 @@ def _functional() -> str:
 
 def _is_own(value: Any) -> bool:
     """Whether Tensor's own class body defines it, where type checkers see it."""
-    function = getattr(value, "fget", value)
+    # The setter first: a property's getter may be written in C and know nothing.
+    function = getattr(value, "fset", None) or getattr(value, "fget", value)
     name = getattr(function, "__qualname__", "")
     return getattr(function, "__module__", "") == _module.__name__ and name.startswith("Tensor.")
 

@@ -269,7 +269,7 @@ def _call(plan: Plan, spread: bool = False) -> str:
     )
     first = plan.inputs[0]
     same_device = "".join(
-        f"if {'' if not i.optional else i.name + ' is not None and '}{i.name}.device is not device: "
+        f"if {i.name + ' is not None and ' if i.optional else ''}{i.name}.device is not device: "
         f"return general(op, mode, {_tuple(plan.inputs)}, {_tuple(plan.params)})\n"
         for i in op.inputs[1:]
     )
@@ -348,7 +348,7 @@ def _run(plan: Plan) -> str:
     conditions = []
     if op.half == "float32":
         conditions.append(f"{first}.itemsize == 2")  # half types; int16 does not mind
-    size = f"a_{op.sized_by}.size" if op.sized_by else f"{first}.size"
+    size = " + ".join(f"a_{n}.size" for n in op.sized_by.split()) or f"{first}.size"
     if op.view != "always":
         conditions.append(f"{size} >= {LARGE}")
     if op.kernels:
@@ -374,7 +374,7 @@ def _wrap(plan: Plan) -> str:
 out{_suffix(plan, o)} = new(Tensor)
 out{_suffix(plan, o)}.array = y_{o}
 out{_suffix(plan, o)}.device = device
-out{_suffix(plan, o)}.grad = None
+out{_suffix(plan, o)}._grad = None
 out{_suffix(plan, o)}._edge = None
 out{_suffix(plan, o)}._view = None
 """

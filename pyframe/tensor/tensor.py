@@ -6,6 +6,7 @@ Most methods are put here by the op records at registration; this file has what 
 from __future__ import annotations
 
 import copy
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..errors import (
     ArgumentTypeError,
     AutogradError,
     DeviceError,
+    DtypeError,
     ParameterError,
     ShapeError,
     fail,
@@ -57,12 +59,12 @@ class Tensor(Methods):
     tensor([2., 4.])
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_cell", "_edge", "_view", "array", "device", "grad")
+    __slots__ = ("__dict__", "__weakref__", "_cell", "_edge", "_grad", "_view", "array", "device")
     __array_priority__ = 1000  # NumPy arrays on the left leave the operator to us
 
     array: Any
     device: Device
-    grad: Tensor | None
+    _grad: Tensor | None  # what grad shows
     _edge: Node | None  # the node that made it; a Leaf if it is a leaf that requires grad
     _cell: list  # [version, rewrites of the storage that moved edges], shared by all views
     _view: tuple | None  # (base, op, parameters, rewrites seen), for views that are on the tape
@@ -281,6 +283,22 @@ class Tensor(Methods):
 
     # ---- the tape
 
+    def _set_grad(self, value: Tensor | None) -> None:
+        if value is not None and (
+            value.__class__ not in tensor_types
+            or value.array.shape != self.array.shape
+            or value.array.dtype != self.array.dtype
+            or value.device is not self.device
+            or value is self
+        ):
+            _refuse_grad(self, value)
+        self._grad = value
+
+    if TYPE_CHECKING:
+        grad: Tensor | None
+    else:  # a getter written in C: it is read as often as an attribute
+        grad = property(attrgetter("_grad"), _set_grad, doc="The accumulated gradient, or None.")
+
     @property
     def requires_grad(self) -> bool:
         """Whether ops on it are recorded."""
@@ -439,7 +457,7 @@ class Tensor(Methods):
         if self.requires_grad:
             out._edge = Leaf(out)
         if self.grad is not None:
-            out.grad = self.grad.__deepcopy__(memo)
+            out._grad = self.grad.__deepcopy__(memo)
         out.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return out
 
@@ -483,11 +501,25 @@ def make(array: Any, device: Device = cpu, cls: type = Tensor) -> Any:
     out: Any = _new(cls)
     out.array = array
     out.device = device
-    out.grad = None
+    out._grad = None
     out._edge = None
     out._cell = config.get_mode().cell or [0, 0]
     out._view = None
     return out
+
+
+def _refuse_grad(x: Tensor, value: Any) -> NoReturn:
+    if value.__class__ not in tensor_types:
+        kind = type(value).__name__
+        fail(ArgumentTypeError, "grad", f"a gradient must be a Tensor or None, not {kind}")
+    if value is x:
+        fail(AutogradError, "grad", "a tensor cannot be its own gradient", "clone() it.")
+    for error, what in ((DeviceError, "device"), (ShapeError, "shape"), (DtypeError, "dtype")):
+        theirs, ours = getattr(value, what), getattr(x, what)
+        if theirs != ours:
+            text = f"a gradient must have its tensor's {what}"
+            fail(error, "grad", text, gradient=value, tensor=x)
+    raise AssertionError("the gradient fits")
 
 
 def _rebuild(cls: type, array: np.ndarray, device: str, requires_grad: bool) -> Tensor:
@@ -507,11 +539,12 @@ def current_edge(x: Tensor) -> Node | None:
         x = view[0]
     edge = x._edge
     for x in reversed(stale):
-        base, op, params, _ = x._view
+        view = x._view
+        base, op, params, _ = view  # type: ignore[misc]  # not None: that is what made it stale
         old = x._edge
         keep = Keep.of(old, x)
         edge = x._edge = None if edge is None else op.record_view(base, x, edge, params)
-        if keep is not None and edge is not None:
+        if keep is not None and old is not None and edge is not None:
             keep.move(old, edge)
         x._view = (base, op, params, rewrites)
     return edge

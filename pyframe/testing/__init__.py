@@ -1,4 +1,4 @@
-"""Checks that an op's record drives: for pyframe's own tests and for ops that users declare (L6)."""
+"""Checks that an op's record drives, for pyframe's own tests and for ops of users (L6)."""
 
 from ..autograd.gradcheck import gradcheck, gradgradcheck
 from .accuracy import condition, tolerance

@@ -1,8 +1,8 @@
 """How exact a result can be expected to be, derived from the op and its inputs (L6).
 
 No tolerance is typed in by hand. The error that a good implementation makes is of the size of the
-change of the exact result when the inputs are changed by one rounding error (the conditioning), plus
-the rounding of the result itself.
+change of the exact result when the inputs are changed by one rounding error (the conditioning),
+plus the rounding of the result itself.
 """
 
 from __future__ import annotations

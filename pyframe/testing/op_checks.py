@@ -1,4 +1,4 @@
-"""The generic checks of an op record (L6). No op's name occurs here; what is special is in records."""
+"""The generic checks of an op record (L6). No op's name occurs here: a special case is a field."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ class Case:
 def cases(op: Op, dtype: Any) -> Iterator[Case]:
     """The op's samples in ``dtype``."""
     dtype = dtypes.as_dtype(dtype)
+    assert op.samples is not None, f"op {op.name} has no samples"
     for number, sample in enumerate(op.samples(Maker(dtype, seed=1))):
         yield Case(op, number, sample, dtype)
 
@@ -71,6 +72,7 @@ def check_forward(case: Case, move: Any = lambda a: a) -> None:
 def errors_of(case: Case, outputs: list) -> list[np.ndarray]:
     """|output − reference| per output, in units of the tolerance."""
     arrays = tuple(widen(a) for a in case.sample.arrays)
+    assert case.op.reference is not None, f"op {case.op.name} has no reference"
     exact = case.op.reference(*arrays, **case.sample.params)
     exact = list(exact) if isinstance(exact, (tuple, list)) else [exact]
     eps = epsilon(dtypes.compute_dtype(case.dtype))
@@ -299,7 +301,9 @@ def check_op(op: Any) -> int:
 
     >>> import numpy as np, pyframe
     >>> from pyframe.op.samples import unary
-    >>> cube = pyframe.pointwise("doc_cube", lambda x: x * x * x, reference=lambda x: x**3, samples=unary())
+    >>> cube = pyframe.pointwise(
+    ...     "doc_cube", lambda x: x * x * x, reference=lambda x: x**3, samples=unary()
+    ... )
     >>> check_op(cube) > 20
     True
     """

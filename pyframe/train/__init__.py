@@ -1,4 +1,4 @@
-"""The main job (L6): train a network on a dataset, with a run folder that can be resumed exactly."""
+"""The main job (L6): train a network on a dataset, in a run folder that can be resumed exactly."""
 
 from .models import MODELS, build_model
 from .settings import Settings

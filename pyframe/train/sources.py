@@ -35,7 +35,8 @@ def load_dataset(name: str, folder: str | None = None) -> Source:
         MissingDependencyError: if scikit-learn, which carries the digits, is not installed.
     """
     if name == "digits":
-        train, held_out = Digits(True), Digits(False)
+        train: Digits | MNIST = Digits(True)
+        held_out: Digits | MNIST = Digits(False)
     elif name in DATASETS:
         kind = MNIST if name == "mnist" else FashionMNIST
         train, held_out = kind(folder, train=True), kind(folder, train=False)
@@ -47,4 +48,4 @@ def load_dataset(name: str, folder: str | None = None) -> Source:
             f"Choose from {', '.join(DATASETS)}.",
         )
     shape = tuple(np.asarray(train[0][0]).shape)
-    return Source(train, held_out, shape, tuple(train.classes))  # type: ignore[arg-type]
+    return Source(train, held_out, shape, tuple(train.classes))

@@ -1,4 +1,4 @@
-"""The training loop (L6): one state, saved whole, so that a resumed run is the uninterrupted one."""
+"""The training loop (L6): one state, saved whole; a resumed run is the uninterrupted one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .sources import Source, load_dataset
 Report = Callable[[dict[str, Any]], None]
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818  (no error: the user asked for it)
     """The run was asked to stop; its checkpoint is written."""
 
 
@@ -64,7 +64,7 @@ class Trainer:
         self.optimizer = AdamW(
             self.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
         )
-        self.loader = DataLoader(self.source.train, settings.batch_size, shuffle=True)
+        self.loader: DataLoader = DataLoader(self.source.train, settings.batch_size, shuffle=True)
         self.schedule = OneCycleLR(
             self.optimizer,
             max_lr=settings.lr,
@@ -250,7 +250,8 @@ def evaluate(model: Any, source: Source, device: Device, batch_size: int = 256) 
     was_training = model.training
     model.eval()
     with no_grad():
-        for images, labels in DataLoader(source.held_out, batch_size):
+        loader: DataLoader = DataLoader(source.held_out, batch_size)
+        for images, labels in loader:
             logits = model(images.to(device))
             total += functional.cross_entropy(logits, labels.to(device), reduction="sum").item()
             guesses = logits.argmax(1).cpu().numpy()

@@ -14,6 +14,7 @@ ROOT = Path(pyframe.__file__).parent
 # Layer of each module or folder; a module may import its own folder and anything below.
 LAYERS = {
     "errors": 0,
+    "_kernels": 0,
     "config": 1,
     "dtypes": 1,
     "codegen": 1,

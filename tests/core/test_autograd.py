@@ -72,7 +72,7 @@ def test_a_second_backward_names_the_op_and_the_fix() -> None:
     x = leaf(1.0)
     y = (x * x).sum()
     y.backward()
-    with pytest.raises(AutogradError, match="second time.*retain_graph=True"):
+    with pytest.raises(AutogradError, match=r"second time.*retain_graph=True"):
         y.backward()
 
 
@@ -106,7 +106,7 @@ def test_a_value_that_was_not_saved_may_be_overwritten() -> None:
 
 def test_writing_to_a_leaf_that_requires_grad_raises() -> None:
     x = leaf(1, 2)
-    with pytest.raises(AutogradError, match="leaf.*in place.*no_grad"):
+    with pytest.raises(AutogradError, match=r"leaf.*in place.*no_grad"):
         x.mul_(2.0)
     with pytest.raises(AutogradError, match="view of a leaf"):
         x[:1].mul_(2.0)
@@ -135,7 +135,7 @@ def test_grad_does_not_touch_leaves_and_finds_inner_tensors() -> None:
 
 def test_grad_of_an_unused_input() -> None:
     x, w = leaf(2.0), leaf(5.0)
-    with pytest.raises(AutogradError, match="do not depend on input 1.*allow_unused"):
+    with pytest.raises(AutogradError, match=r"do not depend on input 1.*allow_unused"):
         pf.autograd.grad((x * x).sum(), [x, w])
     assert pf.autograd.grad((x * x).sum(), [x, w], allow_unused=True)[1] is None
     zeros = pf.autograd.grad((x * x).sum(), [x, w], materialize_grads=True)[1]
@@ -203,7 +203,7 @@ def test_inference_tensors_cannot_be_recorded() -> None:
     with pf.inference_mode():
         y = x * 2
         assert y.is_inference() and not y.requires_grad
-    with pytest.raises(AutogradError, match="mul: backward needs.*inference tensor.*clone"):
+    with pytest.raises(AutogradError, match=r"mul: backward needs.*inference tensor.*clone"):
         (y * x).sum().backward()
     (y + x).sum()  # nothing of y is saved
     (y.clone() * x).sum().backward()

@@ -304,9 +304,9 @@ def test_an_op_that_saves_nothing_does_not_mind_a_write() -> None:
     ("name", "write"),
     [
         ("add_", lambda x: x.add_(1)),
-        ("overwrite_", lambda x: x.__setitem__(0, 1.0)),
-        ("put_", lambda x: x.__setitem__(pf.tensor([0]), 1.0)),
-        ("scatter_elements_", lambda x: x.index_fill_(0, pf.tensor([0]), 1.0)),
+        ("assignment", lambda x: x.__setitem__(0, 1.0)),
+        ("assignment", lambda x: x.__setitem__(pf.tensor([0]), 1.0)),
+        ("index_fill_", lambda x: x.index_fill_(0, pf.tensor([0]), 1.0)),
         ("tril_", lambda x: x.tril_()),
     ],
 )

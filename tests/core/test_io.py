@@ -368,3 +368,24 @@ def test_symbolic_links_are_followed(tmp_path: Path) -> None:
     assert link.is_symlink()
     assert pf.load(target).tolist() == [1]
     assert sorted(os.listdir(tmp_path / "folder")) == ["real"]
+
+
+def test_what_a_killed_save_left_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "x[1].safetensors"
+    old, young, other, foreign = (
+        tmp_path / name
+        for name in (
+            ".x[1].safetensors.abcdefgh.part",
+            ".x[1].safetensors.ijklmnop.part",
+            ".y.safetensors.abcdefgh.part",
+            ".x[1].safetensors.notes.part",
+        )
+    )
+    for part in (old, young, other, foreign):
+        part.write_bytes(b"half")
+    for part in (old, other, foreign):
+        os.utime(part, (time.time() - 7200,) * 2)
+    pf.save(pf.ones(1), path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        p.name for p in (path, young, other, foreign)
+    )

@@ -305,7 +305,8 @@ def test_two_loaders_at_once():
 
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background job
 sys.path.insert(0, {root!r})
 from pyframe import data
 from tests.data import pieces

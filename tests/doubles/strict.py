@@ -482,7 +482,7 @@ class StrictArray:
         object.__setattr__(self, "_a", array)
         object.__setattr__(self, "_base", base)
 
-    shape = property(lambda self: self._a.shape, lambda self, v: setattr(self._a, "shape", v))
+    shape = property(lambda self: self._a.shape)  # CuPy lets one set it; NumPy 2.5 warns
     dtype = property(lambda self: self._a.dtype)
     ndim = property(lambda self: self._a.ndim)
     size = property(lambda self: self._a.size)
@@ -502,9 +502,7 @@ class StrictArray:
         raise StrictNameError(f"ndarray.{name}: cupy.ndarray and numpy.ndarray do not both have it")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name != "shape":
-            raise StrictNameError(f"ndarray.{name} cannot be set")
-        object.__setattr__(self, name, value)
+        raise StrictNameError(f"ndarray.{name} cannot be set")
 
     def __repr__(self) -> str:
         return f"StrictArray(shape={self.shape}, dtype={self.dtype})"

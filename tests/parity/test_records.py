@@ -1,4 +1,4 @@
-"""Every op that torch has under the same name, on the record's own samples: values, dtype, gradients.
+"""Ops that torch has under the same name, on the records' own samples: values, dtype, gradients.
 
 Derived from the records: a new op with a name of torch's is compared without a line here. What
 torch writes otherwise is mapped.

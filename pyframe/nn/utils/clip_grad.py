@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ...dtypes import compute_dtype, is_half
+from ...backend import native
+from ...dtypes import compute_dtype, float32, float64, is_half
 from ...errors import AutogradError, fail
 from ...tensor import Tensor
 from ...tensor.tensor import make
@@ -36,6 +37,19 @@ def _norm(array: Any, xp: Any, p: float) -> Any:
     return (abs(flat) ** p).sum() ** (1.0 / p)
 
 
+def _native(arrays: list) -> bool:
+    """Whether the extension can take these arrays as one list."""
+    if not hasattr(native.module, "square_sum"):
+        return False
+    return all(
+        a.__class__ is np.ndarray
+        and (a.dtype is float32 or a.dtype is float64)
+        and a.flags.c_contiguous
+        and a.flags.aligned
+        for a in arrays
+    )
+
+
 def get_total_norm(
     tensors: Any,
     norm_type: float = 2.0,
@@ -59,6 +73,22 @@ def get_total_norm(
         return make(np.zeros((), np.float32))
     device = values[0].device
     xp = device.xp
+    total = _total(values, device, xp, p)
+    if error_if_nonfinite and not bool(xp.isfinite(total)):
+        fail(
+            AutogradError,
+            "clip_grad_norm_",
+            f"the total norm of order {p} is non-finite, so it cannot be clipped",
+            "Pass error_if_nonfinite=False to scale by it anyway.",
+        )
+    return make(total, device)
+
+
+def _total(values: list[Tensor], device: Any, xp: Any, p: float) -> Any:
+    """The norm, 0-d, on ``device``."""
+    dtype = compute_dtype(values[0].array.dtype)
+    if p == 2.0 and _native([v.array for v in values]):
+        return np.asarray(native.module.square_sum([v.array for v in values]) ** 0.5, dtype)
     norms = [
         device.backend.asarray(
             v.device.backend.to_numpy(xp.asarray(_norm(v.array, v.device.xp, p)))
@@ -68,15 +98,7 @@ def get_total_norm(
         for v in values
     ]
     total = xp.asarray(_norm(xp.stack([xp.asarray(n) for n in norms]), xp, p))
-    total = total.astype(compute_dtype(values[0].array.dtype), copy=False)
-    if error_if_nonfinite and not bool(xp.isfinite(total)):
-        fail(
-            AutogradError,
-            "clip_grad_norm_",
-            f"the total norm of order {p} is non-finite, so it cannot be clipped",
-            "Pass error_if_nonfinite=False to scale by it anyway.",
-        )
-    return make(total, device)
+    return total.astype(dtype, copy=False)
 
 
 def clip_grads_with_norm_(
@@ -90,10 +112,15 @@ def clip_grads_with_norm_(
         total_norm: their norm.
         foreach: accepted for compatibility.
     """
-    for p in _listed(parameters):
-        g = p.grad
-        if g is None:
-            continue
+    grads = [p.grad for p in _listed(parameters) if p.grad is not None]
+    if total_norm.array.__class__ is np.ndarray and _native([g.array for g in grads]):
+        factor = float(max_norm) / (float(total_norm.array) + 1e-6)
+        if not factor >= 1:  # NaN too
+            native.module.scale_all([g.array for g in grads], factor)
+        for g in grads:
+            g._cell[0] += 1
+        return
+    for g in grads:
         xp = g.device.xp
         total = total_norm.array
         if total_norm.device is not g.device:

@@ -57,6 +57,22 @@ template <class T, class F> void ternary(const PointwiseArgs& s) {
   }
 }
 
+// f(a * b) * c + d, where b, c and d are the same for all elements.
+template <class T, class F> void affine(const PointwiseArgs& s) {
+  const Vec<T> scale = load<T>(reinterpret_cast<const T*>(s.in[1]));
+  const Vec<T> factor = load<T>(reinterpret_cast<const T*>(s.in[2]));
+  const Vec<T> offset = load<T>(reinterpret_cast<const T*>(s.in[3]));
+  const char* a = s.in[0];
+  char* out = s.out;
+  for (std::int64_t g = 0; g < s.groups; ++g, a += s.step[0], out += kGroup * sizeof(T)) {
+    const T* x = reinterpret_cast<const T*>(a);
+    T* y = reinterpret_cast<T*>(out);
+    for (int i = 0; i < kGroup; i += kLanes<T>) {
+      store<T>(y + i, F::run(load<T>(x + i) * scale) * factor + offset);
+    }
+  }
+}
+
 // Kernels of scalars, Out run(A, ...): the compiler vectorises the loop over a group where it can.
 template <class A, class Out, class F> void each(const PointwiseArgs& s) {
   const char* a = s.in[0];

@@ -1,0 +1,19 @@
+// Sums of rows chosen by an index.
+#pragma once
+
+#include <cstdint>
+
+#include "isa_tables.h"
+
+namespace pyframe {
+
+struct GatherTable {
+  // out = factor · Σ x[order[i]] over `count` rows of `width` elements, in that order.
+  void (*sum_rows_f32)(const float* x, const std::int64_t* order, std::int64_t count, std::int64_t width, float factor,
+                       float* out);
+  void (*sum_rows_f64)(const double* x, const std::int64_t* order, std::int64_t count, std::int64_t width,
+                       double factor, double* out);
+};
+PYFRAME_ISA_TABLE(GatherTable, gather_table, gather_kernels)
+
+}  // namespace pyframe

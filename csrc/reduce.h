@@ -1,0 +1,32 @@
+// Sums, extrema and their like over contiguous rows or over the columns of blocks of rows.
+#pragma once
+
+#include <cstdint>
+
+#include "isa_tables.h"
+
+namespace pyframe {
+
+enum class Fold : int { sum, max, min, square_spread };  // square_spread: Σ (x - mean)²
+
+template <class T>
+struct ReduceKernels {
+  // One row of n elements. `mean` counts for square_spread only.
+  double (*row)(const T* x, std::int64_t n, Fold fold, T mean);
+  // Folds [rows, inner] along the first dimension into out[begin..end), starting anew; `mean` is per column.
+  void (*columns)(const T* x, std::int64_t rows, std::int64_t inner, std::int64_t begin, std::int64_t end, Fold fold,
+                  const T* mean, T* out);
+  // The first index of the largest (or smallest) element; NaN counts as that.
+  std::int64_t (*arg)(const T* x, std::int64_t n, bool largest);
+  // Running sums along the first dimension of [n, inner], for the columns begin to end; from the end if `reverse`.
+  void (*cumsum)(const T* x, T* y, std::int64_t n, std::int64_t inner, std::int64_t begin, std::int64_t end,
+                 bool reverse);
+};
+
+struct ReduceTable {
+  ReduceKernels<float> f32;
+  ReduceKernels<double> f64;
+};
+PYFRAME_ISA_TABLE(ReduceTable, reduce_table, reduce_kernels)
+
+}  // namespace pyframe

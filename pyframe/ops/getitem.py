@@ -1,0 +1,47 @@
+"""``x[index]`` with PyTorch's semantics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import public
+from ..tensor.tensor import Tensor, as_tensor, tensor_types
+from ._index_parsing import is_full, split_index, stacked
+from .advanced_indexing import advanced_index
+from .basic_indexing import BASIC, basic_index
+from .index_select import take_rows
+
+
+def getitem(self: Any, index: Any) -> Any:
+    """``self[index]``."""
+    cls = index.__class__
+    if cls is int or cls is slice:
+        return basic_index(self, index)
+    if cls is tuple:
+        for i in index:
+            if i.__class__ not in BASIC:
+                break
+        else:
+            return basic_index(self, index)
+    elif cls in BASIC:
+        return basic_index(self, (index,))
+    basic, arrays = split_index(index, self)
+    if not is_full(basic):
+        self = basic_index(self, basic)
+    given = [d for d, a in enumerate(arrays) if a is not None]
+    if not given:
+        return basic_index(self, (...,)) if is_full(basic) else self
+    if len(given) == 1:
+        return take_rows(self, _like(arrays[given[0]], self), given[0])
+    return advanced_index(self, *stacked(arrays, self))
+
+
+def _like(index: Any, self: Any) -> Any:
+    """An integer index as a Tensor if ``self`` is one, else raw."""
+    if self.__class__ in tensor_types:
+        return as_tensor(index, device=self.device)
+    return index.array if index.__class__ in tensor_types else index
+
+
+public(getitem, "index")
+Tensor.__getitem__ = getitem  # type: ignore[assignment, method-assign]

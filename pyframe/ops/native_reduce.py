@@ -1,0 +1,102 @@
+"""How reductions call the native extension (csrc/bind_reduce.cpp). Declares no op."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..backend import native
+from ..op.native_arrays import not_floats
+
+SOURCE = "csrc/isa/reduce.cpp"
+SUM, MAX, MIN = 0, 1, 2
+_INT64 = np.dtype(np.int64)
+
+
+def not_native(input: Any, **params: Any) -> str:
+    """Why the native reductions cannot run."""
+    if not input.flags.c_contiguous or not input.flags.aligned:
+        return "input is not in C order"
+    if not input.ndim or not input.size:
+        return "there is nothing to reduce"
+    dtype = params.get("dtype")
+    if dtype is not None and dtype != input.dtype:
+        return "it converts to another dtype"
+    return not_floats(input)
+
+
+def runs(shape: tuple, dim: Any) -> list[tuple[int, int, int]]:
+    """``(outer, n, inner)`` for each run of neighbouring reduced dimensions, the last run first.
+
+    After a run is reduced, its ``n`` counts as 1 for those that follow.
+
+    >>> runs((2, 3, 4), (0, 2)), runs((2, 3, 4), None)
+    ([(6, 4, 1), (1, 2, 3)], [(1, 24, 1)])
+    """
+    dims = range(len(shape)) if dim is None else (dim,) if dim.__class__ is int else dim
+    found = []
+    inner, i = 1, len(shape) - 1
+    while i >= 0:
+        if i not in dims:
+            inner *= shape[i]
+            i -= 1
+            continue
+        n = 1
+        while i >= 0 and (i in dims or shape[i] == 1):
+            n *= shape[i]
+            i -= 1
+        found.append((math.prod(shape[: i + 1]), n, inner))
+    return found
+
+
+def reduced(shape: tuple, dim: Any, keepdim: bool) -> tuple:
+    """The shape of a reduction's result."""
+    dims = range(len(shape)) if dim is None else (dim,) if dim.__class__ is int else dim
+    if keepdim:
+        return tuple([1 if i in dims else s for i, s in enumerate(shape)])
+    return tuple([s for i, s in enumerate(shape) if i not in dims])
+
+
+def fold(input: Any, dim: Any, keepdim: bool, kind: int, factor: float = 1.0) -> Any:
+    """``factor`` times the sum, or an extremum, over ``dim``."""
+    shape, dtype = input.shape, input.dtype
+    x, steps = input, runs(shape, dim)
+    for number, (outer, n, inner) in enumerate(steps):
+        last = number == len(steps) - 1
+        out = native.empty(reduced(shape, dim, keepdim) if last else (outer, inner), dtype)
+        native.module.reduce(x, out, outer, n, inner, kind, factor if last else 1.0)
+        x = out
+    return x
+
+
+def variance(input: Any, dim: Any, keepdim: bool, correction: float, root: bool) -> Any:
+    """The variance or standard deviation over one run of dimensions."""
+    ((outer, n, inner),) = runs(input.shape, dim)
+    out = native.empty(reduced(input.shape, dim, keepdim), input.dtype)
+    freedom = float(max(0, n - correction))
+    native.module.variance(input, out, outer, n, inner, freedom, int(root))
+    return out
+
+
+def not_one_run(input: Any, *, dim: Any, **params: Any) -> str:
+    """Why :func:`variance` cannot run."""
+    return not_native(input) or (
+        "the dimensions are apart" if len(runs(input.shape, dim)) != 1 else ""
+    )
+
+
+def not_last(input: Any, *, dim: Any, **params: Any) -> str:
+    """Why :func:`arg` cannot run."""
+    if dim is not None and input.ndim and dim != input.ndim - 1:
+        return "it is not along the last dimension"
+    return not_native(input)
+
+
+def arg(input: Any, dim: Any, keepdim: bool, largest: bool) -> Any:
+    """Indices of extrema along the last dimension, or in the flat array."""
+    n = input.size if dim is None else input.shape[dim]
+    out = native.empty(reduced(input.shape, dim, keepdim), _INT64)
+    native.module.arg_extreme(input, out, input.size // n, n, int(largest))
+    return out
