@@ -82,7 +82,9 @@ def test_float32_functions_are_within_their_stated_error(name: str) -> None:
         with np.errstate(all="ignore"):
             error = _errors(found, reference(x.astype(np.float64)))
         worst = int(error.argmax())
-        assert error[worst] <= bound, f"{name}({x[worst]!r}) is {found[worst]!r}: {error[worst]} ULP"
+        assert error[worst] <= bound, (
+            f"{name}({x[worst]!r}) is {found[worst]!r}: {error[worst]} ULP"
+        )
 
 
 @pytest.mark.parametrize("name", DOUBLE)
@@ -90,7 +92,9 @@ def test_float64_functions_agree_with_numpy(name: str) -> None:
     bound, reference = DOUBLE[name]
     function = trace(lambda a: call(PRIMITIVES[name], a))
     rng = np.random.default_rng(0)
-    x = np.concatenate([rng.normal(size=20_001), 10.0 ** rng.uniform(-30, 3, 20_001), rng.random(9_999)])
+    x = np.concatenate(
+        [rng.normal(size=20_001), 10.0 ** rng.uniform(-30, 3, 20_001), rng.random(9_999)]
+    )
     x = np.concatenate([x, -x])
     found = run_on(function, (x,), ())
     with np.errstate(all="ignore"):

@@ -180,6 +180,22 @@ def test_nan_wins(op: Any) -> None:
         assert np.isnan(y[1]) if y.dtype.kind == "f" else y[1] == place
 
 
+def test_outputs_that_go_past_the_caches() -> None:
+    x, g = (_array(6501, 1033, dtype="float32", seed=seed) for seed in (0, 1))
+    part = slice(6400, None)
+    calls: list[tuple[Callable, list, dict]] = [
+        (softmax, [x], {"dim": 1}),
+        (log_softmax, [x], {"dim": 1}),
+        (softmax_backward, [g, x], {"dim": 1}),
+        (native_layer_norm, [x], {"normalized_shape": (1033,)}),
+    ]
+    for op, arrays, params in calls:
+        with pf.kernels("native"):
+            whole, rows = op(*arrays, **params), op(*[a[part] for a in arrays], **params)
+        whole, rows = (y[0] if isinstance(y, tuple) else y for y in (whole, rows))
+        assert whole[part].tobytes() == rows.tobytes()
+
+
 def test_other_dtypes_are_declined() -> None:
     rows = dict(candidates(pf.sum.op, (np.zeros(9, np.int64),), {"dim": None, "dtype": None}))
     assert "only float32 and float64" in rows["native"]
