@@ -25,8 +25,8 @@ def explain(op: Any, *args: Any, **params: Any) -> list[tuple[str, str]]:
         ArgumentTypeError: if ``op`` is not an op.
 
     >>> import pyframe
-    >>> pyframe.explain(pyframe.mul, pyframe.ones(3), pyframe.ones(3))
-    mul(float32[3], float32[3]) on cpu
+    >>> pyframe.explain(pyframe.roll, pyframe.ones(3), shifts=1)
+    roll(float32[3]) on cpu
       portable: chosen
     [('portable', 'chosen')]
     """

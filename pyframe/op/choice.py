@@ -189,16 +189,33 @@ def _why_not(kernel: Kernel, arrays: tuple, params: dict[str, Any]) -> str:
 
 def candidates(op: Op, arrays: tuple, params: dict[str, Any]) -> list[tuple[str, str]]:
     """``(name, reason it was not taken or "chosen")`` of every implementation, in order."""
+    if op.complete is not None:
+        op.complete()  # a lazily compiled op knows only then from which size kernels are looked for
+    backend = _backend(arrays)
+    small = ""
+    if backend.name == "cpu" and _work(op, arrays) < op.kernels_from:
+        small = f"fewer than {op.kernels_from} elements, where NumPy's lower call overhead wins"
     rows: list[tuple[str, str]] = []
     taken = False
     entries: list[tuple[str, Callable[[], str]]] = [
-        (k.name, partial(_why_not, k, arrays, params))
-        for k in op.kernels.get(_backend(arrays).name, ())
+        (k.name, partial(_why_not, k, arrays, params)) for k in op.kernels.get(backend.name, ())
     ]
-    for name, why_not in [*entries, (PORTABLE, lambda: "")]:
-        reason = why_not()
+    for name, why_not in entries:
+        reason = why_not() or small
         if not reason:
             reason = "can run, but an earlier one was taken" if taken else "chosen"
             taken = True
         rows.append((name, reason))
+    rows.append((PORTABLE, "can run, but an earlier one was taken" if taken else "chosen"))
     return rows
+
+
+def _work(op: Op, arrays: tuple) -> int:
+    """The number of elements by which the op decides whether to look for a CPU kernel."""
+    if op.expr is not None:
+        # Half types go the long way at any size.
+        half = any(is_half(a.dtype) for a in arrays)
+        return op.kernels_from if half else _size(arrays)
+    named = dict(zip([i.name for i in op.inputs], arrays, strict=False))
+    counted = [named[n] for n in op.sized_by.split()] or [arrays[0]]
+    return sum(_size((a,)) for a in counted)

@@ -40,6 +40,7 @@ def build(function: ScalarFunction, **fields: Any) -> Op:
     )
     fields.setdefault("promote", function.inputs)
     fields.setdefault("cost", _cost)
+    fields.setdefault("kernels_from", LARGE + 1)
     fields["kernels"] = _with_native(fields.get("kernels"), function)
     forward: Any = _forward_of(function)
     op = Op(
@@ -264,6 +265,7 @@ def _compile_into(op: Op, namespace: dict[str, Any]) -> str:
     namespace.update(shared_globals, op=op)
     if direct is None and machine is not None and len(op.kernels["cpu"]) == 1:
         namespace["LARGE"] = _SEVERAL_PASSES
+        op.kernels_from = _SEVERAL_PASSES + 1
 
     def lazily(dtype: np.dtype, key: str) -> Callable:
         def evaluate(*args: Any) -> Any:
