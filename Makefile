@@ -83,6 +83,8 @@ bench: $(VENV)/.stamp-dev
 	  name=$$(basename $$file .py); \
 	  if grep -q '__main__' $$file; then echo "== benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name; fi; \
 	done
+	$(BIN)/python -m benchmarks.kernels
+	$(BIN)/python -m docs.render
 
 # The native tests on an extension built with a sanitizer: SANITIZE=address (the default), undefined or thread. A
 # sanitizer's runtime has to be in the process before Python starts.

@@ -107,6 +107,18 @@ def _allocator(document: dict[str, Any]) -> str:
     return _table(["case", "plain NumPy", "caching allocator", "ratio"], rows)
 
 
+def _import_time(document: dict[str, Any]) -> str:
+    rows = [
+        ["`import numpy`", f"{document['numpy_s'] * 1e3:.0f} ms"],
+        ["`import pyframe`", f"{document['pyframe_s'] * 1e3:.0f} ms"],
+    ]
+    return (
+        _table(["program", "time"], rows)
+        + f"\nThe ratio is {_ratio(document['ratio'])}; an interpreter that imports nothing is taken "
+        "off both.\n"
+    )
+
+
 def _dataloader(document: dict[str, Any]) -> str:
     rows = []
     for key, case in document.items():
@@ -124,6 +136,7 @@ TABLES: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
     "overhead": (_overhead, "python -m benchmarks.overhead"),
     "allocator": (_allocator, "python -m benchmarks.allocator"),
     "dataloader": (_dataloader, "python -m benchmarks.dataloader"),
+    "import_time": (_import_time, "python -m benchmarks.import_time"),
 }
 
 

@@ -35,6 +35,12 @@ KNOWN = [
 MODULES = [pytest.param(np, id="numpy"), pytest.param(strict, id="strict")]
 
 
+@pytest.fixture(autouse=True)
+def portable(monkeypatch):
+    """The native generator is tested against this one in tests/native/test_random.py."""
+    monkeypatch.setattr(philox, "fast", None)
+
+
 def scalar_philox(counter, key):
     """The definition, one block in Python ints: independent of the vectorised form."""
     c0, c1, c2, c3 = counter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -94,7 +95,7 @@ def _resnet(steps: int) -> tuple[dict[str, np.ndarray], list]:
 
 
 def test_resnet18_follows_torch_in_float64() -> None:
-    weights, batches = _resnet(2)
+    weights, batches = _resnet(STEPS if os.environ.get("CI") == "true" else 2)
     runs = []
     for fw in (torch, pf):
         net = build(fw, networks.resnet18, weights, "float64")
