@@ -114,8 +114,8 @@ def _import_time(document: dict[str, Any]) -> str:
     ]
     return (
         _table(["program", "time"], rows)
-        + f"\nThe ratio is {_ratio(document['ratio'])}; an interpreter that imports nothing is taken "
-        "off both.\n"
+        + f"\nThe ratio is {_ratio(document['ratio'])}; the time of an interpreter that imports "
+        "nothing is taken off both.\n"
     )
 
 
