@@ -8,7 +8,7 @@ import numpy as np
 
 from ..data import Dataset
 from ..data.datasets import MNIST, Digits, FashionMNIST
-from ..errors import ArgumentError, fail
+from ..errors import ArgumentError, FileError, fail
 
 DATASETS = ("digits", "mnist", "fashion-mnist")
 
@@ -39,7 +39,11 @@ def load_dataset(name: str, folder: str | None = None) -> Source:
         held_out: Digits | MNIST = Digits(False)
     elif name in DATASETS:
         kind = MNIST if name == "mnist" else FashionMNIST
-        train, held_out = kind(folder, train=True), kind(folder, train=False)
+        try:
+            train, held_out = kind(folder, train=True), kind(folder, train=False)
+        except FileError as error:
+            option = "With pyframe train, pass the folder of the four files as --data-folder."
+            raise FileError(f"{error} {option}") from error
     else:
         fail(
             ArgumentError,

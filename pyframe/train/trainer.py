@@ -56,8 +56,9 @@ class Trainer:
     ) -> None:
         self.settings = settings
         self.source = source or load_dataset(settings.data, settings.data_folder)
-        self.folder = RunFolder(folder)
         self.device = Device(settings.device)
+        self.device.backend  # noqa: B018  an absent device must not leave an empty run folder
+        self.folder = RunFolder(folder)
         random.manual_seed(settings.seed)
         self.model = build_model(settings.model, self.source.shape, len(self.source.classes))
         self.model.to(self.device)

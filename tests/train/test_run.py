@@ -148,6 +148,7 @@ def test_predict(finished: Path, tmp_path: Path) -> None:
         (["train", "--lr", "-1"], "lr must be positive"),
         (["train", "--resume", "nowhere"], "no run folder"),
         (["train", "--device", "tpu"], "unknown device 'tpu'"),
+        (["train", "--data", "mnist", "--data-folder", "nowhere"], "pass the folder of the four"),
         (["predict", "nowhere", "x.png"], "no run folder"),
     ],
 )
@@ -164,6 +165,16 @@ def test_bad_input_is_one_message_without_a_traceback(
     assert process.returncode != 0
     assert message in process.stderr and "Traceback" not in process.stderr
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_absent_device_leaves_no_run_folder(tmp_path: Path) -> None:
+    import pyframe as pf
+
+    if pf.cuda.device_count() > 99:
+        pytest.skip("this machine has a hundred GPUs")
+    code, output = run("train", "--device", "cuda:99", "--out", str(tmp_path / "run"))
+    assert code == 1 and "cuda" in output
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_damaged_checkpoint_is_named(finished: Path, tmp_path: Path) -> None:
