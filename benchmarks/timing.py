@@ -95,8 +95,8 @@ def interleaved(
 
     A sample repeats its case until it lasts at least ``min_time`` seconds. Every case is warmed up
     first, and again before each sample, after a pause in which the threads of the case before go to
-    sleep. The order turns by one each round. The cycle collector is off inside samples and runs between rounds (objects alive at
-    the start are frozen, so it runs quickly).
+    sleep. The order turns by one each round. The cycle collector is off inside samples and runs
+    between rounds (objects alive at the start are frozen, so it runs quickly).
     """
     loops = {name: _calibrate(case, min_time) for name, case in cases.items()}
     samples: dict[str, list[float]] = {name: [] for name in cases}

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import pyframe as pf
-from tests.training import networks
+from benchmarks import networks
+from benchmarks.networks import build
 
 STEPS = 20
 TOLERANCE = 2e-6  # relative, float32; torch against itself with another thread count: 2.3e-7
@@ -29,27 +30,15 @@ def _text(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 NETWORKS = {
-    "mlp": (networks.mlp, lambda r: _images(r, (64,))),
-    "lenet": (networks.lenet, lambda r: _images(r, (1, 16, 16))),
-    "lstm": (networks.lstm_lm, _text),
-    "gpt": (networks.gpt, _text),
+    "mlp": (lambda fw: networks.mlp(fw, (64, 32, 32, 10)), lambda r: _images(r, (64,))),
+    "lenet": (lambda fw: networks.lenet(fw, 16, (32,)), lambda r: _images(r, (1, 16, 16))),
+    "lstm": (lambda fw: networks.lstm_lm(fw, 20, 24), _text),
+    "gpt": (lambda fw: networks.gpt(fw, 20, 32, heads=4, length=12, layers=2), _text),
 }
 OPTIMIZERS: dict[str, Callable[[Any, Any], Any]] = {
     "sgd": lambda optim, p: optim.SGD(p, lr=0.05, momentum=0.9),
     "adamw": lambda optim, p: optim.AdamW(p, lr=1e-3),
 }
-
-
-def build(fw: Any, make: Callable, weights: dict[str, np.ndarray], dtype: str) -> Any:
-    """The network with these weights, in ``dtype``."""
-    net = make(fw)
-    state = {}
-    for name, value in weights.items():
-        value = value.astype(dtype) if value.dtype.kind == "f" else value
-        state[name] = fw.from_numpy(np.ascontiguousarray(value))
-    net = net.to(getattr(fw, dtype))
-    net.load_state_dict(state)
-    return net
 
 
 def losses(
@@ -77,7 +66,7 @@ def test_twenty_steps_follow_torch(network: str, optimizer: str) -> None:
     batches = [data(random) for _ in range(STEPS)]
     runs = []
     for fw in (torch, pf):
-        net = build(fw, make, weights, "float32")
+        net = build(fw, make(fw), weights, "float32")
         runs.append(
             losses(fw, net, OPTIMIZERS[optimizer](fw.optim, net.parameters()), batches, "float32")
         )
@@ -98,7 +87,7 @@ def test_resnet18_follows_torch_in_float64() -> None:
     weights, batches = _resnet(STEPS if os.environ.get("CI") == "true" else 2)
     runs = []
     for fw in (torch, pf):
-        net = build(fw, networks.resnet18, weights, "float64")
+        net = build(fw, networks.resnet18(fw), weights, "float64")
         optimizer = fw.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
         runs.append(losses(fw, net, optimizer, batches, "float64"))
     np.testing.assert_allclose(runs[1], runs[0], rtol=1e-8)
@@ -109,7 +98,7 @@ def test_resnet18_first_step_gradients_in_float32() -> None:
     weights, batches = _resnet(1)
 
     def gradients(fw: Any, dtype: str) -> dict[str, np.ndarray]:
-        net = build(fw, networks.resnet18, weights, dtype)
+        net = build(fw, networks.resnet18(fw), weights, dtype)
         losses(fw, net, fw.optim.SGD(net.parameters(), lr=0.0), batches, dtype)
         return {n: p.grad.numpy().astype(np.float64) for n, p in net.named_parameters()}
 
