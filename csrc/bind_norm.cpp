@@ -1,13 +1,13 @@
-// Python functions of the normalisations. Arrays are [N, C, S] or rows of n; sums over blocks whose length depends on
-// the shape alone are added up in order, so that results do not depend on the number of threads.
+// Python functions of layer, RMS and group norm. Sums over blocks whose length depends on the shape alone are added up
+// in order, so that results do not depend on the number of threads.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <vector>
 
 #include "bindings.h"
 #include "fastcall.h"
 #include "norm.h"
+#include "scratch.h"
 #include "sizes.h"
 #include "thread_pool.h"
 
@@ -22,60 +22,86 @@ const NormKernels<T>& table() {
   else return norm_kernels().f64;
 }
 
-// ---- layer norm
+template <class T>
+void rows_forward(const T* x, const T* w, const T* b, T* y, T* mean, T* rstd, int64_t rows, int64_t n, double eps) {
+  const bool past_cache = exceeds_cache<T>(rows * n);
+  parallel_for(0, rows, row_grain(n), [&](int64_t begin, int64_t end) {
+    table<T>().layer(x + begin * n, w, b, y + begin * n, mean ? mean + begin : nullptr, rstd + begin, end - begin, n,
+                     eps, past_cache);
+  });
+}
+
+// The gradients of a matrix [rows, groups, n] whose n elements of a group have common statistics and weights w
+// [groups, n] (or null); Σ g · z and Σ g over the rows go to gw and gb, [groups, n].
+template <class T>
+void rows_backward(const T* g, const T* x, const T* mean, const T* rstd, const T* w, T* gx, T* gw, T* gb, int64_t rows,
+                   int64_t groups, int64_t n, int64_t least_rows) {
+  const int64_t width = groups * n;
+  const int64_t blocks = std::max<int64_t>(1, std::min<int64_t>({16, rows / least_rows, rows * width / kGrain}));
+  const bool past_cache = exceeds_cache<T>(rows * width);
+  Scratch<double> sums(blocks * 2 * width);
+  parallel_for(0, blocks * groups, kGrain / std::max<int64_t>(rows / blocks * n, 1) + 1, [&](int64_t first, int64_t last) {
+    Scratch<T> scratch(2 * n + 64);
+    for (int64_t task = first; task < last; ++task) {
+      const int64_t block = task / groups, q = task % groups;
+      const int64_t r = block * rows / blocks, count = (block + 1) * rows / blocks - r, at = r * width + q * n;
+      double* const total = &sums[block * 2 * width + q * n];
+      std::fill_n(total, n, 0.0);
+      std::fill_n(total + width, n, 0.0);
+      table<T>().layer_backward(g + at, x + at, mean ? mean + r * groups + q : nullptr, rstd + r * groups + q,
+                                w ? w + q * n : nullptr, gx + at, total, total + width, scratch.data(), count, n, width,
+                                groups, past_cache);
+    }
+  });
+  double* const all = sums.data();
+  for (int64_t block = 1; block < blocks; ++block) {
+    const double* const part = all + block * 2 * width;
+    for (int64_t j = 0; j < 2 * width; ++j) all[j] += part[j];
+  }
+  for (int64_t j = 0; j < width; ++j) gw[j] = static_cast<T>(all[j]);
+  for (int64_t j = 0; gb && j < width; ++j) gb[j] = static_cast<T>(all[width + j]);
+}
 
 // (x, w, b, y, mean, rstd, rows, n, eps)
 template <class T>
 void layer_norm_of(const Value* v) {
-  const T *const x = v[0].as<T>(), *const w = v[1].as<T>(), *const b = v[2].as<T>();
-  T *const y = v[3].as<T>(), *const mean = v[4].as<T>(), *const rstd = v[5].as<T>();
-  const int64_t rows = v[6].integer, n = v[7].integer;
-  const double eps = v[8].number;
-  const bool past_cache = exceeds_cache<T>(rows * n);
-  parallel_for(0, rows, row_grain(n), [&](int64_t begin, int64_t end) {
-    table<T>().layer(x + begin * n, w, b, y + begin * n, mean + begin, rstd + begin, end - begin, n, eps, past_cache);
-  });
+  rows_forward(v[0].as<T>(), v[1].as<T>(), v[2].as<T>(), v[3].as<T>(), v[4].as<T>(), v[5].as<T>(), v[6].integer,
+               v[7].integer, v[8].number);
 }
 
 // (g, x, mean, rstd, w, gx, gw, gb, rows, n)
 template <class T>
 void layer_norm_backward_of(const Value* v) {
-  const T *const g = v[0].as<T>(), *const x = v[1].as<T>(), *const mean = v[2].as<T>(), *const rstd = v[3].as<T>(),
-          *const w = v[4].as<T>();
-  T *const gx = v[5].as<T>(), *const gw = v[6].as<T>(), *const gb = v[7].as<T>();
-  const int64_t rows = v[8].integer, n = v[9].integer;
-  const bool past_cache = exceeds_cache<T>(rows * n);
-  // Each block sums its rows in T, 64 at a time, and these sums in double.
-  constexpr int64_t kStep = 64;
-  const int64_t blocks = std::max<int64_t>(1, std::min<int64_t>({32, rows / 8, rows * n / kGrain}));
-  std::vector<double> sums(static_cast<std::size_t>(blocks) * 2 * n, 0.0);
-  parallel_for(0, blocks, 1, [&](int64_t first, int64_t last) {
-    std::vector<T> part(2 * n);
-    for (int64_t block = first; block < last; ++block) {
-      double* const total = sums.data() + block * 2 * n;
-      const int64_t end = (block + 1) * rows / blocks;
-      for (int64_t r = block * rows / blocks; r < end; r += kStep) {
-        std::fill(part.begin(), part.end(), T{0});
-        table<T>().layer_backward(g + r * n, x + r * n, mean + r, rstd + r, w, gx + r * n, part.data(), part.data() + n,
-                                  std::min(kStep, end - r), n, past_cache);
-        for (int64_t j = 0; j < 2 * n; ++j) total[j] += static_cast<double>(part[j]);
-      }
-    }
-  });
-  parallel_for(0, n, kGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t j = begin; j < end; ++j) {
-      double w_sum = 0, b_sum = 0;
-      for (int64_t block = 0; block < blocks; ++block) {
-        w_sum += sums[block * 2 * n + j];
-        b_sum += sums[block * 2 * n + n + j];
-      }
-      gw[j] = static_cast<T>(w_sum);
-      gb[j] = static_cast<T>(b_sum);
-    }
-  });
+  rows_backward(v[0].as<T>(), v[1].as<T>(), v[2].as<T>(), v[3].as<T>(), v[4].as<T>(), v[5].as<T>(), v[6].as<T>(),
+                v[7].as<T>(), v[8].integer, 1, v[9].integer, 32);
+}
+
+// (x, w, y, rstd, rows, n, eps)
+template <class T>
+void rms_norm_of(const Value* v) {
+  rows_forward<T>(v[0].as<T>(), v[1].as<T>(), nullptr, v[2].as<T>(), nullptr, v[3].as<T>(), v[4].integer, v[5].integer,
+                  v[6].number);
+}
+
+// (g, x, rstd, w, gx, gw, rows, n)
+template <class T>
+void rms_norm_backward_of(const Value* v) {
+  rows_backward<T>(v[0].as<T>(), v[1].as<T>(), nullptr, v[2].as<T>(), v[3].as<T>(), v[4].as<T>(), v[5].as<T>(), nullptr,
+                   v[6].integer, 1, v[7].integer, 32);
 }
 
 // ---- group norm
+
+// Channels with few positions are rows with a weight for every element; the loop over single channels would be short.
+bool as_rows(int64_t batch, int64_t positions) { return positions == 1 || (positions <= 64 && batch >= 4); }
+
+// values[c] once for each position of the channel; a null pointer stays.
+template <class T>
+const T* repeated(const T* values, int64_t channels, int64_t positions, T* to) {
+  if (!values || positions == 1) return values;
+  for (int64_t c = 0; c < channels; ++c) std::fill_n(to + c * positions, positions, values[c]);
+  return to;
+}
 
 // (x, w, b, y, mean, rstd, batch, channels, positions, groups, eps)
 template <class T>
@@ -87,6 +113,19 @@ void group_norm_of(const Value* v) {
   const int64_t each = channels / groups, n = each * s;
   const bool past_cache = exceeds_cache<T>(batch * channels * s);
   const NormKernels<T>& k = table<T>();
+  if (as_rows(batch, s)) {
+    Scratch<T> room(2 * channels * s);
+    const T* const ws = repeated(w, channels, s, room.data());
+    const T* const bs = repeated(b, channels, s, room.data() + channels * s);
+    parallel_for(0, batch * groups, row_grain(n), [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        const int64_t q = row % groups;
+        k.layer(x + row * n, ws ? ws + q * n : nullptr, bs ? bs + q * n : nullptr, y + row * n, mean + row, rstd + row,
+                1, n, eps, past_cache);
+      }
+    });
+    return;
+  }
   parallel_for(0, batch * groups, row_grain(n), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const T* const from = x + row * n;
@@ -110,10 +149,26 @@ void group_norm_backward_of(const Value* v) {
           *const w = v[4].as<T>();
   T *const gx = v[5].as<T>(), *const gw = v[6].as<T>(), *const gb = v[7].as<T>();
   const int64_t batch = v[8].integer, channels = v[9].integer, s = v[10].integer, groups = v[11].integer;
-  const int64_t each = channels / groups, n = each * s;
+  const int64_t each = channels / groups, n = each * s, width = channels * s;
   const bool past_cache = exceeds_cache<T>(batch * channels * s);
   const NormKernels<T>& k = table<T>();
-  std::vector<double> sums(2 * batch * channels);  // Σ g and Σ g · (x - mean) of every channel of every sample
+  if (as_rows(batch, s)) {
+    Scratch<T> room(3 * width);
+    T* const wide = room.data() + width;
+    const T* const ws = repeated(w, channels, s, room.data());
+    rows_backward(g, x, mean, rstd, ws, gx, wide, wide + width, batch, groups, n, 8);
+    for (int64_t c = 0; c < channels; ++c) {
+      double w_sum = 0, b_sum = 0;
+      for (int64_t i = 0; i < s; ++i) {
+        w_sum += wide[c * s + i];
+        b_sum += wide[width + c * s + i];
+      }
+      gw[c] = static_cast<T>(w_sum);
+      gb[c] = static_cast<T>(b_sum);
+    }
+    return;
+  }
+  Scratch<double> sums(2 * batch * channels);  // Σ g and Σ g · (x - mean) of every channel of every sample
   parallel_for(0, batch * groups, row_grain(n), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       double sum = 0, dot = 0;
@@ -144,176 +199,26 @@ void group_norm_backward_of(const Value* v) {
   }
 }
 
-// ---- batch norm
-
-// Blocks of rows of a matrix with c columns that stay in the second cache level.
-int64_t rows_per_block(int64_t c) { return std::max<int64_t>(8, 32768 / std::max<int64_t>(c, 1)); }
-
-// Mean and Σ (x - mean)² of every column of [rows, c], by merging those of blocks (Chan, Golub, LeVeque 1983).
-template <class T>
-void column_moments(const T* x, int64_t rows, int64_t c, double* mean, double* spread) {
-  const int64_t length = rows_per_block(c), blocks = (rows + length - 1) / length;
-  const int64_t groups = std::min<int64_t>(blocks, 16);
-  std::vector<double> all(static_cast<std::size_t>(groups) * 2 * c, 0.0);
-  std::vector<double> counts(groups, 0.0);
-  const auto merge = [c](double* into, double& n, auto* means, auto* spreads, double m) {
-    const double share = m / (n + m), weight = n * share;
-    for (int64_t j = 0; j < c; ++j) {
-      const double delta = static_cast<double>(means[j]) - into[j];
-      into[j] += delta * share;
-      into[c + j] += static_cast<double>(spreads[j]) + delta * delta * weight;
-    }
-    n += m;
-  };
-  parallel_for(0, groups, 1, [&](int64_t first, int64_t last) {
-    std::vector<T> part(2 * c);
-    for (int64_t q = first; q < last; ++q) {
-      for (int64_t b = q * blocks / groups; b < (q + 1) * blocks / groups; ++b) {
-        const int64_t r = b * length, m = std::min(length, rows - r);
-        table<T>().column_stats(x + r * c, m, c, part.data(), part.data() + c);
-        merge(&all[q * 2 * c], counts[q], part.data(), part.data() + c, static_cast<double>(m));
-      }
-    }
-  });
-  for (int64_t q = 1; q < groups; ++q) merge(all.data(), counts[0], &all[q * 2 * c], &all[q * 2 * c + c], counts[q]);
-  std::copy_n(all.data(), c, mean);
-  std::copy_n(all.data() + c, c, spread);
-}
-
-// (x, w, b, y, mean, var, rstd, batch, channels, positions, eps)
-template <class T>
-void batch_norm_of(const Value* v) {
-  const T *const x = v[0].as<T>(), *const w = v[1].as<T>(), *const b = v[2].as<T>();
-  T *const y = v[3].as<T>(), *const mean = v[4].as<T>(), *const var = v[5].as<T>(), *const rstd = v[6].as<T>();
-  const int64_t batch = v[7].integer, channels = v[8].integer, s = v[9].integer;
-  const double eps = v[10].number, count = static_cast<double>(batch * s);
-  const bool past_cache = exceeds_cache<T>(batch * channels * s);
-  const NormKernels<T>& k = table<T>();
-  const auto finish = [&](int64_t c, double center, double spread) {
-    mean[c] = static_cast<T>(center);
-    var[c] = static_cast<T>(spread / count);
-    rstd[c] = static_cast<T>(1 / std::sqrt(spread / count + eps));
-  };
-  if (s == 1) {
-    std::vector<double> moments(2 * channels);
-    column_moments(x, batch, channels, moments.data(), moments.data() + channels);
-    std::vector<T> factors(2 * channels);
-    for (int64_t c = 0; c < channels; ++c) {
-      finish(c, moments[c], moments[channels + c]);
-      factors[c] = w ? rstd[c] * w[c] : rstd[c];
-      factors[channels + c] = b ? b[c] : T{0};
-    }
-    parallel_for(0, batch, row_grain(channels), [&](int64_t begin, int64_t end) {
-      k.columns_scale(x + begin * channels, y + begin * channels, end - begin, channels, mean, factors.data(),
-                      factors.data() + channels, past_cache);
-    });
-    return;
-  }
-  parallel_for(0, channels, row_grain(batch * s), [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) {
-      double sum = 0, spread = 0;
-      for (int64_t i = 0; i < batch; ++i) sum += k.sum(x + (i * channels + c) * s, s);
-      const T m = static_cast<T>(sum / count);
-      for (int64_t i = 0; i < batch; ++i) spread += k.spread(x + (i * channels + c) * s, s, m);
-      finish(c, sum / count, spread);
-      const T a = w ? rstd[c] * w[c] : rstd[c], shift = b ? b[c] : T{0};
-      for (int64_t i = 0; i < batch; ++i) {
-        const int64_t at = (i * channels + c) * s;
-        k.scale_shift(x + at, y + at, s, m, a, shift, past_cache);
-      }
-    }
-  });
-}
-
-// (g, x, mean, rstd, w, gx, gw, gb, batch, channels, positions)
-template <class T>
-void batch_norm_backward_of(const Value* v) {
-  const T *const g = v[0].as<T>(), *const x = v[1].as<T>(), *const mean = v[2].as<T>(), *const rstd = v[3].as<T>(),
-          *const w = v[4].as<T>();
-  T *const gx = v[5].as<T>(), *const gw = v[6].as<T>(), *const gb = v[7].as<T>();
-  const int64_t batch = v[8].integer, channels = v[9].integer, s = v[10].integer;
-  const double count = static_cast<double>(batch * s);
-  const bool past_cache = exceeds_cache<T>(batch * channels * s);
-  const NormKernels<T>& k = table<T>();
-  // gx = a · (g - Σ g / count - (x - mean) · rstd² · Σ g (x - mean) / count) with a = rstd · weight
-  const auto finish = [&](int64_t c, double sum, double dot, T& a, T& slope, T& shift) {
-    const double r = rstd[c], scale = w ? r * static_cast<double>(w[c]) : r;
-    gw[c] = static_cast<T>(dot * r);
-    gb[c] = static_cast<T>(sum);
-    a = static_cast<T>(scale);
-    slope = static_cast<T>(scale * r * r * dot / count);
-    shift = static_cast<T>(scale * sum / count);
-  };
-  if (s == 1) {
-    const int64_t length = rows_per_block(channels), blocks = (batch + length - 1) / length;
-    const int64_t groups = std::min<int64_t>(blocks, 16);
-    std::vector<double> sums(static_cast<std::size_t>(groups) * 2 * channels, 0.0);
-    parallel_for(0, groups, 1, [&](int64_t first, int64_t last) {
-      std::vector<T> part(2 * channels);
-      for (int64_t q = first; q < last; ++q) {
-        for (int64_t b = q * blocks / groups; b < (q + 1) * blocks / groups; ++b) {
-          const int64_t r = b * length, at = r * channels;
-          k.column_dots(g + at, x + at, std::min(length, batch - r), channels, mean, part.data(),
-                        part.data() + channels);
-          for (int64_t j = 0; j < 2 * channels; ++j) sums[q * 2 * channels + j] += static_cast<double>(part[j]);
-        }
-      }
-    });
-    std::vector<T> factors(3 * channels);
-    for (int64_t c = 0; c < channels; ++c) {
-      double sum = 0, dot = 0;
-      for (int64_t q = 0; q < groups; ++q) {
-        sum += sums[q * 2 * channels + c];
-        dot += sums[q * 2 * channels + channels + c];
-      }
-      finish(c, sum, dot, factors[c], factors[channels + c], factors[2 * channels + c]);
-    }
-    parallel_for(0, batch, row_grain(channels), [&](int64_t begin, int64_t end) {
-      const int64_t at = begin * channels;
-      k.columns_grad(g + at, x + at, gx + at, end - begin, channels, mean, factors.data(), factors.data() + channels,
-                     factors.data() + 2 * channels, past_cache);
-    });
-    return;
-  }
-  parallel_for(0, channels, row_grain(batch * s), [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) {
-      double sum = 0, dot = 0, pair[2];
-      for (int64_t i = 0; i < batch; ++i) {
-        const int64_t at = (i * channels + c) * s;
-        k.dots(g + at, x + at, s, mean[c], pair);
-        sum += pair[0];
-        dot += pair[1];
-      }
-      T a, slope, shift;
-      finish(c, sum, dot, a, slope, shift);
-      for (int64_t i = 0; i < batch; ++i) {
-        const int64_t at = (i * channels + c) * s;
-        k.segment_grad(g + at, x + at, gx + at, s, mean[c], a, slope, shift, past_cache);
-      }
-    }
-  });
-}
-
 #define BOTH(name) \
   void name(const Value* v) { v[0].is_double() ? name##_of<double>(v) : name##_of<float>(v); }
 BOTH(layer_norm)
 BOTH(layer_norm_backward)
+BOTH(rms_norm)
+BOTH(rms_norm_backward)
 BOTH(group_norm)
 BOTH(group_norm_backward)
-BOTH(batch_norm)
-BOTH(batch_norm_backward)
 #undef BOTH
 
 PyMethodDef methods[] = {PYFRAME_METHOD("layer_norm", layer_norm, 9),
                          PYFRAME_METHOD("layer_norm_backward", layer_norm_backward, 10),
+                         PYFRAME_METHOD("rms_norm", rms_norm, 7),
+                         PYFRAME_METHOD("rms_norm_backward", rms_norm_backward, 8),
                          PYFRAME_METHOD("group_norm", group_norm, 11),
                          PYFRAME_METHOD("group_norm_backward", group_norm_backward, 12),
-                         PYFRAME_METHOD("batch_norm", batch_norm, 11),
-                         PYFRAME_METHOD("batch_norm_backward", batch_norm_backward, 11),
                          {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace
 
-bool bind_norm(PyObject* module) { return PyModule_AddFunctions(module, methods) == 0; }
+bool bind_norm(PyObject* module) { return PyModule_AddFunctions(module, methods) == 0 && bind_batch_norm(module); }
 
 }  // namespace pyframe

@@ -5,13 +5,16 @@
 
 namespace pyframe {
 
+bool bind_depthwise(PyObject* module);
 bool bind_gather(PyObject* module);
 bool bind_gemm(PyObject* module);
 bool bind_gemm_testing(PyObject* module);
+bool bind_batch_norm(PyObject* module);
 bool bind_norm(PyObject* module);
 bool bind_optim(PyObject* module);
 bool bind_pool(PyObject* module);
 bool bind_random(PyObject* module);
+bool bind_recurrent(PyObject* module);
 bool bind_reduce(PyObject* module);
 bool bind_softmax(PyObject* module);
 

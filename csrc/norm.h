@@ -1,4 +1,4 @@
-// Layer, group and batch normalisation, forward and backward.
+// Layer, RMS, group and batch normalisation, forward and backward.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +6,9 @@
 #include "isa_tables.h"
 
 namespace pyframe {
+
+// Rows whose column sums are added up in T before they go into doubles.
+constexpr std::int64_t kNormStep = 64;
 
 // What one thread does. A segment is a contiguous run of elements with the same statistics and weights.
 template <class T>
@@ -20,21 +23,33 @@ struct NormKernels {
   // gx = a · g - k · (x - mean) - m
   void (*segment_grad)(const T* g, const T* x, T* gx, std::int64_t n, T mean, T a, T k, T m, bool past_cache);
 
-  // Rows with a weight and a bias (or null) for each of their n elements.
+  // Rows, one after the other, with a weight and a bias (or null) for each of their n elements; without a place for the
+  // means the rows are not centered (RMS norm).
   void (*layer)(const T* x, const T* w, const T* b, T* y, T* mean, T* rstd, std::int64_t rows, std::int64_t n, double eps,
                 bool past_cache);
-  // Adds Σ g · z and Σ g over the rows to gw and gb.
-  void (*layer_backward)(const T* g, const T* x, const T* mean, const T* rstd, const T* w, T* gx, T* gw, T* gb,
-                         std::int64_t rows, std::int64_t n, bool past_cache);
+  // Rows at a distance of `step`, their statistics at a distance of `stat_step`; mean is null for RMS norm. Adds Σ g · z
+  // and Σ g over the rows to gw and gb. `scratch` has room for 2 n + 64 elements.
+  void (*layer_backward)(const T* g, const T* x, const T* mean, const T* rstd, const T* w, T* gx, double* gw, double* gb,
+                         T* scratch, std::int64_t rows, std::int64_t n, std::int64_t step, std::int64_t stat_step,
+                         bool past_cache);
 
-  // Columns of a block of rows: means and Σ (x - mean)² of each.
-  void (*column_stats)(const T* x, std::int64_t rows, std::int64_t n, T* mean, T* spread);
+  // A block of n columns of a matrix with rows of `step` elements, of which up to kNormStep are looked at. Means and
+  // Σ (x - mean)² of each column.
+  void (*column_stats)(const T* x, std::int64_t rows, std::int64_t n, std::int64_t step, T* mean, T* spread);
+  // sums = Σ g, dots = Σ g · (x - mean) of each column.
+  void (*column_dots)(const T* g, const T* x, std::int64_t rows, std::int64_t n, std::int64_t step, const T* mean,
+                      T* sums, T* dots);
+  // Whole rows: y = (x - mean) · a + b and gx = a · g - k · (x - mean) - m with vectors along the row.
   void (*columns_scale)(const T* x, T* y, std::int64_t rows, std::int64_t n, const T* mean, const T* a, const T* b,
                         bool past_cache);
-  // sums = Σ g, dots = Σ g · (x - mean) of each column.
-  void (*column_dots)(const T* g, const T* x, std::int64_t rows, std::int64_t n, const T* mean, T* sums, T* dots);
   void (*columns_grad)(const T* g, const T* x, T* gx, std::int64_t rows, std::int64_t n, const T* mean, const T* a,
                        const T* k, const T* m, bool past_cache);
+  // total += values
+  void (*add_to_double)(const T* values, double* total, std::int64_t n);
+  // Joins the means and spreads of `blocks` blocks of kNormStep rows (the last has fewer): blocks of n elements at a
+  // distance of `step`.
+  void (*join_moments)(const T* means, const T* spreads, std::int64_t blocks, std::int64_t rows, std::int64_t n,
+                       std::int64_t step, double* mean, double* spread);
 };
 
 struct NormTable {

@@ -15,14 +15,49 @@ from benchmarks.kernels import Case
 
 def _reductions(x: np.ndarray, label: str) -> Iterator[Case]:
     p, t = pf.tensor(x), torch.tensor(x)
+    cube = (16, -1, 64)  # its middle axis is the longest
+    p3, t3 = p.reshape(cube), t.reshape(cube)
     for name in ("sum", "mean", "amax", "var"):
         f, h = getattr(pf, name), getattr(torch, name)
-        for dim in (0, 1):
-            case = (lambda f=f, d=dim: f(p, d), lambda h=h, d=dim: h(t, d))
-            yield Case(f"{name} dim {dim} {label}", *case, bytes=x.nbytes)
-    for name in ("argmax", "cumsum"):
+        for where, dim, ours, theirs in (
+            ("full", None, p, t),
+            ("first", 0, p, t),
+            ("last", 1, p, t),
+            ("middle", 1, p3, t3),
+        ):
+            args = () if dim is None else (dim,)
+            yield Case(
+                f"{name} {where} {label}",
+                lambda f=f, x=ours, a=args: f(x, *a),
+                lambda h=h, x=theirs, a=args: h(x, *a),
+                bytes=x.nbytes,
+                target=1.2,
+            )
+    for name in ("argmax", "cumsum", "cumprod", "logsumexp", "prod"):
         f, h = getattr(pf, name), getattr(torch, name)
-        yield Case(f"{name} {label}", lambda f=f: f(p, 1), lambda h=h: h(t, 1), bytes=x.nbytes)
+        for dim, where in ((1, "last"), (0, "first")):
+            case = (lambda f=f, d=dim: f(p, d), lambda h=h, d=dim: h(t, d))
+            moved = x.nbytes * (2 if name.startswith("cum") else 1)
+            yield Case(f"{name} {where} {label}", *case, bytes=moved, target=1.2)
+    yield Case(
+        f"argmax full {label}",
+        lambda: pf.argmax(p),
+        lambda: torch.argmax(t),
+        bytes=x.nbytes,
+        target=1.2,
+    )
+    yield Case(f"norm full {label}", lambda: p.norm(), lambda: t.norm(), bytes=x.nbytes, target=1.2)
+    for kind in ("float16", "bfloat16"):
+        ours, theirs = p.to(getattr(pf, kind)), t.to(getattr(torch, kind))
+        for name in ("sum", "amax", "var"):
+            f, h = getattr(pf, name), getattr(torch, name)
+            for where, args in (("full", ()), ("last", (1,)), ("first", (0,))):
+                yield Case(
+                    f"{name} {where} {kind} {label}",
+                    lambda f=f, x=ours, a=args: f(x, *a),
+                    lambda h=h, x=theirs, a=args: h(x, *a),
+                    bytes=x.nbytes / 2,
+                )
 
 
 def _pools(x: np.ndarray, label: str) -> Iterator[Case]:

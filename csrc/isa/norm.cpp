@@ -1,35 +1,16 @@
 #include "norm.h"
 
-#include "isa/rows.h"
-
-#define LAMBDA(...) [=](__VA_ARGS__) __attribute__((always_inline))
+#include "isa/norm_rows.h"
 
 namespace pyframe {
 namespace PYFRAME_ISA {
 namespace {
 
-using std::int64_t;
+template <class T>
+double sum(const T* x, int64_t n) { return row_sum(x, n); }
 
 template <class T>
-double sum(const T* x, int64_t n) {
-  return sum_row<T>(
-      n, LAMBDA(int64_t i) { return load(x + i); }, LAMBDA(int64_t i, int64_t m) { return load_part(x + i, m); });
-}
-
-template <class T>
-double spread(const T* x, int64_t n, T mean) {
-  const Vec<T> c = splat(mean);
-  return sum_row<T>(
-      n,
-      LAMBDA(int64_t i) {
-        const Vec<T> d = load(x + i) - c;
-        return d * d;
-      },
-      LAMBDA(int64_t i, int64_t m) {
-        const Vec<T> d = load_part(x + i, m, mean) - c;
-        return d * d;
-      });
-}
+double spread(const T* x, int64_t n, T mean) { return row_spread(x, n, mean); }
 
 template <class T>
 void scale_shift(const T* x, T* y, int64_t n, T mean, T a, T b, bool past_cache) {
@@ -37,31 +18,6 @@ void scale_shift(const T* x, T* y, int64_t n, T mean, T a, T b, bool past_cache)
   write_row<T>(
       y, n, past_cache, LAMBDA(int64_t i) { return (load(x + i) - c) * va + vb; },
       LAMBDA(int64_t i, int64_t m) { return (load_part(x + i, m) - c) * va + vb; });
-}
-
-// Two sums in one pass, emptied into doubles at fixed distances like sum_row's.
-template <class T, class Full, class Part>
-PYFRAME_INLINE void two_sums(int64_t n, double* out, Full full, Part part) {
-  constexpr int L = kLanes<T>;
-  double first = 0, second = 0;
-  int64_t i = 0;
-  while (i < n) {
-    const int64_t end = n - i > kSumBlock ? i + kSumBlock : n;
-    Vec<T> a{}, b{}, c{}, d{};
-    for (; i + 2 * L <= end; i += 2 * L) {
-      full(i, a, b);
-      full(i + L, c, d);
-    }
-    for (; i + L <= end; i += L) full(i, a, b);
-    if (i < end) {
-      part(i, end - i, c, d);
-      i = end;
-    }
-    first += static_cast<double>(hsum<T>(a + c));
-    second += static_cast<double>(hsum<T>(b + d));
-  }
-  out[0] = first;
-  out[1] = second;
 }
 
 template <class T>
@@ -91,122 +47,79 @@ void segment_grad(const T* g, const T* x, T* gx, int64_t n, T mean, T a, T k, T 
       });
 }
 
-template <class T>
-void layer(const T* x, const T* w, const T* b, T* y, T* mean, T* rstd, int64_t rows, int64_t n, double eps,
-           bool past_cache) {
-  for (int64_t r = 0; r < rows; ++r, x += n, y += n) {
-    const T m = static_cast<T>(sum(x, n) / static_cast<double>(n));
-    const T s = static_cast<T>(1 / __builtin_sqrt(spread(x, n, m) / static_cast<double>(n) + eps));
-    mean[r] = m;
-    rstd[r] = s;
-    if (!w && !b) {
-      scale_shift(x, y, n, m, s, T{0}, past_cache);
-      continue;
-    }
-    const Vec<T> vm = splat(m), vs = splat(s);
-    if (w && b) {
-      write_row<T>(
-          y, n, past_cache, LAMBDA(int64_t i) { return (load(x + i) - vm) * vs * load(w + i) + load(b + i); },
-          LAMBDA(int64_t i, int64_t p) {
-            return (load_part(x + i, p) - vm) * vs * load_part(w + i, p) + load_part(b + i, p);
-          });
-    } else if (w) {
-      write_row<T>(
-          y, n, past_cache, LAMBDA(int64_t i) { return (load(x + i) - vm) * vs * load(w + i); },
-          LAMBDA(int64_t i, int64_t p) { return (load_part(x + i, p) - vm) * vs * load_part(w + i, p); });
-    } else {
-      write_row<T>(
-          y, n, past_cache, LAMBDA(int64_t i) { return (load(x + i) - vm) * vs + load(b + i); },
-          LAMBDA(int64_t i, int64_t p) { return (load_part(x + i, p) - vm) * vs + load_part(b + i, p); });
-    }
+// ---- columns: a matrix with rows of `step` elements
+
+// One vector of up to kLanes elements, so that one body serves the last, shorter one as well.
+template <class T, bool Whole>
+struct Part {
+  int64_t count;
+  PYFRAME_INLINE Vec<T> get(const T* p) const { return Whole ? load(p) : load_part(p, count); }
+  PYFRAME_INLINE void put(T* p, Vec<T> v) const {
+    if constexpr (Whole) store<T>(p, v);
+    else store_part<T>(p, v, count);
   }
-  if (past_cache) stream_end();
-}
+};
 
-template <class T, bool Weighted>
-PYFRAME_INLINE void layer_row_backward(const T* g, const T* x, T mean, T rstd, const T* w, T* gx, T* gw, T* gb,
-                                       int64_t n, bool past_cache) {
-  const Vec<T> c = splat(mean), s = splat(rstd);
-  double total[2];
-  two_sums<T>(
-      n, total,
-      LAMBDA(int64_t i, Vec<T>& a, Vec<T>& b) {
-        const Vec<T> v = load(g + i), z = (load(x + i) - c) * s, h = Weighted ? v * load(w + i) : v;
-        store<T>(gw + i, load(gw + i) + v * z);
-        store<T>(gb + i, load(gb + i) + v);
-        a += h;
-        b += h * z;
-      },
-      LAMBDA(int64_t i, int64_t m, Vec<T>& a, Vec<T>& b) {
-        const Vec<T> v = load_part(g + i, m), z = (load_part(x + i, m, mean) - c) * s;
-        const Vec<T> h = Weighted ? v * load_part(w + i, m) : v;
-        store_part<T>(gw + i, load_part(gw + i, m) + v * z, m);
-        store_part<T>(gb + i, load_part(gb + i, m) + v, m);
-        a += h;
-        b += h * z;
-      });
-  // gx = rstd · (h - mean(h) - z · mean(h · z))
-  const double r = rstd, count = static_cast<double>(n);
-  const Vec<T> m = splat(static_cast<T>(r * total[0] / count)), k = splat(static_cast<T>(r * r * total[1] / count));
-  write_row<T>(
-      gx, n, past_cache,
-      LAMBDA(int64_t i) {
-        const Vec<T> v = load(g + i) * s, h = Weighted ? v * load(w + i) : v;
-        return (h - m) - (load(x + i) - c) * k;
-      },
-      LAMBDA(int64_t i, int64_t p) {
-        const Vec<T> v = load_part(g + i, p) * s, h = Weighted ? v * load_part(w + i, p) : v;
-        return (h - m) - (load_part(x + i, p) - c) * k;
-      });
-}
-
-template <class T>
-void layer_backward(const T* g, const T* x, const T* mean, const T* rstd, const T* w, T* gx, T* gw, T* gb, int64_t rows,
-                    int64_t n, bool past_cache) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t at = r * n;
-    if (w) layer_row_backward<T, true>(g + at, x + at, mean[r], rstd[r], w, gx + at, gw, gb, n, past_cache);
-    else layer_row_backward<T, false>(g + at, x + at, mean[r], rstd[r], w, gx + at, gw, gb, n, past_cache);
-  }
-  if (past_cache) stream_end();
-}
-
-// Calls full(j) for every vector of n columns and part(j, count) for the rest.
-template <class T, class Full, class Part>
-PYFRAME_INLINE void over_columns(int64_t n, Full full, Part part) {
+template <class T, class Body>
+PYFRAME_INLINE void over_columns(int64_t n, Body body) {
   constexpr int L = kLanes<T>;
   int64_t j = 0;
-  for (; j + L <= n; j += L) full(j);
-  if (j < n) part(j, n - j);
+  for (; j + L <= n; j += L) body(j, Part<T, true>{L});
+  if (j < n) body(j, Part<T, false>{n - j});
+}
+
+// R rows at a time stay in registers, so that their mean and spread take one look at them; they are joined with those of
+// the rows before (Chan, Golub, LeVeque 1983).
+template <class T, int R>
+PYFRAME_INLINE void join_rows(const T* x, int64_t before, int64_t n, int64_t step, T* mean, T* spread) {
+  const T each = T{1} / R, share = static_cast<T>(R) / static_cast<T>(before + R);
+  const T weight = static_cast<T>(before) * share;
+  over_columns<T>(n, [=](int64_t j, auto part) __attribute__((always_inline)) {
+    Vec<T> v[R], m{}, q{};
+    for (int r = 0; r < R; ++r) m += v[r] = part.get(x + r * step + j);
+    m *= each;
+    for (int r = 0; r < R; ++r) q += (v[r] - m) * (v[r] - m);
+    if (before) {
+      const Vec<T> old = part.get(mean + j), delta = m - old;
+      m = old + delta * share;
+      q = part.get(spread + j) + (q + delta * delta * weight);
+    }
+    part.put(mean + j, m);
+    part.put(spread + j, q);
+  });
 }
 
 template <class T>
-void column_stats(const T* x, int64_t rows, int64_t n, T* mean, T* spread) {
-  const T share = T{1} / static_cast<T>(rows);
-  over_columns<T>(
-      n,
-      LAMBDA(int64_t j) {
-        Vec<T> s{}, q{};
-        for (int64_t r = 0; r < rows; ++r) s += load(x + r * n + j);
-        s *= share;
-        for (int64_t r = 0; r < rows; ++r) {
-          const Vec<T> d = load(x + r * n + j) - s;
-          q += d * d;
-        }
-        store<T>(mean + j, s);
-        store<T>(spread + j, q);
-      },
-      LAMBDA(int64_t j, int64_t p) {
-        Vec<T> s{}, q{};
-        for (int64_t r = 0; r < rows; ++r) s += load_part(x + r * n + j, p);
-        s *= share;
-        for (int64_t r = 0; r < rows; ++r) {
-          const Vec<T> d = load_part(x + r * n + j, p) - s;
-          q += d * d;
-        }
-        store_part<T>(mean + j, s, p);
-        store_part<T>(spread + j, q, p);
-      });
+void column_stats(const T* x, int64_t rows, int64_t n, int64_t step, T* mean, T* spread) {
+  constexpr int kTogether = 8;
+  int64_t r = 0;
+  for (; r + kTogether <= rows; r += kTogether) join_rows<T, kTogether>(x + r * step, r, n, step, mean, spread);
+  for (; r < rows; ++r) join_rows<T, 1>(x + r * step, r, n, step, mean, spread);
+}
+
+template <class T, int R>
+PYFRAME_INLINE void dot_rows(const T* g, const T* x, bool first, int64_t n, int64_t step, const T* mean, T* sums, T* dots) {
+  over_columns<T>(n, [=](int64_t j, auto part) __attribute__((always_inline)) {
+    const Vec<T> c = part.get(mean + j);
+    Vec<T> s{}, d{};
+    for (int r = 0; r < R; ++r) {
+      const Vec<T> v = part.get(g + r * step + j);
+      s += v;
+      d += v * (part.get(x + r * step + j) - c);
+    }
+    part.put(sums + j, first ? s : part.get(sums + j) + s);
+    part.put(dots + j, first ? d : part.get(dots + j) + d);
+  });
+}
+
+template <class T>
+void column_dots(const T* g, const T* x, int64_t rows, int64_t n, int64_t step, const T* mean, T* sums, T* dots) {
+  constexpr int kTogether = 4;
+  int64_t r = 0;
+  for (; r + kTogether <= rows; r += kTogether) {
+    dot_rows<T, kTogether>(g + r * step, x + r * step, r == 0, n, step, mean, sums, dots);
+  }
+  for (; r < rows; ++r) dot_rows<T, 1>(g + r * step, x + r * step, r == 0, n, step, mean, sums, dots);
 }
 
 template <class T>
@@ -219,34 +132,6 @@ void columns_scale(const T* x, T* y, int64_t rows, int64_t n, const T* mean, con
         });
   }
   if (past_cache) stream_end();
-}
-
-template <class T>
-void column_dots(const T* g, const T* x, int64_t rows, int64_t n, const T* mean, T* sums, T* dots) {
-  over_columns<T>(
-      n,
-      LAMBDA(int64_t j) {
-        const Vec<T> c = load(mean + j);
-        Vec<T> s{}, d{};
-        for (int64_t r = 0; r < rows; ++r) {
-          const Vec<T> v = load(g + r * n + j);
-          s += v;
-          d += v * (load(x + r * n + j) - c);
-        }
-        store<T>(sums + j, s);
-        store<T>(dots + j, d);
-      },
-      LAMBDA(int64_t j, int64_t p) {
-        const Vec<T> c = load_part(mean + j, p);
-        Vec<T> s{}, d{};
-        for (int64_t r = 0; r < rows; ++r) {
-          const Vec<T> v = load_part(g + r * n + j, p);
-          s += v;
-          d += v * (load_part(x + r * n + j, p) - c);
-        }
-        store_part<T>(sums + j, s, p);
-        store_part<T>(dots + j, d, p);
-      });
 }
 
 template <class T>
@@ -267,9 +152,33 @@ void columns_grad(const T* g, const T* x, T* gx, int64_t rows, int64_t n, const 
 }
 
 template <class T>
+void add_to_double(const T* values, double* total, int64_t n) {
+  for (int64_t j = 0; j < n; ++j) total[j] += static_cast<double>(values[j]);
+}
+
+template <class T>
+void join_moments(const T* means, const T* spreads, int64_t blocks, int64_t rows, int64_t n, int64_t step, double* mean,
+                  double* spread) {
+  const double all = static_cast<double>(rows), last = static_cast<double>(rows - (blocks - 1) * kNormStep);
+  for (int64_t j = 0; j < n; ++j) mean[j] = spread[j] = 0;
+  for (int64_t b = 0; b < blocks; ++b) {
+    const double share = (b + 1 < blocks ? static_cast<double>(kNormStep) : last) / all;
+    for (int64_t j = 0; j < n; ++j) mean[j] += static_cast<double>(means[b * step + j]) * share;
+  }
+  for (int64_t b = 0; b < blocks; ++b) {
+    const double count = b + 1 < blocks ? static_cast<double>(kNormStep) : last;
+    for (int64_t j = 0; j < n; ++j) {
+      const double delta = static_cast<double>(means[b * step + j]) - mean[j];
+      spread[j] += static_cast<double>(spreads[b * step + j]) + delta * delta * count;
+    }
+  }
+}
+
+template <class T>
 constexpr NormKernels<T> kernels() {
-  return {sum<T>,   spread<T>,         scale_shift<T>,  dots<T>,          segment_grad<T>, layer<T>,
-          layer_backward<T>, column_stats<T>, columns_scale<T>, column_dots<T>, columns_grad<T>};
+  return {sum<T>,          spread<T>,       scale_shift<T>, dots<T>,          segment_grad<T>,
+          layer<T>,        layer_backward<T>, column_stats<T>, column_dots<T>, columns_scale<T>,
+          columns_grad<T>, add_to_double<T>, join_moments<T>};
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "random.h"
 
+#include "isa/philox.h"
 #include "isa/rows.h"
 #include "isa/vec_math.h"
 
@@ -11,36 +12,7 @@ using std::int64_t;
 using std::uint32_t;
 using std::uint64_t;
 
-using Words = Vec<uint64_t>;  // a 32-bit word in the low half of each lane
-
 constexpr int64_t kWords = 4 * kPhiloxBlock;
-
-// The product of the low halves.
-PYFRAME_INLINE Words multiply(Words a, uint32_t b) {
-  const Words m = splat<uint64_t>(b);
-#if defined(__AVX512F__)
-  return (Words)_mm512_maskz_mul_epu32(0xff, (__m512i)a, (__m512i)m);
-#elif defined(__AVX2__)
-  return (Words)_mm256_mul_epu32((__m256i)a, (__m256i)m);
-#elif defined(__SSE2__)
-  return (Words)_mm_mul_epu32((__m128i)a, (__m128i)m);
-#else
-  return (a & 0xffffffff) * m;
-#endif
-}
-
-// Lanes of a and b in turn: the first and the second half of a0 b0 a1 b1 ...
-template <class T>
-PYFRAME_INLINE void interleave(Vec<T> a, Vec<T> b, Vec<T>& first, Vec<T>& second) {
-  constexpr int L = kLanes<T>;
-  Mask<T> low, high;
-  for (int i = 0; i < L; ++i) {
-    low[i] = i / 2 + (i % 2 ? L : 0);
-    high[i] = L / 2 + i / 2 + (i % 2 ? L : 0);
-  }
-  first = __builtin_shuffle(a, b, low);
-  second = __builtin_shuffle(a, b, high);
-}
 
 // The reverse: lanes of even and of odd number.
 template <class T>
@@ -54,46 +26,8 @@ PYFRAME_INLINE void separate(Vec<T> first, Vec<T> second, Vec<T>& even, Vec<T>& 
   odd = __builtin_shuffle(first, second, high);
 }
 
-// The words of kPhiloxBlock counters from `first` on. High halves of lanes hold rubbish on the way: a product takes the
-// low halves only.
-void block(Stream stream, int64_t first, uint32_t* out) {
-  constexpr int L = kLanes<uint64_t>;
-  Words index;
-  for (int i = 0; i < L; ++i) index[i] = static_cast<uint64_t>(first + i);
-  const uint32_t low_key = static_cast<uint32_t>(stream.seed), high_key = static_cast<uint32_t>(stream.seed >> 32);
-  for (int64_t j = 0; j < kPhiloxBlock; j += 2 * L) {
-    // Two vectors at a time hide the latency of the multiplications.
-    Words c0[2], c1[2], c2[2], c3[2];
-    for (int u = 0; u < 2; ++u) {
-      c0[u] = index;
-      c1[u] = index >> 32;
-      c2[u] = splat<uint64_t>(stream.offset & 0xffffffff);
-      c3[u] = splat<uint64_t>(stream.offset >> 32);
-      index += splat<uint64_t>(L);
-    }
-    uint32_t k0 = low_key, k1 = high_key;
-#pragma GCC unroll 10
-    for (int round = 0; round < 10; ++round) {
-      const Words key0 = splat<uint64_t>(k0), key1 = splat<uint64_t>(k1);
-      for (int u = 0; u < 2; ++u) {
-        const Words p0 = multiply(c0[u], 0xD2511F53u), p1 = multiply(c2[u], 0xCD9E8D57u);
-        c0[u] = (p1 >> 32) ^ c1[u] ^ key0;
-        c1[u] = p1;
-        c2[u] = (p0 >> 32) ^ c3[u] ^ key1;
-        c3[u] = p0;
-      }
-      k0 += 0x9E3779B9u;
-      k1 += 0xBB67AE85u;
-    }
-    for (int u = 0; u < 2; ++u) {
-      const Words low = (c0[u] & 0xffffffff) | (c1[u] << 32), high = (c2[u] & 0xffffffff) | (c3[u] << 32);
-      Words a, b;
-      interleave<uint64_t>(low, high, a, b);
-      store<uint64_t>(reinterpret_cast<uint64_t*>(out + 4 * (j + u * L)), a);
-      store<uint64_t>(reinterpret_cast<uint64_t*>(out + 4 * (j + u * L)) + L, b);
-    }
-  }
-}
+// Not inlined: one copy per level is enough.
+void block(Stream stream, int64_t first, uint32_t* out) { philox(stream, first, kPhiloxBlock, out); }
 
 // Calls use(words, value number, count) for blocks of the values begin to end, each made of `each` words.
 template <class Use>

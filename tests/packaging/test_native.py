@@ -131,10 +131,23 @@ def test_empty_wants_two_arguments():
 
 @needs_native
 def test_data_is_aligned():
-    """Data starts at a cache line, and large data right behind a huge page's first line."""
+    """Data starts at a cache line, and large data in a huge page's first page."""
     for size in (1, 100, 5000, 300_000, 5_000_000):
         assert native.empty(size, "u1").ctypes.data % 64 == 0
-    assert native.empty(8 * MB, "u1").ctypes.data % (2 * MB) == 64
+    assert 0 < native.empty(8 * MB, "u1").ctypes.data % (2 * MB) < 4096
+
+
+@needs_native
+def test_large_blocks_begin_at_different_places_of_a_page(clean_cache):
+    """No array begins just behind another modulo 4096: reads of one would wait for writes to it."""
+    for size in (100_000, MB, 8 * MB):
+        held = [native.empty(size, "u1") for _ in range(7)]
+        begins = [array.ctypes.data % 4096 for array in held]
+        distances = [(a - b) % 4096 for a in begins for b in [16, 64, *begins] if a != b]
+        assert len(set(begins)) > 3
+        # The C library's small blocks, to 2 MB, begin where the heap has room.
+        assert size < 2 * MB or min(distances) >= 512
+        assert size < 2 * MB or len(set(begins)) == 7
 
 
 # --- the handler is scoped -----------------------------------------------------------------------
