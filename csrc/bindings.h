@@ -6,6 +6,9 @@
 namespace pyframe {
 
 bool bind_depthwise(PyObject* module);
+bool bind_conv(PyObject* module);
+bool bind_copy(PyObject* module);
+bool bind_attention(PyObject* module);
 bool bind_gather(PyObject* module);
 bool bind_gemm(PyObject* module);
 bool bind_gemm_testing(PyObject* module);

@@ -68,6 +68,8 @@ std::vector<Instruction> decode_instructions(Reader& reader, Program& p, bool bo
     const int op = static_cast<int>(reader.below(kPointwiseOps));
     const int type = static_cast<int>(reader.below(kValueTypes));
     i.kernel = pointwise_kernels().ops[op][type];
+    i.op = op;
+    i.type = static_cast<ValueType>(type);
     if (!i.kernel) {
       throw std::invalid_argument(std::string("pointwise program: ") + pointwise_op_name(op) +
                                   " is not defined for this type");
@@ -108,6 +110,7 @@ Program decode_program(const std::int64_t* code, std::int64_t length) {
   }
   p.prologue = decode_instructions(reader, p, false);
   p.body = decode_instructions(reader, p, true);
+  p.chain = make_chain(p);
   return p;
 }
 
@@ -123,6 +126,9 @@ void fill_group(char* out, const void* value, int bytes) {
   for (int i = 0; i < kGroup; ++i) std::memcpy(out + i * bytes, value, static_cast<std::size_t>(bytes));
 }
 
+// Values of four bytes fill only half of their place at first.
+void repeat_group(char* group) { std::memcpy(group + kUniformBytes / 2, group, kUniformBytes / 2); }
+
 struct Machine {
   const Program& program;
   const PointwiseKernels& kernels = pointwise_kernels();
@@ -133,8 +139,11 @@ struct Machine {
   alignas(64) char uniform[kMostUniforms * kUniformBytes];
   alignas(64) char single[kMostOperands * kUniformBytes];  // inputs that are one element
   bool stream[kMostOperands] = {};
+  bool chained = false;
 
   Machine(const Program& p, const Call& call);
+  bool can_chain(const Call& call) const;
+  void run_links(std::int64_t begin, std::int64_t end) const;
   void run(std::int64_t begin, std::int64_t end) const;
   void run_block(std::int64_t start, std::int64_t count, char* scratch) const;
   std::int64_t scratch_bytes() const { return buffer_bytes * (program.registers + layout.operands) + block * 8; }
@@ -170,6 +179,11 @@ Machine::Machine(const Program& p, const Call& call) : program(p), outputs(stati
     for (int k = 0; k < i.operands; ++k) args.in[k] = uniform + i.in[k].index * kUniformBytes;
     i.kernel(args);
   }
+  chained = can_chain(call);
+  if (chained) {  // a chain reads as many of them as it has lanes
+    static_assert(kUniformBytes >= 4 * kMostLinkElements, "a uniform value must fill the lanes of a chain");
+    for (int k = 0; k < p.uniforms; ++k) repeat_group(uniform + k * kUniformBytes);
+  }
 
   int live = p.registers, widest = p.wide ? 8 : 4;
   for (int k = 0; k < operands; ++k) {
@@ -182,6 +196,11 @@ Machine::Machine(const Program& p, const Call& call) : program(p), outputs(stati
       char first[8];
       std::memcpy(first, group, static_cast<std::size_t>(value));
       fill_group(group, first, value);
+      if (chained) {  // as in memory: a chain converts by itself
+        for (int i = 0; i < kMostLinkElements; ++i) {
+          std::memcpy(group + i * bytes[k], layout.data[k], static_cast<std::size_t>(bytes[k]));
+        }
+      }
       continue;
     }
     ++live;
@@ -200,6 +219,12 @@ Machine::Machine(const Program& p, const Call& call) : program(p), outputs(stati
   block = kCacheBytes / ((live < 1 ? 1 : live) * widest) / 64 * 64;
   block = block < 128 ? 128 : block > 4096 ? 4096 : block;
   buffer_bytes = block * widest;
+}
+
+// The least elements worth another thread: some microseconds of work.
+std::int64_t grain_of(const Program& program) {
+  const std::int64_t grain = 65536 / program.cost;
+  return grain < 4096 ? 4096 : grain;
 }
 
 void Machine::run_block(std::int64_t start, std::int64_t count, char* scratch) const {
@@ -302,15 +327,74 @@ void Machine::run(std::int64_t begin, std::int64_t end) const {
   if (scratch != stack) deallocate(scratch);
 }
 
+// Chains want operands that are contiguous or one element. Several outputs must not overlap inputs: they are written as
+// soon as they are known.
+bool Machine::can_chain(const Call& call) const {
+  if (program.chain.steps.empty() || (call.in_place && outputs > 1)) return false;
+  for (int k = 0; k < layout.operands; ++k) {
+    if (layout.access[k] == Access::strided || (k < outputs && layout.size > 1 && layout.access[k] == Access::single)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Elements [begin, end), where begin is a multiple of link_elements.
+void Machine::run_links(std::int64_t begin, std::int64_t end) const {
+  ChainCall call;
+  call.uniform = uniform;
+  call.uniform_bytes = kUniformBytes;
+  const int inputs = layout.operands - outputs;
+  call.stream = true;
+  for (int k = 0; k < outputs; ++k) {
+    call.outputs[k] = layout.data[k];
+    call.stream &= stream[k];
+  }
+  for (int k = 0; k < inputs; ++k) {
+    const bool one = layout.access[outputs + k] == Access::single;
+    call.inputs[k] = one ? single + (outputs + k) * kUniformBytes : layout.data[outputs + k];
+    call.moves[k] = one ? 0 : -1;
+  }
+  const std::int64_t step = kernels.link_elements, whole = begin + (end - begin) / step * step, rest = end - whole;
+  if (whole > begin) run_chain(program.chain, call, begin, whole);
+  if (rest == 0) return;
+  // The last few through buffers: every element is computed alike.
+  alignas(64) char buffer[kMostOperands * 4 * kMostLinkElements];
+  call.stream = false;
+  for (int k = 0; k < layout.operands; ++k) {
+    if (k >= outputs && layout.access[k] == Access::single) continue;
+    char* const to = buffer + k * 4 * kMostLinkElements;
+    const std::int64_t bytes = kStorageBytes[static_cast<int>(storage_of(program, k))];
+    if (k < outputs) {
+      call.outputs[k] = to;
+    } else {
+      call.inputs[k - outputs] = to;
+      for (std::int64_t i = 0; i < step; i += rest) {  // lanes beyond the end hold something harmless
+        const std::int64_t count = step - i < rest ? step - i : rest;
+        std::memcpy(to + i * bytes, layout.data[k] + whole * bytes, static_cast<std::size_t>(count * bytes));
+      }
+    }
+  }
+  run_chain(program.chain, call, 0, step);
+  for (int k = 0; k < outputs; ++k) {
+    const std::int64_t bytes = kStorageBytes[static_cast<int>(storage_of(program, k))];
+    std::memcpy(layout.data[k] + whole * bytes, call.outputs[k], static_cast<std::size_t>(rest * bytes));
+  }
+}
+
 }  // namespace
 
 void run_program(const Program& program, const Call& call) {
-  const Machine machine(program, call);
+  Machine machine(program, call);
+  if (machine.chained) {
+    const std::int64_t size = machine.layout.size, step = machine.kernels.link_elements;
+    parallel_for(0, (size + step - 1) / step, grain_of(program) / step, [&](std::int64_t begin, std::int64_t end) {
+      machine.run_links(begin * step, end * step < size ? end * step : size);
+    });
+    return;
+  }
   const std::int64_t blocks = (machine.layout.size + machine.block - 1) / machine.block;
-  // Enough work for a thread to be worth waking: some microseconds.
-  std::int64_t grain = 65536 / program.cost;
-  grain = grain < 4096 ? 4096 : grain;
-  parallel_for(0, blocks, (grain + machine.block - 1) / machine.block,
+  parallel_for(0, blocks, (grain_of(program) + machine.block - 1) / machine.block,
                [&machine](std::int64_t begin, std::int64_t end) { machine.run(begin, end); });
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "isa_tables.h"
+#include "pointwise_chain.h"
 #include "pointwise_ops.h"
 
 namespace pyframe {
@@ -29,6 +30,8 @@ struct Slot {
 
 struct Instruction {
   PointwiseKernel kernel;
+  int op;
+  ValueType type;  // of the operands
   Slot out;
   Slot in[4];
   int operands;
@@ -45,6 +48,7 @@ struct Program {
   bool uses_index = false;
   bool wide = false;                     // some register holds 8 bytes per element
   int cost = 1;                          // rough, per element
+  Chain chain;                           // the body, where it has that form
 };
 
 // Reads the encoding that vector_program.py writes; throws std::invalid_argument where it makes no sense.

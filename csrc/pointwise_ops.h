@@ -74,8 +74,29 @@ struct PointwiseArgs {
 // An output may be the same memory as an operand of the same size.
 using PointwiseKernel = void (*)(const PointwiseArgs&);
 
+// A link of a chain (csrc/pointwise_chain.h): code of one instruction set level, whose arguments are vectors of that
+// level, with the operands that are not in registers.
+using LinkCode = void (*)();
+struct Link {
+  LinkCode run;
+  const char* at[3];
+  std::int64_t moves[3];  // all ones where the operand moves along with the elements, else 0
+};
+
+// The code of an operation as a link, by the operand that is in registers; nullptr where there is none.
+constexpr int kLinkTwice = 4;  // operands 0 and 1 both are
+struct LinkForms {
+  LinkCode at[5];
+};
+
 struct PointwiseKernels {
   PointwiseKernel ops[kPointwiseOps][kValueTypes];  // nullptr: not defined for the type
+  LinkForms links[kPointwiseOps][kValueTypes];
+  LinkCode link_load[kStorages], link_store[kStorages], link_stream, link_end;
+  // Runs a chain on elements [begin, end), a multiple of link_elements.
+  void (*run_links)(const Link* first, std::int64_t begin, std::int64_t end);
+  void (*stream_end)();  // after the last run of a chain with link_stream
+  int link_elements;
   // Conversions of `count` adjacent elements between memory (at any address) and registers.
   void (*load[kStorages])(char* out, const char* in, std::int64_t count);
   void (*store[kStorages])(char* out, const char* in, std::int64_t count);

@@ -52,7 +52,7 @@ def rendered(text: str, results: Path = RESULTS) -> str:
 
 def result(name: str, results: Path = RESULTS) -> str:
     """The section of one result file."""
-    table, command = TABLES[name]
+    table, command = _kernel_table(name) if name.startswith("kernels_") else TABLES[name]
     path = results / f"{name}.json"
     if not path.exists():
         return f"\nNot measured yet; `{command}` measures it.\n\n"
@@ -132,11 +132,54 @@ def _dataloader(document: dict[str, Any]) -> str:
     )
 
 
+def _steps(document: dict[str, Any]) -> str:
+    header = ["training step", "pyframe", "PyTorch eager", "eager / pyframe"]
+    rows = {
+        name: [name, _time(row["pyframe"]), _time(row["torch"]), _ratio(row["ratio"])]
+        for name, row in document["steps"].items()
+    }
+    text = f"\nGeometric mean over PyTorch eager: {_ratio(document['geometric_mean'])}"
+    if "compiled_geometric_mean" in document:
+        header += ["torch.compile", "compiled / pyframe"]
+        for name, row in document["steps"].items():
+            rows[name] += [_time(row["compiled"]), _ratio(row["compiled_ratio"])]
+        text += f"; over torch.compile: {_ratio(document['compiled_geometric_mean'])}"
+    if all("memory" in row for row in document["steps"].values()):
+        header += ["peak memory, pyframe", "PyTorch"]
+        for name, row in document["steps"].items():
+            rows[name] += [f"{row['memory'][who] / 2**20:.0f} MB" for who in ("pyframe", "torch")]
+    return (
+        _table(header, list(rows.values()))
+        + f"{text}. A ratio above 1 means that pyframe is faster; {document['threads']} threads.\n"
+    )
+
+
+def _kernels(document: dict[str, Any]) -> str:
+    rows = []
+    for case in document["cases"]:
+        cells = [_time(case["time"]), "", "", f"{case['% of peak']:.0f} %"]
+        if "torch" in case:
+            cells[1:3] = [_time(case["torch"]), _ratio(case["ratio"])]
+        rows.append([case["case"], *cells])
+    peak, bandwidth = document["peak"] / 1e9, document["bandwidth"] / 1e9
+    return (
+        _table(["kernel", "pyframe", "PyTorch", "PyTorch / pyframe", "of the peak"], rows)
+        + f"\nThe peak is that of the same run, {document['threads']} threads: {peak:.0f} GFLOP/s "
+        f"of fused multiply-adds or {bandwidth:.0f} GB/s of copying, whichever is nearer; data "
+        "that stays in a cache can pass it.\n"
+    )
+
+
+def _kernel_table(name: str) -> tuple[Callable[[dict[str, Any]], str], str]:
+    return _kernels, f"python -m benchmarks.kernels {name.removeprefix('kernels_')}"
+
+
 TABLES: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
     "overhead": (_overhead, "python -m benchmarks.overhead"),
     "allocator": (_allocator, "python -m benchmarks.allocator"),
     "dataloader": (_dataloader, "python -m benchmarks.dataloader"),
     "import_time": (_import_time, "python -m benchmarks.import_time"),
+    "steps": (_steps, "python -m benchmarks.steps --compile --memory"),
 }
 
 

@@ -39,7 +39,7 @@ def fma_peak(threads: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("families", nargs="*")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, and no result file")
     parser.add_argument("--threads", type=int, default=native.num_threads())
     options = parser.parse_args()
     names = [m.name for m in pkgutil.iter_modules(kernels.__path__) if m.name != "__main__"]
@@ -56,10 +56,11 @@ def main() -> None:
         ratios = [r["ratio"] for r in rows if r.get("ratio")]
         if ratios:
             print(f"geometric mean of the ratios to torch: {geometric_mean(ratios):.2f}")
-        write_result(
-            f"kernels_{name}",
-            {"threads": options.threads, "peak": peak, "bandwidth": bandwidth, "cases": rows},
-        )
+        if not options.quick:
+            write_result(
+                f"kernels_{name}",
+                {"threads": options.threads, "peak": peak, "bandwidth": bandwidth, "cases": rows},
+            )
 
 
 def _run(case: kernels.Case, quick: bool, peak: float, bandwidth: float) -> dict[str, Any]:

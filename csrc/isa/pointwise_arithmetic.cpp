@@ -1,5 +1,5 @@
 // Pointwise kernels of float32 and float64 that are an instruction or two: arithmetic, extrema, rounding, comparisons.
-#include "isa/pointwise_loops.h"
+#include "isa/pointwise_links.h"
 
 namespace pyframe {
 namespace PYFRAME_ISA {
@@ -137,12 +137,22 @@ template <class T, class F> void quaternary(const PointwiseArgs& s) {
   }
 }
 
+template <class T, class F> void define_quaternary(PointwiseKernels& k, PointwiseOp op) {
+  define(k, op, ValueTypeOf<T>::value, quaternary<T, F>);
+  if constexpr (sizeof(T) == 4) link_quaternary<F>(k, op);
+}
+
 struct Eq { template <class V> static PYFRAME_INLINE auto run(V a, V b) { return a == b; } };
 struct Ne { template <class V> static PYFRAME_INLINE auto run(V a, V b) { return a != b; } };
 struct Lt { template <class V> static PYFRAME_INLINE auto run(V a, V b) { return a < b; } };
 struct Le { template <class V> static PYFRAME_INLINE auto run(V a, V b) { return a <= b; } };
 struct Gt { template <class V> static PYFRAME_INLINE auto run(V a, V b) { return a > b; } };
 struct Ge { template <class V> static PYFRAME_INLINE auto run(V a, V b) { return a >= b; } };
+
+template <class T, class F> void define_comparison(PointwiseKernels& k, PointwiseOp op) {
+  define(k, op, ValueTypeOf<T>::value, each_pair<T, std::uint8_t, F>);
+  if constexpr (ValueTypeOf<T>::value == ValueType::f32) link_binary<F>(k, op);
+}
 
 // bool ? T : T
 template <class T> void where(const PointwiseArgs& s) {
@@ -165,32 +175,32 @@ template <class T> void add_float(PointwiseKernels& k) {
   using Op = PointwiseOp;
   using F = Float<T>;
   const ValueType t = ValueTypeOf<T>::value;
-  define(k, Op::copy, t, unary<T, Copy>);
-  define(k, Op::add, t, binary<T, Add>);
-  define(k, Op::sub, t, binary<T, Sub>);
-  define(k, Op::mul, t, binary<T, Mul>);
-  define(k, Op::div, t, binary<T, Div>);
-  define(k, Op::neg, t, unary<T, Neg>);
-  define(k, Op::reciprocal, t, unary<T, Reciprocal>);
-  define(k, Op::muladd, t, ternary<T, MulAdd>);
-  define(k, Op::mulsub, t, ternary<T, MulSub>);
-  define(k, Op::nmuladd, t, ternary<T, NMulAdd>);
-  define(k, Op::muladd_mul, t, quaternary<T, MulAddMul>);
-  define(k, Op::nmuladd_mul, t, quaternary<T, NMulAddMul>);
-  define(k, Op::maximum, t, binary<T, Maximum>);
-  define(k, Op::minimum, t, binary<T, Minimum>);
-  define(k, Op::fmax, t, binary<T, FMax>);
-  define(k, Op::fmin, t, binary<T, FMin>);
-  define(k, Op::abs, t, unary<T, typename F::Abs>);
-  define(k, Op::sign, t, unary<T, typename F::Sign>);
-  define(k, Op::copysign, t, binary<T, typename F::Copysign>);
-  define(k, Op::sqrt, t, unary<T, typename F::Sqrt>);
-  define(k, Op::rsqrt, t, unary<T, typename F::Rsqrt>);
-  define(k, Op::round, t, unary<T, typename F::Round>);
-  define(k, Op::floor, t, unary<T, typename F::Floor>);
-  define(k, Op::ceil, t, unary<T, typename F::Ceil>);
-  define(k, Op::trunc, t, unary<T, typename F::Trunc>);
-  define(k, Op::truncdiv, t, binary<T, typename F::TruncDiv>);
+  define_unary<T, Copy>(k, Op::copy);
+  define_binary<T, Add>(k, Op::add);
+  define_binary<T, Sub>(k, Op::sub);
+  define_binary<T, Mul>(k, Op::mul);
+  define_binary<T, Div>(k, Op::div);
+  define_unary<T, Neg>(k, Op::neg);
+  define_unary<T, Reciprocal>(k, Op::reciprocal);
+  define_ternary<T, MulAdd>(k, Op::muladd);
+  define_ternary<T, MulSub>(k, Op::mulsub);
+  define_ternary<T, NMulAdd>(k, Op::nmuladd);
+  define_quaternary<T, MulAddMul>(k, Op::muladd_mul);
+  define_quaternary<T, NMulAddMul>(k, Op::nmuladd_mul);
+  define_binary<T, Maximum>(k, Op::maximum);
+  define_binary<T, Minimum>(k, Op::minimum);
+  define_binary<T, FMax>(k, Op::fmax);
+  define_binary<T, FMin>(k, Op::fmin);
+  define_unary<T, typename F::Abs>(k, Op::abs);
+  define_unary<T, typename F::Sign>(k, Op::sign);
+  define_binary<T, typename F::Copysign>(k, Op::copysign);
+  define_unary<T, typename F::Sqrt>(k, Op::sqrt);
+  define_unary<T, typename F::Rsqrt>(k, Op::rsqrt);
+  define_unary<T, typename F::Round>(k, Op::round);
+  define_unary<T, typename F::Floor>(k, Op::floor);
+  define_unary<T, typename F::Ceil>(k, Op::ceil);
+  define_unary<T, typename F::Trunc>(k, Op::trunc);
+  define_binary<T, typename F::TruncDiv>(k, Op::truncdiv);
   define(k, Op::remainder, t, each_pair<T, T, typename F::Remainder>);
   define(k, Op::fmod, t, each_pair<T, T, typename F::Fmod>);
   define(k, Op::floordiv, t, each_pair<T, T, typename F::FloorDiv>);
@@ -202,24 +212,23 @@ template <class T> void add_float(PointwiseKernels& k) {
 template <class T> void add_comparisons(PointwiseKernels& k) {
   using Op = PointwiseOp;
   const ValueType t = ValueTypeOf<T>::value;
-  define(k, Op::eq, t, each_pair<T, std::uint8_t, Eq>);
-  define(k, Op::ne, t, each_pair<T, std::uint8_t, Ne>);
-  define(k, Op::lt, t, each_pair<T, std::uint8_t, Lt>);
-  define(k, Op::le, t, each_pair<T, std::uint8_t, Le>);
-  define(k, Op::gt, t, each_pair<T, std::uint8_t, Gt>);
-  define(k, Op::ge, t, each_pair<T, std::uint8_t, Ge>);
+  define_comparison<T, Eq>(k, Op::eq);
+  define_comparison<T, Ne>(k, Op::ne);
+  define_comparison<T, Lt>(k, Op::lt);
+  define_comparison<T, Le>(k, Op::le);
+  define_comparison<T, Gt>(k, Op::gt);
+  define_comparison<T, Ge>(k, Op::ge);
   define(k, Op::where, t, where<T>);
 }
 
 template <class T> void add_selections(PointwiseKernels& k) {
   using Op = PointwiseOp;
-  const ValueType t = ValueTypeOf<T>::value;
-  define(k, Op::select_eq, t, quaternary<T, Select<Eq>>);
-  define(k, Op::select_ne, t, quaternary<T, Select<Ne>>);
-  define(k, Op::select_lt, t, quaternary<T, Select<Lt>>);
-  define(k, Op::select_le, t, quaternary<T, Select<Le>>);
-  define(k, Op::select_gt, t, quaternary<T, Select<Gt>>);
-  define(k, Op::select_ge, t, quaternary<T, Select<Ge>>);
+  define_quaternary<T, Select<Eq>>(k, Op::select_eq);
+  define_quaternary<T, Select<Ne>>(k, Op::select_ne);
+  define_quaternary<T, Select<Lt>>(k, Op::select_lt);
+  define_quaternary<T, Select<Le>>(k, Op::select_le);
+  define_quaternary<T, Select<Gt>>(k, Op::select_gt);
+  define_quaternary<T, Select<Ge>>(k, Op::select_ge);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // Pointwise kernels of functions of float64, and of float32 by way of it.
-#include "isa/pointwise_loops.h"
+#include "isa/pointwise_links.h"
 #include "isa/vec_special_double.h"
 
 namespace pyframe {
@@ -34,6 +34,18 @@ template <class F> void widened_pair(const PointwiseArgs& s) {
     for (int i = 0; i < kGroup; i += kLanes<double>) store_half(y + i, F::run(load_half(x + i), load_half(z + i)));
   }
 }
+
+// The same on a vector of float32.
+template <class F> struct Widened {
+  template <class... Vs> static PYFRAME_INLINE V4 run(Vs... v) {
+    float y[kLanes<float>];
+#pragma GCC unroll 1
+    for (int i = 0; i < kLanes<float>; i += kLanes<double>) {
+      store_half(y + i, F::run(load_half(reinterpret_cast<const float*>(&v) + i)...));
+    }
+    return load(y);
+  }
+};
 
 #define PYFRAME_FUNCTION(Name, call) \
   struct Name { static PYFRAME_INLINE F64 run(F64 x) { return call(x); } };
@@ -121,7 +133,8 @@ void add_double(PointwiseKernels& k) {
   using Op = PointwiseOp;
   const ValueType f32 = ValueType::f32, f64 = ValueType::f64;
 #define PYFRAME_OWN(op, Name) define(k, Op::op, f64, unary<double, Name>)
-#define PYFRAME_BOTH(op, Name) PYFRAME_OWN(op, Name), define(k, Op::op, f32, widened<Name>)
+#define PYFRAME_BOTH(op, Name) \
+  PYFRAME_OWN(op, Name), define(k, Op::op, f32, widened<Name>), set_link(k, Op::op, f32, 0, long_link<Widened<Name>>)
   PYFRAME_OWN(exp, Exp);
   PYFRAME_OWN(expm1, Expm1);
   PYFRAME_OWN(log, Log);
@@ -158,6 +171,9 @@ void add_double(PointwiseKernels& k) {
   define(k, Op::hypot, f32, widened_pair<HypotSingle>);
   define(k, Op::pow, f64, power<double, each_pair<double, double, Pow>>);
   define(k, Op::pow, f32, power<float, widened_pair<PowSingle>>);
+  set_link(k, Op::pow, f32, 0, long_pair_link<Widened<PowSingle>, 0>);
+  set_link(k, Op::atan2, f32, 0, long_pair_link<Widened<Atan2>, 0>);
+  set_link(k, Op::hypot, f32, 0, long_pair_link<Widened<HypotSingle>, 0>);
   define(k, Op::erfinv, f64, each<double, double, ErfInv>);
   define(k, Op::erfinv, f32, each<float, float, ErfInv>);
 }

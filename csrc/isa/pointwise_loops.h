@@ -12,6 +12,7 @@ void add_integer(PointwiseKernels& kernels);     // integers, bools, Philox
 void add_single(PointwiseKernels& kernels);      // functions of float32
 void add_double(PointwiseKernels& kernels);      // functions of float64, and those of float32 that go through it
 void add_memory(PointwiseKernels& kernels);      // conversions, loads and stores
+void add_links(PointwiseKernels& kernels);       // links that are no operation on float32
 
 PYFRAME_INLINE void define(PointwiseKernels& kernels, PointwiseOp op, ValueType type, PointwiseKernel kernel) {
   kernels.ops[static_cast<int>(op)][static_cast<int>(type)] = kernel;

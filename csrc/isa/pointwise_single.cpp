@@ -1,5 +1,5 @@
 // Pointwise kernels of functions of float32 that have a version of their own.
-#include "isa/pointwise_loops.h"
+#include "isa/pointwise_links.h"
 #include "isa/vec_special.h"
 
 namespace pyframe {
@@ -23,19 +23,20 @@ struct LogAddExp {
 void add_single(PointwiseKernels& k) {
   using Op = PointwiseOp;
   const ValueType t = ValueType::f32;
-  define(k, Op::exp, t, unary<float, Exp>);
-  define(k, Op::expm1, t, unary<float, Expm1>);
-  define(k, Op::log, t, unary<float, Log>);
-  define(k, Op::log1p, t, unary<float, Log1p>);
-  define(k, Op::erf, t, unary<float, Erf>);
-  define(k, Op::tanh, t, unary<float, Tanh>);
-  define(k, Op::sigmoid, t, unary<float, Sigmoid>);
-  define(k, Op::softplus, t, unary<float, Softplus>);
-  define(k, Op::exp_affine, t, affine<float, Exp>);
-  define(k, Op::erf_affine, t, affine<float, ErfInSum>);
-  define(k, Op::tanh_affine, t, affine<float, Tanh>);
-  define(k, Op::sigmoid_affine, t, affine<float, Sigmoid>);
+  define_function<float, Exp>(k, Op::exp);
+  define_function<float, Expm1>(k, Op::expm1);
+  define_function<float, Log>(k, Op::log);
+  define_function<float, Log1p>(k, Op::log1p);
+  define_function<float, Erf>(k, Op::erf);
+  define_function<float, Tanh>(k, Op::tanh);
+  define_function<float, Sigmoid>(k, Op::sigmoid);
+  define_function<float, Softplus>(k, Op::softplus);
+  define_affine<float, Exp>(k, Op::exp_affine);
+  define_affine<float, ErfInSum>(k, Op::erf_affine);
+  define_affine<float, Tanh>(k, Op::tanh_affine);
+  define_affine<float, Sigmoid>(k, Op::sigmoid_affine);
   define(k, Op::logaddexp, t, binary<float, LogAddExp>);
+  set_link(k, Op::logaddexp, t, 0, long_pair_link<LogAddExp, 0>);
 }
 
 }  // namespace PYFRAME_ISA

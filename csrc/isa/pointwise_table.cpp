@@ -11,6 +11,7 @@ void fill(PointwiseKernels& kernels) {
   add_double(kernels);
   add_single(kernels);
   add_memory(kernels);
+  add_links(kernels);
 }
 }  // namespace
 

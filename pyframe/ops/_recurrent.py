@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import native
 from ..dtypes import is_floating
 from ..errors import ArgumentError, DtypeError, ShapeError, fail
+from ..op.native_arrays import not_floats, packed
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Sample
 from ..op.samples import Maker
 from .dropout import dropout as drop
@@ -180,6 +183,74 @@ def reference_steps(steps: int, reverse: bool) -> list[tuple[int, int | None]]:
     """The steps in the order in which a backward's reference goes, each with the one before it."""
     forward = list(range(steps))[:: -1 if reverse else 1]
     return list(zip(forward, [None, *forward[:-1]], strict=True))[::-1]
+
+
+# ---- native kernels: csrc/recurrent.cpp
+
+_SOURCE = "csrc/isa/recurrent.cpp"
+_CELLS = {"lstm": 0, "gru": 1, "tanh": 2, "relu": 3}
+
+
+def _not_native(*arrays: Any, **_: Any) -> str:
+    for array in arrays:
+        if array is not None and not array.size:
+            return "an array is empty"
+    return not_floats(*arrays)
+
+
+def native_layer(cell: str) -> list:
+    """The native kernel of a layer; ``cell``: "lstm", "gru", or "" for the plain recurrence."""
+    gates = {"lstm": 4, "gru": 3}.get(cell, 0)
+
+    def run(*arrays: Any, reverse: bool, nonlinearity: str = "") -> tuple:
+        x, h0, *rest = map(packed, arrays)
+        c0 = rest.pop(0) if cell == "lstm" else None
+        w_ih, w_hh, b_ih, b_hh = (*rest, None, None)[:4]
+        steps, batch, width = x.shape
+        hidden = w_hh.shape[1]
+        y, h = native.empty((steps, batch, hidden), x.dtype), native.empty(h0.shape, x.dtype)
+        c = all_gates = saved = None
+        if gates:
+            all_gates = native.empty((steps, batch, gates * hidden), x.dtype)
+            saved = native.empty(y.shape, x.dtype)
+        if cell == "lstm":
+            c = native.empty(h0.shape, x.dtype)
+        native.module.recurrent(
+            _CELLS[cell or nonlinearity], reverse, steps, batch, width, hidden,
+            x, h0, c0, w_ih, w_hh, b_ih, b_hh, y, h, c, all_gates, saved,
+        )  # fmt: skip
+        return tuple(a for a in (y, h, c, all_gates, saved) if a is not None)
+
+    return [native_kernel(run, _not_native, _SOURCE)]
+
+
+def native_layer_backward(cell: str) -> list:
+    """The native kernel of a layer's backward; ``cell`` as for :func:`native_layer`."""
+    states = 2 if cell == "lstm" else 1
+
+    def run(*arrays: Any, reverse: bool, nonlinearity: str = "") -> tuple:
+        given = [packed(a) for a in arrays]
+        g_y, g_h = given[:2]
+        g_c = given[2] if states == 2 else None
+        x, h0, *rest = given[1 + states :]
+        c0 = rest.pop(0) if states == 2 else None
+        w_ih, w_hh, y, all_gates, saved = (*rest, None, None)[:5]
+        steps, batch, width = x.shape
+        gc0 = gb_hh = None
+        gx, gh0, gw_ih, gw_hh = (native.empty(a.shape, x.dtype) for a in (x, h0, w_ih, w_hh))
+        gb_ih = native.empty(w_hh.shape[:1], x.dtype)
+        if states == 2:
+            gc0 = native.empty(h0.shape, x.dtype)
+        if cell == "gru":
+            gb_hh = native.empty(gb_ih.shape, x.dtype)
+        native.module.recurrent_backward(
+            _CELLS[cell or nonlinearity], reverse, steps, batch, width, w_hh.shape[1],
+            g_y, g_h, g_c, x, h0, c0, w_ih, w_hh, y, all_gates, saved,
+            gx, gh0, gc0, gw_ih, gw_hh, gb_ih, gb_hh,
+        )  # fmt: skip
+        return tuple(a for a in (gx, gh0, gc0, gw_ih, gw_hh, gb_ih, gb_hh) if a is not None)
+
+    return [native_kernel(run, _not_native, _SOURCE)]
 
 
 # ---- several layers and directions

@@ -22,6 +22,8 @@ from ._recurrent import (
     layer_cost,
     layer_errors,
     layer_samples,
+    native_layer,
+    native_layer_backward,
     order,
     per_gate,
     reference_steps,
@@ -228,6 +230,8 @@ gru_backward = register(
         reference=_gru_backward_reference,
         samples=backward_samples(layer_samples(3, False), _gru_reference, 1),
         cost=backward_cost(1, 6),
+        kernels={"cpu": native_layer_backward("gru")},
+        kernels_from=1,
         export=(),
         doc="""Gradients of :func:`gru_layer`, backward through time.
 
@@ -252,6 +256,8 @@ gru_layer = register(
         samples=layer_samples(3, False),
         errors=layer_errors(3, False),
         cost=layer_cost,
+        kernels={"cpu": native_layer("gru")},
+        kernels_from=1,
         export=(),
         doc="""One GRU layer in one direction.
 

@@ -22,6 +22,8 @@ from ._recurrent import (
     layer_cost,
     layer_errors,
     layer_samples,
+    native_layer,
+    native_layer_backward,
     order,
     per_gate,
     reference_steps,
@@ -230,6 +232,8 @@ lstm_backward = register(
         reference=_lstm_backward_reference,
         samples=backward_samples(layer_samples(4, True), _lstm_reference, 2),
         cost=backward_cost(2, 6),
+        kernels={"cpu": native_layer_backward("lstm")},
+        kernels_from=1,
         export=(),
         doc="""Gradients of :func:`lstm_layer`, backward through time.
 
@@ -254,6 +258,8 @@ lstm_layer = register(
         samples=layer_samples(4, True),
         errors=layer_errors(4, True),
         cost=layer_cost,
+        kernels={"cpu": native_layer("lstm")},
+        kernels_from=1,
         export=(),
         doc="""One LSTM layer in one direction.
 

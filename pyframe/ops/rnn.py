@@ -24,6 +24,8 @@ from ._recurrent import (
     layer_cost,
     layer_errors,
     layer_samples,
+    native_layer,
+    native_layer_backward,
     order,
     reference_steps,
     run_cell,
@@ -205,6 +207,8 @@ rnn_backward = register(
         reference=_rnn_backward_reference,
         samples=backward_samples(_rnn_samples, _rnn_reference, 1),
         cost=backward_cost(1, 3),
+        kernels={"cpu": native_layer_backward("")},
+        kernels_from=1,
         export=(),
         doc="""Gradients of :func:`rnn_layer`, backward through time.
 
@@ -228,6 +232,8 @@ rnn_layer = register(
         samples=_rnn_samples,
         errors=_rnn_errors,
         cost=layer_cost,
+        kernels={"cpu": native_layer("")},
+        kernels_from=1,
         export=(),
         doc="""One layer of h ← f(x·w_ihᵀ + b_ih + h·w_hhᵀ + b_hh) in one direction.
 

@@ -1,0 +1,87 @@
+// The kernels under correlate(), one table per instruction set level. Only conv*.cpp and csrc/isa/conv*.cpp include this.
+#pragma once
+
+#include <cstdint>
+
+#include "isa_tables.h"
+
+namespace pyframe {
+
+// Sums for `rows` output channels and `vectors` vectors of pixels over `depth` elements of K:
+//   sums[i * sums_stride + v * lanes + l] (+)= sum over k of left(i, k) * right[v][offsets[k] + l]
+// left comes as panels of `height` rows, each [depth][height].
+template <class T>
+struct ConvBlock {
+  const T* left;
+  std::int64_t height, left_panel, rows, depth;
+  const T* const* right;
+  std::int64_t vectors;
+  const std::int32_t* offsets;
+  T* sums;
+  std::int64_t sums_stride;
+  bool add;
+};
+
+// Sums over pixels, for the gradient of the weight:
+//   sums[r * width + l] (+)= sum over p of window[rows_at[r] + pixels[p]] * right[p * width + l]
+// for l < width, a whole number of vectors, at most grad_vectors.
+template <class T>
+struct ConvGradBlock {
+  const T* window;
+  const std::int32_t* rows_at;
+  std::int64_t rows;
+  const std::int32_t* pixels;
+  std::int64_t depth;
+  const T* right;
+  std::int64_t width;
+  T* sums;
+  bool add;
+};
+
+// `count` neighbouring pixels from column `column` on, that lie side by side at `from` (relative to a tap's offset).
+struct ConvPiece {
+  std::int64_t from, column, count;
+};
+
+template <class T>
+struct ConvKernels {
+  std::int64_t rows, vectors, lanes;  // the tile of `multiply`
+  std::int64_t grad_vectors;          // the most vectors of `accumulate`
+
+  void (*multiply)(const ConvBlock<T>& block);
+  void (*accumulate)(const ConvGradBlock<T>& block);
+
+  // packed[k * width + c] = from[offsets[k] + pixel of column c], for the pieces' columns; zeros up to a whole vector.
+  // With `exact` nothing behind a piece is read; else up to a vector. Up to a vector behind `packed` is written.
+  void (*pack)(const T* from, const std::int32_t* offsets, std::int64_t depth, const ConvPiece* pieces,
+               std::int64_t count, std::int64_t columns, bool exact, T* packed, std::int64_t width);
+
+  // to[i] = from[i * stride]
+  void (*copy_row)(const T* from, std::int64_t stride, std::int64_t count, T* to);
+  // to[c * to_channel + i] = from[c + i * stride]: channels lie side by side.
+  void (*copy_channels)(const T* from, std::int64_t stride, std::int64_t channels, std::int64_t count, T* to,
+                        std::int64_t to_channel);
+  // to[i * width + l] = from[l * line + i * step], for l < lines, then zeros.
+  void (*transpose)(const T* from, std::int64_t line, std::int64_t step, std::int64_t lines, std::int64_t count, T* to,
+                    std::int64_t width);
+
+  // to[i * step] = from[i] + bias, then relu.
+  void (*finish)(const T* from, std::int64_t count, T bias, bool relu, T* to, std::int64_t step);
+
+  // Panels of weights: to[panel][k][height] = from[(panel * height + i) * line + k], zeros behind the last line.
+  void (*pack_lines)(const T* from, std::int64_t line, std::int64_t lines, std::int64_t depth, std::int64_t height, T* to);
+};
+
+struct ConvTable {
+  ConvKernels<float> f32;
+  ConvKernels<double> f64;
+};
+PYFRAME_ISA_TABLE(ConvTable, conv_table, conv_kernels)
+
+template <class T>
+const ConvKernels<T>& conv_kernels_of() {
+  if constexpr (sizeof(T) == 8) return conv_kernels().f64;
+  else return conv_kernels().f32;
+}
+
+}  // namespace pyframe

@@ -1,0 +1,182 @@
+// The gradient of a convolution with respect to its weight.
+//
+// Sums over all pixels of all images: for a block of taps and output channels, the gradient's pixels are lined up with
+// output channels side by side, and each is multiplied with the source values that the taps see, which are read one by
+// one from the window. Blocks, and where there are few of them parts of the batch, are shared out to the threads.
+#include <algorithm>
+#include <cstring>
+
+#include "conv.h"
+#include "conv_table.h"
+#include "conv_window.h"
+#include "thread_pool.h"
+
+namespace pyframe {
+namespace {
+
+using std::int64_t;
+
+constexpr int64_t kPixels = 240;     // of a strip, summed in registers
+constexpr int64_t kRows = 640;       // taps of all channels of a block, about
+constexpr int64_t kTasks = 16;       // parts of the batch are made until there are so many tasks
+constexpr int64_t kPartWork = 1 << 20;  // the least multiplications of one
+constexpr int64_t kThreadWork = 1 << 18;
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t even_part(int64_t n, int64_t most) { return n > most ? ceil_div(n, ceil_div(n, most)) : n; }
+
+template <class T>
+class WeightGradient {
+ public:
+  WeightGradient(const Correlation<T>& problem, T* target) : p_(problem), target_(target) {
+    taps_ = static_cast<int64_t>(p_.place[0].size() * p_.place[1].size() * p_.place[2].size());
+    pixels_ = p_.out.size[0] * p_.out.size[1] * p_.out.size[2];
+    channels_ = even_part(p_.ins, std::max<int64_t>(1, kRows / std::max<int64_t>(1, taps_)));
+    channel_blocks_ = ceil_div(p_.ins, std::max<int64_t>(1, channels_));
+    outs_ = even_part(ceil_div(p_.outs, use_.lanes), use_.grad_vectors) * use_.lanes;
+    out_blocks_ = ceil_div(p_.outs, outs_);
+  }
+
+  void run() {
+    const int64_t blocks = p_.groups * channel_blocks_ * out_blocks_;
+    if (blocks * taps_ <= 0) return;
+    const ConvStrips strips(p_.batch, pixels_, kPixels, 1);
+    const int64_t work = p_.groups * p_.outs * p_.ins * taps_ * p_.batch * pixels_;
+    const int64_t wanted = std::min(ceil_div(kTasks, blocks), ceil_div(work, blocks * kPartWork));
+    const int64_t parts = std::max<int64_t>(1, std::min(wanted, strips.count()));
+    const int64_t size = channels_ * taps_ * outs_;  // of one block's sums
+    const ConvScratch memory(parts > 1 ? parts * blocks * size * sizeof(T) : 0);
+    T* const sums = const_cast<ConvScratch&>(memory).template as<T>();
+    const bool alone = in_parallel() || work < 2 * kThreadWork;
+    parallel_for(0, blocks * parts, alone ? blocks * parts : 1, [&](int64_t begin, int64_t end) {
+      Worker worker(*this, strips);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t part = i % parts, block = i / parts;
+        const int64_t first = part * strips.count() / parts, last = (part + 1) * strips.count() / parts;
+        worker.run(block, first, last, parts > 1 ? sums + i * size : nullptr);
+      }
+    });
+    if (parts == 1) return;
+    const int64_t rows = channels_ * taps_;
+    const int64_t grain = std::max<int64_t>(1, (1 << 14) / (parts * outs_));
+    parallel_for(0, blocks * rows, alone ? blocks * rows : grain, [&](int64_t begin, int64_t end) {
+      while (begin < end) {
+        const int64_t block = begin / rows, row = begin % rows, count = std::min(rows - row, end - begin);
+        T* const total = sums + block * parts * size + row * outs_;
+        for (int64_t part = 1; part < parts; ++part) {
+          const T* const more = total + part * size;
+          for (int64_t i = 0; i < count * outs_; ++i) total[i] += more[i];
+        }
+        write(block, total, row, count);
+        begin += count;
+      }
+    });
+  }
+
+ private:
+  // Writes rows [row, row + count) of a block's sums to the target.
+  void write(int64_t block, const T* sums, int64_t row, int64_t count) const {
+    const int64_t out = block % out_blocks_ * outs_, channel = block / out_blocks_ % channel_blocks_ * channels_;
+    const int64_t group = block / out_blocks_ / channel_blocks_;
+    const int64_t outs = std::min(outs_, p_.outs - out);
+    count = std::min(count, std::min(channels_, p_.ins - channel) * taps_ - row);
+    if (count <= 0) return;
+    // The target is contiguous: rows are its last dimensions.
+    T* const to = target_ + (group * p_.outs + out) * p_.weight_out + channel * taps_ + row;
+    use_.copy_channels(sums, outs_, outs, count, to, p_.weight_out);
+  }
+
+  class Worker {
+   public:
+    Worker(const WeightGradient& gradient, const ConvStrips& strips)
+        : s_(gradient), p_(gradient.p_), strips_(strips),
+          window_(p_, s_.channels_, strips.longest(), strips.images(), true),
+          lined_((strips.longest() * s_.outs_) * sizeof(T)), own_(s_.channels_ * s_.taps_ * s_.outs_ * sizeof(T)),
+          rows_at_(static_cast<std::size_t>(s_.channels_ * s_.taps_)),
+          pixels_(static_cast<std::size_t>(strips.longest())) {}
+
+    // The sums over strips [first, last), to `sums`, or with nullptr to the target.
+    void run(int64_t block, int64_t first, int64_t last, T* sums) {
+      const int64_t out = block % s_.out_blocks_ * s_.outs_;
+      const int64_t channel = block / s_.out_blocks_ % s_.channel_blocks_ * s_.channels_;
+      const int64_t group = block / s_.out_blocks_ / s_.channel_blocks_;
+      const int64_t channels = std::min(s_.channels_, p_.ins - channel);
+      T* const to = sums ? sums : own_.template as<T>();
+      ConvGradBlock<T> b{};
+      b.width = s_.outs_;
+      b.rows = channels * s_.taps_;
+      b.sums = to;
+      if (first >= last) std::memset(static_cast<void*>(to), 0, b.rows * b.width * sizeof(T));
+      for (int64_t i = first; i < last; ++i) {
+        const ConvStrip strip = strips_.at(i);
+        window_.move_to(strip);
+        window_.read(group, channel, channels);
+        line_up(strip, group * p_.outs + out, std::min(s_.outs_, p_.outs - out));
+        std::int32_t* at = rows_at_.data();
+        for (int64_t c = 0; c < channels; ++c) {
+          const std::int32_t here = static_cast<std::int32_t>(c * window_.channel());
+          for (int64_t t = 0; t < s_.taps_; ++t) *at++ = here + window_.tap(t);
+        }
+        b.window = window_.data();
+        b.rows_at = rows_at_.data();
+        b.pixels = pixels_.data();
+        b.depth = strip.images * strip.count;
+        b.right = lined_.template as<T>();
+        b.add = i > first;
+        s_.use_.accumulate(b);
+      }
+      if (!sums) s_.write(block, to, 0, b.rows);
+    }
+
+   private:
+    // Writes the gradient of a strip's pixels with output channels side by side, and where the pixels are.
+    void line_up(const ConvStrip& strip, int64_t channel, int64_t outs) {
+      const Images<T>& g = p_.out;
+      const int64_t* const size = g.size;
+      const bool together = (size[1] == 1 || g.stride[1] == size[2] * g.stride[2]) &&
+                            (size[0] == 1 || g.stride[0] == size[1] * g.stride[1]);
+      T* to = lined_.template as<T>();
+      std::int32_t* pixel_at = pixels_.data();
+      const int64_t step = window_.pixel_step();
+      for (int64_t n = 0; n < strip.images; ++n) {
+        const T* const from = g.data + (strip.image + n) * g.image + channel * g.channel;
+        if (together) {
+          s_.use_.transpose(from + strip.first * g.stride[2], g.channel, g.stride[2], outs, strip.count, to, s_.outs_);
+          to += strip.count * s_.outs_;
+        }
+        int64_t pixel = strip.first;
+        window_.each_row(n, [&](int64_t, int64_t offset, int64_t count) {
+          for (int64_t i = 0; i < count; ++i) *pixel_at++ = static_cast<std::int32_t>(offset + i * step);
+          if (!together) {
+            const int64_t row = pixel / size[2];
+            s_.use_.transpose(from + row / size[1] * g.stride[0] + row % size[1] * g.stride[1] + pixel % size[2] * g.stride[2],
+                              g.channel, g.stride[2], outs, count, to, s_.outs_);
+            to += count * s_.outs_;
+          }
+          pixel += count;
+        });
+      }
+    }
+
+    const WeightGradient& s_;
+    const Correlation<T>& p_;
+    const ConvStrips& strips_;
+    ConvWindow<T> window_;
+    ConvScratch lined_, own_;
+    std::vector<std::int32_t> rows_at_, pixels_;
+  };
+
+  const Correlation<T>& p_;
+  T* const target_;
+  const ConvKernels<T>& use_ = conv_kernels_of<T>();
+  int64_t taps_, pixels_, channels_, channel_blocks_, outs_, out_blocks_;
+};
+
+}  // namespace
+
+void correlate_weight(const Correlation<float>& problem, float* target) { WeightGradient<float>(problem, target).run(); }
+void correlate_weight(const Correlation<double>& problem, double* target) {
+  WeightGradient<double>(problem, target).run();
+}
+
+}  // namespace pyframe

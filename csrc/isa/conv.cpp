@@ -1,0 +1,260 @@
+// The kernels of the convolution for one instruction set level.
+#include "conv_table.h"
+
+#include "isa/gemm_pack.h"
+#include "isa/vec.h"
+
+namespace pyframe {
+namespace PYFRAME_ISA {
+namespace {
+
+// The tiles: sums, one row of the right factor and a broadcast fill the registers. Eight rows divide the usual numbers
+// of channels; twenty-four sums hide the latency of the multiply-adds with one load for every two of them.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kTileRows = 8, kTileVectors = 3;
+constexpr int kGradRows = 6, kGradVectors = 4;
+#elif defined(__AVX__)
+constexpr int kTileRows = 6, kTileVectors = 2;
+constexpr int kGradRows = 6, kGradVectors = 2;
+#else
+constexpr int kTileRows = 4, kTileVectors = 2;
+constexpr int kGradRows = 4, kGradVectors = 2;
+#endif
+
+template <class T, int Rows, int Vectors>
+PYFRAME_INLINE void put(const Vec<T> (&sum)[Rows][Vectors], T* to, int64_t stride, bool add) {
+  constexpr int kLane = kLanes<T>;
+  if (add) {
+#pragma GCC unroll 8
+    for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) {
+        T* const at = to + i * stride + j * kLane;
+        store<T>(at, load(at) + sum[i][j]);
+      }
+    }
+  } else {
+#pragma GCC unroll 8
+    for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) store<T>(to + i * stride + j * kLane, sum[i][j]);
+    }
+  }
+}
+
+template <class T, int Rows, int Vectors>
+void tile(int64_t depth, const T* left, int64_t height, const T* const* right, const std::int32_t* offsets, T* sums,
+          int64_t stride, bool add) {
+  Vec<T> sum[Rows][Vectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) sum[i][j] = Vec<T>{};
+  }
+  const T* base[Vectors];
+#pragma GCC unroll 4
+  for (int j = 0; j < Vectors; ++j) base[j] = right[j];
+  for (int64_t k = 0; k < depth; ++k, left += height) {
+    const int64_t offset = offsets[k];
+    Vec<T> b[Vectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) b[j] = load(base[j] + offset);
+#pragma GCC unroll 8
+    for (int i = 0; i < Rows; ++i) {
+      const Vec<T> a = splat(left[i]);
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) sum[i][j] += a * b[j];
+    }
+  }
+  put<T, Rows, Vectors>(sum, sums, stride, add);
+}
+
+template <class T>
+using Tile = void (*)(int64_t depth, const T* left, int64_t height, const T* const* right, const std::int32_t* offsets,
+                      T* sums, int64_t stride, bool add);
+
+template <class T, int Rows, int Vectors>
+void grad_tile(int64_t depth, const T* window, const std::int32_t* rows_at, const std::int32_t* pixels, const T* right,
+               int64_t width, T* sums, bool add) {
+  constexpr int kLane = kLanes<T>;
+  Vec<T> sum[Rows][Vectors];
+  const T* row[Rows];
+#pragma GCC unroll 8
+  for (int i = 0; i < Rows; ++i) {
+    row[i] = window + rows_at[i];
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) sum[i][j] = Vec<T>{};
+  }
+  for (int64_t p = 0; p < depth; ++p, right += width) {
+    const int64_t pixel = pixels[p];
+    Vec<T> b[Vectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) b[j] = load(right + j * kLane);
+#pragma GCC unroll 8
+    for (int i = 0; i < Rows; ++i) {
+      const Vec<T> a = splat(row[i][pixel]);
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) sum[i][j] += a * b[j];
+    }
+  }
+  put<T, Rows, Vectors>(sum, sums, width, add);
+}
+
+template <class T>
+using GradTile = void (*)(int64_t depth, const T* window, const std::int32_t* rows_at, const std::int32_t* pixels,
+                          const T* right, int64_t width, T* sums, bool add);
+
+// One kernel per height and number of vectors: tiles at the edges multiply no padding.
+template <class T>
+struct Tiles {
+  Tile<T> of[kTileRows + 1][kTileVectors + 1];
+  GradTile<T> grad[kGradRows + 1][kGradVectors + 1];
+
+  constexpr Tiles() : of{}, grad{} {
+    fill<kTileRows, kTileVectors>();
+    fill_grad<kGradRows, kGradVectors>();
+  }
+
+ private:
+  template <int Rows, int Vectors>
+  constexpr void fill() {
+    of[Rows][Vectors] = &tile<T, Rows, Vectors>;
+    if constexpr (Vectors > 1) fill<Rows, Vectors - 1>();
+    else if constexpr (Rows > 1) fill<Rows - 1, kTileVectors>();
+  }
+  template <int Rows, int Vectors>
+  constexpr void fill_grad() {
+    grad[Rows][Vectors] = &grad_tile<T, Rows, Vectors>;
+    if constexpr (Vectors > 1) fill_grad<Rows, Vectors - 1>();
+    else if constexpr (Rows > 1) fill_grad<Rows - 1, kGradVectors>();
+  }
+};
+template <class T>
+constexpr Tiles<T> tiles{};
+
+template <class T>
+void multiply(const ConvBlock<T>& b) {
+  for (int64_t i = 0; i < b.rows; i += b.height) {
+    const int64_t rows = smaller<int64_t>(b.rows - i, b.height);
+    const T* const left = b.left + i / b.height * b.left_panel;
+    for (int64_t v = 0; v < b.vectors; v += kTileVectors) {
+      const int64_t vectors = smaller<int64_t>(b.vectors - v, kTileVectors);
+      tiles<T>.of[rows][vectors](b.depth, left, b.height, b.right + v, b.offsets,
+                                 b.sums + i * b.sums_stride + v * kLanes<T>, b.sums_stride, b.add);
+    }
+  }
+}
+
+template <class T>
+void accumulate(const ConvGradBlock<T>& b) {
+  const int64_t vectors = b.width / kLanes<T>;
+  for (int64_t r = 0; r < b.rows; r += kGradRows) {
+    const int64_t rows = smaller<int64_t>(b.rows - r, kGradRows);
+    tiles<T>.grad[rows][vectors](b.depth, b.window, b.rows_at + r, b.pixels, b.right, b.width, b.sums + r * b.width, b.add);
+  }
+}
+
+template <class T, bool Exact>
+void pack_pieces(const T* from, const std::int32_t* offsets, int64_t depth, const ConvPiece* pieces, int64_t count,
+                 int64_t columns, T* packed, int64_t width) {
+  constexpr int kLane = kLanes<T>;
+  const int64_t whole = columns / kLane * kLane;
+  for (int64_t k = 0; k < depth; ++k, packed += width) {
+    const T* const tap = from + offsets[k];
+    if (whole < columns) store<T>(packed + whole, Vec<T>{});
+    for (int64_t p = 0; p < count; ++p) {
+      const T* const source = tap + pieces[p].from;
+      T* const to = packed + pieces[p].column;
+      const int64_t n = pieces[p].count;
+      int64_t i = 0;
+      for (; i + kLane <= n; i += kLane) store<T>(to + i, load(source + i));
+      if (i < n) {
+        if (Exact || p + 1 == count) store_part<T>(to + i, load_part(source + i, n - i), n - i);
+        else store<T>(to + i, load(source + i));
+      }
+    }
+  }
+}
+
+template <class T>
+void pack_taps(const T* from, const std::int32_t* offsets, int64_t depth, const ConvPiece* pieces, int64_t count,
+               int64_t columns, bool exact, T* packed, int64_t width) {
+  if (exact) pack_pieces<T, true>(from, offsets, depth, pieces, count, columns, packed, width);
+  else pack_pieces<T, false>(from, offsets, depth, pieces, count, columns, packed, width);
+}
+
+template <class T>
+void copy_row(const T* from, int64_t stride, int64_t count, T* to) {
+  if (stride == 1) return copy_exact(to, from, count);
+  for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride];
+}
+
+template <class T>
+void transpose_lines(const T* from, int64_t line, int64_t step, int64_t lines, int64_t count, T* to, int64_t width) {
+  pack_panel<T, T>(from, line, step, lines, count, width, to);
+}
+
+template <class T>
+void copy_channels(const T* from, int64_t stride, int64_t channels, int64_t count, T* to, int64_t to_channel) {
+  constexpr int kLane = kLanes<T>;
+  for (int64_t c = 0; c < channels; c += kLane) {
+    const int64_t some = smaller<int64_t>(channels - c, kLane);
+    for (int64_t i = 0; i < count; i += kLane) {
+      const int64_t n = smaller<int64_t>(count - i, kLane);
+      Vec<T> rows[kLane];
+      for (int64_t r = 0; r < kLane; ++r) {
+        const T* const source = from + c + (i + r) * stride;
+        rows[r] = r >= n ? Vec<T>{} : some == kLane ? load(source) : load_part(source, some);
+      }
+      transpose<T>(rows);
+      for (int64_t r = 0; r < some; ++r) {
+        T* const target = to + (c + r) * to_channel + i;
+        if (n == kLane) store<T>(target, rows[r]);
+        else store_part<T>(target, rows[r], n);
+      }
+    }
+  }
+}
+
+template <class T>
+void finish_run(const T* from, int64_t count, T bias, bool relu, T* to, int64_t step) {
+  constexpr int kLane = kLanes<T>;
+  const Vec<T> zero{};
+  int64_t i = 0;
+  if (step == 1) {
+    for (; i + kLane <= count; i += kLane) {
+      Vec<T> v = load(from + i) + bias;
+      if (relu) v = v < zero ? zero : v;  // NaN stays
+      store<T>(to + i, v);
+    }
+    if (i < count) {
+      Vec<T> v = load_part(from + i, count - i) + bias;
+      if (relu) v = v < zero ? zero : v;
+      store_part<T>(to + i, v, count - i);
+    }
+    return;
+  }
+  for (; i < count; ++i) {
+    const T v = from[i] + bias;
+    to[i * step] = relu && v < 0 ? T{0} : v;
+  }
+}
+
+template <class T>
+void pack_weights(const T* from, int64_t line, int64_t lines, int64_t depth, int64_t height, T* to) {
+  for (int64_t l = 0; l < lines; l += height) {
+    pack_panel<T, T>(from + l * line, line, 1, smaller<int64_t>(lines - l, height), depth, height, to + l * depth);
+  }
+}
+
+template <class T>
+constexpr ConvKernels<T> conv_kernels_for{kTileRows,     kTileVectors,   kLanes<T>,           kGradVectors,
+                                          &multiply<T>,  &accumulate<T>, &pack_taps<T>,       &copy_row<T>,
+                                          &copy_channels<T>, &transpose_lines<T>, &finish_run<T>, &pack_weights<T>};
+
+}  // namespace
+
+extern const ConvTable conv_table{conv_kernels_for<float>, conv_kernels_for<double>};
+
+}  // namespace PYFRAME_ISA
+}  // namespace pyframe

@@ -1,0 +1,213 @@
+#include "recurrent.h"
+
+#include "isa/vec_special.h"
+
+namespace pyframe {
+namespace PYFRAME_ISA {
+namespace {
+
+using std::int64_t;
+
+// Calls body(i, part) for the vectors of a row; `part` loads and stores whole vectors or the last elements.
+template <class T>
+struct Whole {
+  PYFRAME_INLINE Vec<T> get(const T* from) const { return load(from); }
+  PYFRAME_INLINE void put(T* to, Vec<T> v) const { store<T>(to, v); }
+};
+template <class T>
+struct Rest {
+  int64_t count;
+  PYFRAME_INLINE Vec<T> get(const T* from) const { return load_part(from, count); }
+  PYFRAME_INLINE void put(T* to, Vec<T> v) const { store_part<T>(to, v, count); }
+};
+template <class T, class Body>
+PYFRAME_INLINE void each_vector(int64_t columns, Body body) {
+  int64_t i = 0;
+  for (; i + kLanes<T> <= columns; i += kLanes<T>) body(i, Whole<T>{});
+  if (i < columns) body(i, Rest<T>{columns - i});
+}
+
+// ---- forward
+
+template <class T>
+void lstm(const RecurrentStep<T>& s) {
+  const int64_t n = s.hidden, m = s.sum_gate;
+  for (int64_t r = 0; r < s.rows; ++r) {
+    const T *const sums = s.sums + r * s.sum_row, *const before = s.before + r * n;
+    T *const gates = s.gates + r * 4 * n, *const cells = s.saved + r * n, *const h = s.h + r * n;
+    T* const next = s.next + r * s.next_row;
+    each_vector<T>(s.columns, [=](int64_t j, auto part) __attribute__((always_inline)) {
+      const Vec<T> in = vsigmoid<T>(part.get(gates + j) + part.get(sums + j));
+      const Vec<T> forget = vsigmoid<T>(part.get(gates + n + j) + part.get(sums + m + j));
+      const Vec<T> cell = vtanh<T>(part.get(gates + 2 * n + j) + part.get(sums + 2 * m + j));
+      const Vec<T> out = vsigmoid<T>(part.get(gates + 3 * n + j) + part.get(sums + 3 * m + j));
+      const Vec<T> c = forget * part.get(before + j) + in * cell, y = out * vtanh<T>(c);
+      part.put(gates + j, in);
+      part.put(gates + n + j, forget);
+      part.put(gates + 2 * n + j, cell);
+      part.put(gates + 3 * n + j, out);
+      part.put(cells + j, c);
+      part.put(h + j, y);
+      part.put(next + j, y);
+    });
+  }
+}
+
+template <class T>
+void gru(const RecurrentStep<T>& s) {
+  const int64_t n = s.hidden, m = s.sum_gate;
+  const T* const bias = s.inner_bias;
+  for (int64_t r = 0; r < s.rows; ++r) {
+    const T *const sums = s.sums + r * s.sum_row, *const before = s.before + r * n;
+    T *const gates = s.gates + r * 3 * n, *const inner = s.saved + r * n, *const h = s.h + r * n;
+    T* const next = s.next + r * s.next_row;
+    each_vector<T>(s.columns, [=](int64_t j, auto part) __attribute__((always_inline)) {
+      const Vec<T> reset = vsigmoid<T>(part.get(gates + j) + part.get(sums + j));
+      const Vec<T> update = vsigmoid<T>(part.get(gates + n + j) + part.get(sums + m + j));
+      Vec<T> recurrent = part.get(sums + 2 * m + j);
+      if (bias) recurrent += part.get(bias + j);
+      const Vec<T> fresh = vtanh<T>(part.get(gates + 2 * n + j) + reset * recurrent);
+      const Vec<T> y = (part.get(before + j) - fresh) * update + fresh;
+      part.put(gates + j, reset);
+      part.put(gates + n + j, update);
+      part.put(gates + 2 * n + j, fresh);
+      part.put(inner + j, recurrent);
+      part.put(h + j, y);
+      part.put(next + j, y);
+    });
+  }
+}
+
+template <class T, bool Relu>
+void plain(const RecurrentStep<T>& s) {
+  for (int64_t r = 0; r < s.rows; ++r) {
+    const T* const sums = s.sums + r * s.sum_row;
+    T *const h = s.h + r * s.hidden, *const next = s.next + r * s.next_row;
+    each_vector<T>(s.columns, [=](int64_t j, auto part) __attribute__((always_inline)) {
+      const Vec<T> a = part.get(h + j) + part.get(sums + j);
+      Vec<T> y;
+      if constexpr (Relu) y = a < 0 ? Vec<T>{} : a;  // NaN stays
+      else y = vtanh<T>(a);
+      part.put(h + j, y);
+      part.put(next + j, y);
+    });
+  }
+}
+
+// ---- backward
+
+template <class T>
+void lstm_backward(const RecurrentStepBackward<T>& s) {
+  const int64_t n = s.hidden;
+  for (int64_t r = 0; r < s.rows; ++r) {
+    const T *const sums = s.sums + r * s.sum_row, *const g_y = s.g_y + r * n, *const gates = s.gates + r * 4 * n;
+    const T *const cells = s.saved + r * n, *const before = s.before + r * n;
+    T *const carry = s.carry + r * n, *const d = s.d + r * 4 * n, *const next = s.next + r * s.next_row;
+    each_vector<T>(s.columns, [=](int64_t j, auto part) __attribute__((always_inline)) {
+      const Vec<T> in = part.get(gates + j), forget = part.get(gates + n + j), cell = part.get(gates + 2 * n + j);
+      const Vec<T> out = part.get(gates + 3 * n + j), squashed = vtanh<T>(part.get(cells + j));
+      const Vec<T> dh = part.get(g_y + j) + part.get(sums + j);
+      const Vec<T> dc = part.get(carry + j) + dh * out * (1 - squashed * squashed);
+      const Vec<T> d_in = dc * cell * (in * (1 - in));
+      const Vec<T> d_forget = dc * part.get(before + j) * (forget * (1 - forget));
+      const Vec<T> d_cell = dc * in * (1 - cell * cell);
+      const Vec<T> d_out = dh * squashed * (out * (1 - out));
+      part.put(carry + j, dc * forget);
+      part.put(d + j, d_in);
+      part.put(d + n + j, d_forget);
+      part.put(d + 2 * n + j, d_cell);
+      part.put(d + 3 * n + j, d_out);
+      part.put(next + j, d_in);
+      part.put(next + n + j, d_forget);
+      part.put(next + 2 * n + j, d_cell);
+      part.put(next + 3 * n + j, d_out);
+    });
+  }
+}
+
+template <class T>
+void gru_backward(const RecurrentStepBackward<T>& s) {
+  const int64_t n = s.hidden;
+  for (int64_t r = 0; r < s.rows; ++r) {
+    const T *const sums = s.sums + r * s.sum_row, *const g_y = s.g_y + r * n, *const gates = s.gates + r * 3 * n;
+    const T *const inner = s.saved + r * n, *const before = s.before + r * n;
+    T *const carry = s.carry + r * n, *const d = s.d + r * 3 * n, *const d_new = s.d_new + r * n;
+    T* const next = s.next + r * s.next_row;
+    each_vector<T>(s.columns, [=](int64_t j, auto part) __attribute__((always_inline)) {
+      const Vec<T> reset = part.get(gates + j), update = part.get(gates + n + j), fresh = part.get(gates + 2 * n + j);
+      const Vec<T> dh = (part.get(g_y + j) + part.get(carry + j)) + part.get(sums + j);
+      const Vec<T> d_fresh = dh * (1 - update) * (1 - fresh * fresh), d_inner = d_fresh * reset;
+      const Vec<T> d_reset = d_fresh * part.get(inner + j) * (reset * (1 - reset));
+      const Vec<T> d_update = dh * (part.get(before + j) - fresh) * (update * (1 - update));
+      part.put(carry + j, dh * update);
+      part.put(d + j, d_reset);
+      part.put(d + n + j, d_update);
+      part.put(d + 2 * n + j, d_fresh);
+      part.put(d_new + j, d_inner);
+      part.put(next + j, d_reset);
+      part.put(next + n + j, d_update);
+      part.put(next + 2 * n + j, d_inner);
+    });
+  }
+}
+
+template <class T, bool Relu>
+void plain_backward(const RecurrentStepBackward<T>& s) {
+  const int64_t n = s.hidden;
+  for (int64_t r = 0; r < s.rows; ++r) {
+    const T *const sums = s.sums + r * s.sum_row, *const g_y = s.g_y + r * n, *const y = s.y + r * n;
+    T *const d = s.d + r * n, *const next = s.next + r * s.next_row;
+    each_vector<T>(s.columns, [=](int64_t j, auto part) __attribute__((always_inline)) {
+      const Vec<T> h = part.get(y + j), dh = part.get(g_y + j) + part.get(sums + j);
+      Vec<T> a;
+      if constexpr (Relu) a = dh * (h > 0 ? splat<T>(1) : Vec<T>{});
+      else a = dh * (1 - h * h);
+      part.put(d + j, a);
+      part.put(next + j, a);
+    });
+  }
+}
+
+// Four vectors of columns at a time, over blocks of rows, so that a long sum is a sum of short ones.
+template <class T>
+void column_sums(const T* d, int64_t rows, int64_t stride, int64_t columns, T* out) {
+  constexpr int64_t kBlock = 128;
+  constexpr int kSums = 4, kLane = kLanes<T>;
+  int64_t j = 0;
+  for (; j + kSums * kLane <= columns; j += kSums * kLane) {
+    Vec<T> total[kSums] = {};
+    for (int64_t r = 0; r < rows; r += kBlock) {
+      const int64_t end = rows - r < kBlock ? rows : r + kBlock;
+      Vec<T> sum[kSums] = {};
+      for (int64_t i = r; i < end; ++i) {
+        for (int k = 0; k < kSums; ++k) sum[k] += load(d + i * stride + j + k * kLane);
+      }
+      for (int k = 0; k < kSums; ++k) total[k] += sum[k];
+    }
+    for (int k = 0; k < kSums; ++k) store<T>(out + j + k * kLane, total[k]);
+  }
+  each_vector<T>(columns - j, [=](int64_t k, auto part) __attribute__((always_inline)) {
+    Vec<T> total{};
+    for (int64_t r = 0; r < rows; r += kBlock) {
+      const int64_t end = rows - r < kBlock ? rows : r + kBlock;
+      Vec<T> sum{};
+      for (int64_t i = r; i < end; ++i) sum += part.get(d + i * stride + j + k);
+      total += sum;
+    }
+    part.put(out + j + k, total);
+  });
+}
+
+template <class T>
+constexpr RecurrentKernels<T> kernels() {
+  return {{lstm<T>, gru<T>, plain<T, false>, plain<T, true>},
+          {lstm_backward<T>, gru_backward<T>, plain_backward<T, false>, plain_backward<T, true>},
+          column_sums<T>};
+}
+
+}  // namespace
+
+extern const RecurrentTable recurrent_table = {kernels<float>(), kernels<double>()};
+
+}  // namespace PYFRAME_ISA
+}  // namespace pyframe
