@@ -12,10 +12,10 @@ NATIVE := setup.py CMakeLists.txt $(wildcard csrc/*)
 JOBS ?= 2
 SANITIZE ?= address
 
-.PHONY: help venv train test lint typecheck docs bench sanitize wheel clean gpu-check gpu-bench
+.PHONY: help venv train test lint typecheck docs bench sanitize tsan-check aarch64-check wheel clean gpu-check gpu-bench
 
 help:
-	@sed -n 's/^#   //p' Makefile; echo "other targets: venv lint typecheck docs bench sanitize wheel clean gpu-check gpu-bench"
+	@sed -n 's/^#   //p' Makefile; echo "other targets: venv lint typecheck docs bench sanitize tsan-check aarch64-check wheel clean gpu-check gpu-bench"
 
 # --- set-up -----------------------------------------------------------------------------------------------------------
 
@@ -96,6 +96,29 @@ sanitize: $(VENV)/.stamp-dev
 	LD_PRELOAD="$$runtime $$(g++ -print-file-name=libstdc++.so.6)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 TSAN_OPTIONS=die_after_fork=0:allocator_may_return_null=1 \
 	  PYFRAME_NATIVE_PATH=$$(echo $(CURDIR)/build/sanitize-$(SANITIZE)/module/_native*.so) \
 	  $(BIN)/python -m pytest -p no:cacheprovider tests/packaging/test_native.py tests/packaging/test_thread_pool.py
+
+# The thread pool and the matrix product without Python (tests/native/selftest.cpp), in a minute: under ThreadSanitizer,
+# and cross-compiled to 64-bit ARM and run in an emulator (Debian: apt install g++-aarch64-linux-gnu qemu-user).
+SELFTEST := tests/native/selftest.cpp $(addprefix csrc/,allocator.cpp cpu_features.cpp fork.cpp gemm.cpp thread_pool.cpp)
+SELFTEST_FLAGS := -std=c++17 -O1 -g -Wall -Wextra -Wno-psabi -fno-math-errno -fno-trapping-math -Icsrc
+AVX2 := -mavx2 -mfma -mf16c -mbmi -mbmi2
+AVX512 := $(AVX2) -mavx512f -mavx512dq -mavx512cd -mavx512bw -mavx512vl -mprefer-vector-width=512
+
+tsan-check:
+	@mkdir -p build/tsan
+	$(CXX) $(SELFTEST_FLAGS) -fsanitize=thread -DPYFRAME_ISA=baseline -c csrc/isa/gemm.cpp -o build/tsan/baseline.o
+	$(CXX) $(SELFTEST_FLAGS) -fsanitize=thread -DPYFRAME_ISA=avx2 $(AVX2) -c csrc/isa/gemm.cpp -o build/tsan/avx2.o
+	$(CXX) $(SELFTEST_FLAGS) -fsanitize=thread -DPYFRAME_ISA=avx512 $(AVX512) -c csrc/isa/gemm.cpp -o build/tsan/avx512.o
+	$(CXX) $(SELFTEST_FLAGS) -fsanitize=thread $(SELFTEST) build/tsan/*.o -pthread -o build/tsan/selftest
+	TSAN_OPTIONS=die_after_fork=0 setarch -R build/tsan/selftest
+
+AARCH64_CXX ?= aarch64-linux-gnu-g++
+aarch64-check:
+	@mkdir -p build/aarch64
+	@set -e; for file in csrc/isa/*.cpp; do echo "compiling $$file"; \
+	  $(AARCH64_CXX) $(SELFTEST_FLAGS) -O0 -fsyntax-only -DPYFRAME_ISA=neon $$file; done
+	$(AARCH64_CXX) $(SELFTEST_FLAGS) -DPYFRAME_ISA=neon $(SELFTEST) csrc/isa/gemm.cpp -pthread -static -o build/aarch64/selftest
+	qemu-aarch64 build/aarch64/selftest
 
 wheel: $(VENV)/.stamp-dev
 	$(BIN)/python -m build

@@ -86,14 +86,14 @@ int64_t grain_of(int64_t work) { return std::max<int64_t>(1, kThreadWork / std::
 template <class T>
 void attention_forward(const AttentionCall& call) {
   const AttentionShape& s = call.shape;
-  const int64_t blocks = ceil_div(s.queries, kQueryBlock), work = s.keys * (s.width + s.value_width);
-  const int64_t rows = std::min(s.queries, kQueryBlock);
-  parallel_for(0, heads_of(call) * blocks, grain_of(work * rows), [&](int64_t begin, int64_t end) {
-    Memory<T> scratch(table<T>().forward_scratch(s));
+  const int64_t rows = std::min(s.queries, s.queries > 2 * kLongQueryBlock ? kLongQueryBlock : kQueryBlock);
+  const int64_t blocks = ceil_div(s.queries, rows), work = rows * s.keys * (s.width + s.value_width);
+  parallel_for(0, heads_of(call) * blocks, grain_of(work), [&](int64_t begin, int64_t end) {
+    Memory<T> scratch(table<T>().forward_scratch(s, rows));
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t head = i / blocks;
+      const int64_t head = i / blocks, first = i % blocks * rows;
       const Rows<T> y = rows_of<T>(call.y, offset_of(call.y, call, head));
-      table<T>().forward(s, head_of<T>(call, head), i % blocks * kQueryBlock, y, scratch.get());
+      table<T>().forward(s, head_of<T>(call, head), first, std::min(rows, s.queries - first), y, scratch.get());
     }
   });
 }

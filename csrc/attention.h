@@ -12,6 +12,9 @@ namespace pyframe {
 // Queries and keys of a block: multiples of every level's register tiles. A block of scores (64 KB in float32) and the
 // operands it comes from stay in the second cache level.
 constexpr std::int64_t kQueryBlock = 128, kKeyBlock = 128;
+// Queries of a block in the forward pass of long sequences, which keeps the scores of a few queries only: keys and
+// values are fetched half as often.
+constexpr std::int64_t kLongQueryBlock = 256;
 
 enum class AttentionMask { none, bytes, numbers };  // bytes: 0 leaves a key out; numbers are added to the scores
 
@@ -50,13 +53,14 @@ struct AttentionHead {
 template <class T>
 struct AttentionKernels {
   // Numbers of T that each function needs as scratch memory, aligned to 64 bytes.
-  std::int64_t (*forward_scratch)(const AttentionShape& shape);
+  std::int64_t (*forward_scratch)(const AttentionShape& shape, std::int64_t queries);
   std::int64_t (*backward_scratch)(const AttentionShape& shape);
 
-  // The output of up to kQueryBlock queries from `begin` (a multiple of it) on.
-  void (*forward)(const AttentionShape& shape, const AttentionHead<T>& head, std::int64_t begin, Rows<T> y, T* scratch);
+  // The output of `queries` queries from `begin` on, a multiple of kQueryBlock.
+  void (*forward)(const AttentionShape& shape, const AttentionHead<T>& head, std::int64_t begin, std::int64_t queries,
+                  Rows<T> y, T* scratch);
 
-  // What these queries contribute: their gradient gq, and sums added to `key_sums` and `value_sums`, arrays of
+  // What up to kQueryBlock queries from `begin` on contribute: their gradient gq, and sums added to `key_sums` and `value_sums`, arrays of
   // sums_size(keys, width) and sums_size(keys, value_width) numbers in the level's own layout.
   void (*backward)(const AttentionShape& shape, const AttentionHead<T>& head, std::int64_t begin, Rows<const T> g,
                    Rows<const T> y, Rows<T> gq, T* key_sums, T* value_sums, T* scratch);

@@ -1,5 +1,5 @@
 // Python functions of batch norm on arrays [N, C, S]. With few positions S, or one, they are matrices of C·S columns;
-// else every channel is a list of N segments. Sums are taken in blocks that depend on the shape alone.
+// else every channel is a list of N runs. Sums are taken in blocks that depend on the shape alone.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -22,8 +22,11 @@ const NormKernels<T>& table() {
   else return norm_kernels().f64;
 }
 
-// Segments of up to this many elements cost more for their ends than for their middle.
-constexpr int64_t kShort = 64;
+// Channels of up to this many elements cost more for their ends than for their middle.
+constexpr int64_t kShort = 32;
+
+// Channels of one sample that are looked at together: their memory should be one page or more.
+int64_t channels_together(int64_t s) { return std::max<int64_t>(1, 1024 / s); }
 
 bool as_columns(int64_t batch, int64_t positions) { return positions == 1 || (positions <= kShort && batch >= 4); }
 
@@ -78,10 +81,11 @@ void apply(const T* x, T* y, const T* mean, const T* a, const T* b, int64_t batc
     });
     return;
   }
-  parallel_for(0, batch * channels, row_grain(s), [&](int64_t begin, int64_t end) {
+  const int64_t width = channels_together(s), parts = (channels + width - 1) / width;
+  parallel_for(0, batch * parts, row_grain(width * s), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t c = i % channels;
-      k.scale_shift(x + i * s, y + i * s, s, mean[c], a[c], b[c], past_cache);
+      const int64_t c = i % parts * width, at = (i / parts * channels + c) * s;
+      k.scale(x + at, y + at, std::min(width, channels - c), s, mean + c, a + c, b + c, past_cache);
     }
   });
 }
@@ -139,17 +143,25 @@ void batch_norm_of(const Value* v) {
     }
     return apply<T>(x, y, mean, factors.data(), factors.data() + channels, batch, channels, s);
   }
-  parallel_for(0, channels, row_grain(batch * s), [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) {
-      double sum = 0, spread = 0;
-      for (int64_t i = 0; i < batch; ++i) sum += k.sum(x + (i * channels + c) * s, s);
-      const T m = static_cast<T>(sum / count);
-      for (int64_t i = 0; i < batch; ++i) spread += k.spread(x + (i * channels + c) * s, s, m);
-      finish(c, sum / count, spread);
-      const T a = w ? rstd[c] * w[c] : rstd[c], shift = b ? b[c] : T{0};
+  Scratch<T> factors(2 * channels);
+  Scratch<double> both(2 * channels);
+  const int64_t width = channels_together(s), parts = (channels + width - 1) / width;
+  parallel_for(0, parts, row_grain(batch * width * s), [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) {
+      const int64_t c = part * width, count_c = std::min(width, channels - c);
+      double *const sum = &both[2 * c], *const spread = sum + count_c;
+      std::fill_n(sum, 2 * count_c, 0.0);
+      for (int64_t i = 0; i < batch; ++i) k.sums(x + (i * channels + c) * s, count_c, s, sum);
+      for (int64_t j = 0; j < count_c; ++j) mean[c + j] = static_cast<T>(sum[j] / count);
+      for (int64_t i = 0; i < batch; ++i) k.spreads(x + (i * channels + c) * s, count_c, s, mean + c, spread);
+      for (int64_t j = 0; j < count_c; ++j) {
+        finish(c + j, sum[j] / count, spread[j]);
+        factors[c + j] = w ? rstd[c + j] * w[c + j] : rstd[c + j];
+        factors[channels + c + j] = b ? b[c + j] : T{0};
+      }
       for (int64_t i = 0; i < batch; ++i) {
         const int64_t at = (i * channels + c) * s;
-        k.scale_shift(x + at, y + at, s, m, a, shift, past_cache);
+        k.scale(x + at, y + at, count_c, s, mean + c, &factors[c], &factors[channels + c], past_cache);
       }
     }
   });
@@ -212,20 +224,23 @@ void batch_norm_backward_of(const Value* v) {
     });
     return;
   }
-  parallel_for(0, channels, row_grain(batch * s), [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) {
-      double sum = 0, dot = 0, pair[2];
+  Scratch<T> factors(3 * channels);
+  Scratch<double> sums(2 * channels);
+  const int64_t width = channels_together(s), parts = (channels + width - 1) / width;
+  parallel_for(0, parts, row_grain(batch * width * s), [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) {
+      const int64_t c = part * width, count_c = std::min(width, channels - c);
+      double* const both = &sums[2 * c];
+      std::fill_n(both, 2 * count_c, 0.0);
       for (int64_t i = 0; i < batch; ++i) {
         const int64_t at = (i * channels + c) * s;
-        k.dots(g + at, x + at, s, mean[c], pair);
-        sum += pair[0];
-        dot += pair[1];
+        k.dots(g + at, x + at, count_c, s, mean + c, both);
       }
-      T a, slope, shift;
-      finish(c, sum, dot, a, slope, shift);
+      T *const a = &factors[c], *const slope = a + channels, *const shift = slope + channels;
+      for (int64_t j = 0; j < count_c; ++j) finish(c + j, both[2 * j], both[2 * j + 1], a[j], slope[j], shift[j]);
       for (int64_t i = 0; i < batch; ++i) {
         const int64_t at = (i * channels + c) * s;
-        k.segment_grad(g + at, x + at, gx + at, s, mean[c], a, slope, shift, past_cache);
+        k.grad(g + at, x + at, gx + at, count_c, s, mean + c, a, slope, shift, past_cache);
       }
     }
   });

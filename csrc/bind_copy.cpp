@@ -50,10 +50,26 @@ void converted(const Value* v) {
           v[4].integer);
 }
 
+// (out, in, planes, rows, columns, bytes of an item, diagonal, lower)
+void triangle(const Value* v) {
+  copy_triangle(v[0].as<char>(), v[1].as<char>(), v[2].integer, v[3].integer, v[4].integer, v[5].integer, v[6].integer,
+                v[7].integer != 0);
+}
+
+// (out, count, turn, start, step, end) of float32, float64 or int64
+void ramped(const Value* v) {
+  const std::int64_t count = v[1].integer;
+  if (v[0].dtype == NPY_FLOAT) ramp(v[0].as<float>(), count, v[2].integer, v[3].number, v[4].number, v[5].number);
+  else if (v[0].is_double()) ramp(v[0].as<double>(), count, v[2].integer, v[3].number, v[4].number, v[5].number);
+  else ramp(v[0].as<std::int64_t>(), count, v[3].integer, v[4].integer);
+}
+
 PyMethodDef methods[] = {
     {"copy_strided", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(strided)), METH_FASTCALL,
      "copy_strided(out, in, item): copy between arrays of one shape and item size, whatever their strides."},
     PYFRAME_METHOD("convert", converted, 5),
+    PYFRAME_METHOD("copy_triangle", triangle, 8),
+    PYFRAME_METHOD("ramp", ramped, 6),
     {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace

@@ -1,11 +1,11 @@
-// Python functions of embeddings: copying rows by index, and the sum of rows for each index.
+// Python functions of reading and writing by index.
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 #include "bindings.h"
 #include "fastcall.h"
 #include "gather.h"
+#include "scatter.h"
 #include "sizes.h"
 #include "thread_pool.h"
 
@@ -14,17 +14,52 @@ namespace {
 
 using std::int64_t;
 
-// (table, index, out, count, bytes of a row): out[i] = table[index[i]]
-void take_rows(const Value* v) {
-  const char* const table = v[0].as<char>();
-  const int64_t* const index = v[1].as<int64_t>();
-  char* const out = v[2].as<char>();
-  const int64_t count = v[3].integer, bytes = v[4].integer;
-  parallel_for(0, count, row_grain(bytes / 4), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      std::memcpy(out + i * bytes, table + index[i] * bytes, static_cast<std::size_t>(bytes));
-    }
-  });
+// (x, index, out, outer, n, count, bytes of a row)
+void take_rows_of(const Value* v) {
+  take_rows(v[0].as<char>(), v[1].as<int64_t>(), v[2].as<char>(), v[3].integer, v[4].integer, v[5].integer,
+            v[6].integer);
+}
+
+// (x, index, out, outer, n, count, inner, bytes of an item)
+void take_elements_of(const Value* v) {
+  take_elements(v[0].as<char>(), v[1].as<int64_t>(), v[2].as<char>(), v[3].integer, v[4].integer, v[5].integer,
+                v[6].integer, v[7].integer);
+}
+
+Sum sum_of(const Value& array, bool accumulate) {
+  if (!accumulate) return Sum::none;
+  switch (array.dtype) {  // NumPy's numbers
+    case 11: return Sum::f32;
+    case 12: return Sum::f64;
+    case 5: return Sum::i32;
+    default: return Sum::i64;
+  }
+}
+
+// (out, index, src, outer, n, count, width, bytes of an item, accumulate)
+void put_rows_of(const Value* v) {
+  put_rows(v[0].as<char>(), v[1].as<int64_t>(), v[2].as<char>(), v[3].integer, v[4].integer, v[5].integer,
+           v[6].integer, v[7].integer, sum_of(v[0], v[8].integer != 0));
+}
+
+// (out, index, src, single, outer, n, count, inner, bytes of an item, accumulate)
+void put_elements_of(const Value* v) {
+  put_elements(v[0].as<char>(), v[1].as<int64_t>(), v[2].as<char>(), v[3].integer != 0, v[4].integer, v[5].integer,
+               v[6].integer, v[7].integer, v[8].integer, sum_of(v[0], v[9].integer != 0));
+}
+
+// (index, count, [least, greatest])
+void index_range_of(const Value* v) { index_range(v[0].as<int64_t>(), v[1].integer, v[2].as<int64_t>()); }
+
+// (index, lengths, dims, count, places)
+void flat_places_of(const Value* v) {
+  flat_places(v[0].as<int64_t>(), v[1].as<int64_t>(), v[2].integer, v[3].integer, v[4].as<int64_t>());
+}
+
+// (mask, count, ends), (mask, count, ends, places)
+void count_true_of(const Value* v) { count_true(v[0].as<std::uint8_t>(), v[1].integer, v[2].as<int64_t>()); }
+void true_places_of(const Value* v) {
+  true_places(v[0].as<std::uint8_t>(), v[1].integer, v[2].as<int64_t>(), v[3].as<int64_t>());
 }
 
 template <class T>
@@ -58,7 +93,22 @@ void sum_rows_of(const Value* v) {
 
 void sum_rows(const Value* v) { v[0].is_double() ? sum_rows_of<double>(v) : sum_rows_of<float>(v); }
 
-PyMethodDef methods[] = {PYFRAME_METHOD("take_rows", take_rows, 5), PYFRAME_METHOD("sum_rows", sum_rows, 8),
+// (places, count, lengths, dims, out, step, dim_step)
+void coordinates_of(const Value* v) {
+  coordinates(v[0].as<int64_t>(), v[1].integer, v[2].as<int64_t>(), v[3].integer, v[4].as<int64_t>(), v[5].integer,
+              v[6].integer);
+}
+
+PyMethodDef methods[] = {PYFRAME_METHOD("gather_rows", take_rows_of, 7),
+                         PYFRAME_METHOD("take_elements", take_elements_of, 8),
+                         PYFRAME_METHOD("put_rows", put_rows_of, 9),
+                         PYFRAME_METHOD("put_elements", put_elements_of, 10),
+                         PYFRAME_METHOD("index_range", index_range_of, 3),
+                         PYFRAME_METHOD("flat_places", flat_places_of, 5),
+                         PYFRAME_METHOD("count_true", count_true_of, 3),
+                         PYFRAME_METHOD("coordinates", coordinates_of, 7),
+                         PYFRAME_METHOD("true_places", true_places_of, 4),
+                         PYFRAME_METHOD("sum_rows", sum_rows, 8),
                          {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace

@@ -12,6 +12,7 @@
 
 #include "gemm.h"
 #include "gemm_table.h"
+#include "numpy_handler.h"
 
 namespace pyframe {
 namespace {
@@ -19,7 +20,7 @@ namespace {
 using std::int64_t;
 
 // Products with fewer operations keep the interpreter lock: giving it away and back takes as long.
-constexpr int64_t kLockedWork = 1 << 15;
+constexpr int64_t kLockedWork = 1 << 16;
 
 // An array as batch dimensions and a matrix; strides count elements.
 struct Matrix {
@@ -42,12 +43,14 @@ bool element_type(PyArrayObject* array, Element* type) {
   }
 }
 
+bool is_half(Element type) { return type == Element::float16 || type == Element::bfloat16; }
+
 // `vector_is_column`: what a 1-D array stands for. False where the kernels cannot read the array.
 bool read_matrix(PyArrayObject* array, bool vector_is_column, Matrix* m) {
   const int ndim = PyArray_NDIM(array);
   const npy_intp *const shape = PyArray_DIMS(array), *const strides = PyArray_STRIDES(array);
   const npy_intp size = PyArray_ITEMSIZE(array);
-  if (ndim < 1 || ndim > GemmBatch::kMaxDims || !element_type(array, &m->type) || !PyArray_ISALIGNED(array)) return false;
+  if (ndim < 1 || ndim > GemmBatch::kMaxDims || !element_type(array, &m->type) || !PyArray_ISBEHAVED_RO(array)) return false;
   for (int d = 0; d < ndim; ++d) {
     if (strides[d] % size) return false;
   }
@@ -92,7 +95,7 @@ void multiply(const Request& r) {
   p.row_stride = p.n;
   p.alpha = static_cast<T>(r.alpha), p.beta = static_cast<T>(r.beta);
   p.column_bias = static_cast<const T*>(r.bias);
-  if (r.left.type == Element::float16 || r.left.type == Element::bfloat16) {
+  if (is_half(r.left.type)) {
     p.half = PyArray_DATA(r.out), p.half_type = r.left.type;
   } else {
     p.c = static_cast<T*>(PyArray_DATA(r.out));
@@ -113,6 +116,25 @@ void multiply(const Request& r) {
     step *= shape[d];
   }
   batch.dims ? gemm(p, batch) : gemm(p);
+}
+
+// Whether the factors fit together and what is asked for can be done.
+bool fits(const Request& r) {
+  return r.left.type == r.right.type && r.left.columns == r.right.rows && !(is_half(r.left.type) && r.beta != 0);
+}
+
+// Runs a product, without the interpreter lock where it is worth it. False where there is no memory.
+bool run(const Request& r) {
+  const int64_t work = PyArray_SIZE(r.out) * r.left.columns;
+  PyThreadState* const state = work > kLockedWork ? PyEval_SaveThread() : nullptr;
+  bool done = true;
+  try {
+    r.left.type == Element::float64 ? multiply<double>(r) : multiply<float>(r);
+  } catch (const std::exception&) {
+    done = false;
+  }
+  if (state) PyEval_RestoreThread(state);
+  return done;
 }
 
 // gemm(left, right, right_transposed, out, bias or None, alpha, beta) -> bool
@@ -136,20 +158,120 @@ PyObject* py_gemm(PyObject*, PyObject* const* args, Py_ssize_t count) {
     std::swap(r.right.rows, r.right.columns);
     std::swap(r.right.row_stride, r.right.column_stride);
   }
-  const bool is_half = r.left.type == Element::float16 || r.left.type == Element::bfloat16;
-  if (r.left.type != r.right.type || r.left.columns != r.right.rows || (is_half && r.beta != 0)) Py_RETURN_FALSE;
+  if (!fits(r)) Py_RETURN_FALSE;
   r.bias = args[4] == Py_None ? nullptr : PyArray_DATA(reinterpret_cast<PyArrayObject*>(args[4]));
-  const int64_t work = PyArray_SIZE(r.out) * r.left.columns;
-  PyThreadState* const state = work > kLockedWork ? PyEval_SaveThread() : nullptr;
+  if (!run(r)) return PyErr_NoMemory();
+  Py_RETURN_TRUE;
+}
+
+// Outputs below this take NumPy's own memory: its cache of small blocks is faster, and their pages are there.
+constexpr int64_t kSmallBytes = 16 << 10;
+
+PyArrayObject* new_output(int ndim, const npy_intp* shape, PyArrayObject* like) {
+  PyArray_Descr* const dtype = PyArray_DESCR(like);
+  int64_t bytes = PyArray_ITEMSIZE(like);
+  for (int d = 0; d < ndim; ++d) bytes *= shape[d];
+  Py_INCREF(dtype);
+  PyObject* const array = bytes < kSmallBytes ? PyArray_Empty(ndim, shape, dtype, 0)
+                                              : empty_array(ndim, shape, reinterpret_cast<PyObject*>(dtype));
+  return reinterpret_cast<PyArrayObject*>(array);
+}
+
+PyArrayObject* plain_array(PyObject* object) {
+  return PyArray_CheckExact(object) ? reinterpret_cast<PyArrayObject*>(object) : nullptr;
+}
+
+// The product as a new array; nullptr with an exception set, or Py_None where the shapes or dtypes are not for us.
+PyObject* new_product(Request& r, PyArrayObject* left, PyArrayObject* right) {
+  const int ndim = PyArray_NDIM(left), right_ndim = PyArray_NDIM(right);
+  if (right_ndim > 2 && ndim != right_ndim) Py_RETURN_NONE;
+  for (int d = 0; right_ndim > 2 && d < ndim - 2; ++d) {
+    if (PyArray_DIM(left, d) != PyArray_DIM(right, d)) Py_RETURN_NONE;
+  }
+  npy_intp shape[GemmBatch::kMaxDims];
+  int out_ndim = 0;
+  for (; out_ndim < ndim - 1; ++out_ndim) shape[out_ndim] = PyArray_DIM(left, out_ndim);
+  if (right_ndim > 1) shape[out_ndim++] = r.right.columns;
+  if (r.left.type != r.right.type || r.left.columns != r.right.rows) Py_RETURN_NONE;
+  r.out = new_output(out_ndim, shape, left);
+  if (!r.out) return nullptr;
+  r.alpha = 1, r.beta = 0;
+  if (!run(r)) {
+    Py_DECREF(r.out);
+    return PyErr_NoMemory();
+  }
+  return reinterpret_cast<PyObject*>(r.out);
+}
+
+// matmul(left, right) -> array or None: the product of two plain arrays; None for whatever is left to others.
+PyObject* py_matmul(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 2) return PyErr_Format(PyExc_TypeError, "matmul: expected 2 arguments but got %zd", count);
+  PyArrayObject *const left = plain_array(args[0]), *const right = plain_array(args[1]);
+  Request r;
+  if (!left || !right || !read_matrix(left, false, &r.left) || !read_matrix(right, true, &r.right)) Py_RETURN_NONE;
+  r.bias = nullptr;
+  return new_product(r, left, right);
+}
+
+// linear(input, weight, bias or None) -> array or None: input · weightᵀ + bias, as matmul.
+PyObject* py_linear(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 3) return PyErr_Format(PyExc_TypeError, "linear: expected 3 arguments but got %zd", count);
+  PyArrayObject *const input = plain_array(args[0]), *const weight = plain_array(args[1]);
+  Request r;
+  if (!input || !weight || PyArray_NDIM(weight) != 2 || !read_matrix(input, false, &r.left) ||
+      !read_matrix(weight, true, &r.right)) {
+    Py_RETURN_NONE;
+  }
+  std::swap(r.right.rows, r.right.columns);
+  std::swap(r.right.row_stride, r.right.column_stride);
+  r.bias = nullptr;
+  if (args[2] != Py_None) {
+    PyArrayObject* const bias = plain_array(args[2]);
+    if (!bias || PyArray_NDIM(bias) != 1 || PyArray_DIM(bias, 0) != r.right.columns || !PyArray_IS_C_CONTIGUOUS(bias) ||
+        !PyArray_ISBEHAVED_RO(bias) || PyArray_TYPE(bias) != PyArray_TYPE(input) || is_half(r.left.type)) {
+      Py_RETURN_NONE;
+    }
+    r.bias = PyArray_DATA(bias);
+  }
+  return new_product(r, input, weight);
+}
+
+template <class T>
+void column_sums(PyArrayObject* array, int64_t rows, int64_t columns, void* out) {
+  static const T one = 1;
+  Gemm<T> p;
+  p.m = 1, p.n = columns, p.k = rows;
+  p.left.data = &one;  // a row of ones
+  p.right.data = PyArray_DATA(array), p.right.line_stride = 1, p.right.depth_stride = columns;
+  p.c = static_cast<T*>(out), p.row_stride = columns;
+  gemm(p);
+}
+
+// column_sums(array) -> array or None: sums over all dimensions but the last, of float32 or float64; None as matmul.
+PyObject* py_column_sums(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 1) return PyErr_Format(PyExc_TypeError, "column_sums: expected 1 argument but got %zd", count);
+  PyArrayObject* const array = plain_array(args[0]);
+  Element type;
+  if (!array || PyArray_NDIM(array) < 1 || !PyArray_IS_C_CONTIGUOUS(array) || !PyArray_ISBEHAVED_RO(array) ||
+      !element_type(array, &type) || is_half(type) || PyArray_SIZE(array) == 0) {
+    Py_RETURN_NONE;
+  }
+  const npy_intp columns = PyArray_DIM(array, PyArray_NDIM(array) - 1), size = PyArray_SIZE(array);
+  PyArrayObject* const out = new_output(1, &columns, array);
+  if (!out) return nullptr;
+  PyThreadState* const state = size > kLockedWork ? PyEval_SaveThread() : nullptr;
   bool failed = false;
   try {
-    r.left.type == Element::float64 ? multiply<double>(r) : multiply<float>(r);
+    (type == Element::float64 ? column_sums<double> : column_sums<float>)(array, size / columns, columns, PyArray_DATA(out));
   } catch (const std::exception&) {
     failed = true;
   }
   if (state) PyEval_RestoreThread(state);
-  if (failed) return PyErr_NoMemory();
-  Py_RETURN_TRUE;
+  if (failed) {
+    Py_DECREF(out);
+    return PyErr_NoMemory();
+  }
+  return reinterpret_cast<PyObject*>(out);
 }
 
 // fma_peak(double, rounds) -> float: runs fused multiply-adds only; returns how many operations, for benchmarks.
@@ -168,6 +290,12 @@ PyMethodDef methods[] = {
     {"gemm", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(py_gemm)), METH_FASTCALL,
      "gemm(left, right, right_transposed, out, bias, alpha, beta, /)\n--\n\nout = alpha * left @ right + beta * out + "
      "bias; return whether the layouts could be read."},
+    {"matmul", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(py_matmul)), METH_FASTCALL,
+     "matmul(left, right, /)\n--\n\nReturn the product, or None where the arrays are left to others."},
+    {"linear", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(py_linear)), METH_FASTCALL,
+     "linear(input, weight, bias, /)\n--\n\nReturn input @ weight.T + bias, or None as matmul."},
+    {"column_sums", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(py_column_sums)), METH_FASTCALL,
+     "column_sums(array, /)\n--\n\nReturn the sums over all dimensions but the last, or None as matmul."},
     {"fma_peak", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(py_fma_peak)), METH_FASTCALL,
      "fma_peak(double, rounds, /)\n--\n\nRun fused multiply-adds on one thread; return how many operations."},
     {nullptr, nullptr, 0, nullptr}};

@@ -37,7 +37,7 @@ template <class T>
 void rows_backward(const T* g, const T* x, const T* mean, const T* rstd, const T* w, T* gx, T* gw, T* gb, int64_t rows,
                    int64_t groups, int64_t n, int64_t least_rows) {
   const int64_t width = groups * n;
-  const int64_t blocks = std::max<int64_t>(1, std::min<int64_t>({16, rows / least_rows, rows * width / kGrain}));
+  const int64_t blocks = std::max<int64_t>(1, std::min<int64_t>({16 / groups, rows / least_rows, rows * width / kGrain}));
   const bool past_cache = exceeds_cache<T>(rows * width);
   Scratch<double> sums(blocks * 2 * width);
   parallel_for(0, blocks * groups, kGrain / std::max<int64_t>(rows / blocks * n, 1) + 1, [&](int64_t first, int64_t last) {
@@ -93,7 +93,7 @@ void rms_norm_backward_of(const Value* v) {
 // ---- group norm
 
 // Channels with few positions are rows with a weight for every element; the loop over single channels would be short.
-bool as_rows(int64_t batch, int64_t positions) { return positions == 1 || (positions <= 64 && batch >= 4); }
+bool as_rows(int64_t batch, int64_t positions) { return positions == 1 || (positions <= 32 && batch >= 4); }
 
 // values[c] once for each position of the channel; a null pointer stays.
 template <class T>
@@ -127,17 +127,21 @@ void group_norm_of(const Value* v) {
     return;
   }
   parallel_for(0, batch * groups, row_grain(n), [&](int64_t begin, int64_t end) {
+    Scratch<T> factors(3 * each);
+    T *const means = factors.data(), *const a = means + each, *const shift = a + each;
     for (int64_t row = begin; row < end; ++row) {
-      const T* const from = x + row * n;
-      T* const to = y + row * n;
-      const T m = static_cast<T>(k.sum(from, n) / static_cast<double>(n));
-      const T r = static_cast<T>(1 / std::sqrt(k.spread(from, n, m) / static_cast<double>(n) + eps));
-      mean[row] = m;
-      rstd[row] = r;
+      double sum = 0, spread = 0;
+      k.sums(x + row * n, 1, n, &sum);
+      mean[row] = static_cast<T>(sum / static_cast<double>(n));
+      k.spreads(x + row * n, 1, n, mean + row, &spread);
+      rstd[row] = static_cast<T>(1 / std::sqrt(spread / static_cast<double>(n) + eps));
       for (int64_t i = 0; i < each; ++i) {
         const int64_t c = row % groups * each + i;
-        k.scale_shift(from + i * s, to + i * s, s, m, w ? r * w[c] : r, b ? b[c] : T{0}, past_cache);
+        means[i] = mean[row];
+        a[i] = w ? rstd[row] * w[c] : rstd[row];
+        shift[i] = b ? b[c] : T{0};
       }
+      k.scale(x + row * n, y + row * n, each, s, means, a, shift, past_cache);
     }
   });
 }
@@ -170,21 +174,25 @@ void group_norm_backward_of(const Value* v) {
   }
   Scratch<double> sums(2 * batch * channels);  // Σ g and Σ g · (x - mean) of every channel of every sample
   parallel_for(0, batch * groups, row_grain(n), [&](int64_t begin, int64_t end) {
+    Scratch<T> factors(4 * each);
+    T *const means = factors.data(), *const a = means + each, *const slopes = a + each, *const shifts = slopes + each;
     for (int64_t row = begin; row < end; ++row) {
+      const int64_t first = row % groups * each;
+      double* const both = &sums[2 * row * each];
+      std::fill_n(both, 2 * each, 0.0);
+      std::fill_n(means, each, mean[row]);
+      k.dots(g + row * n, x + row * n, each, s, means, both);
       double sum = 0, dot = 0;
       for (int64_t i = 0; i < each; ++i) {
-        const int64_t c = row % groups * each + i, at = row * n + i * s;
-        double* const out = &sums[2 * (row * each + i)];
-        k.dots(g + at, x + at, s, mean[row], out);
-        sum += out[0] * (w ? static_cast<double>(w[c]) : 1.0);
-        dot += out[1] * (w ? static_cast<double>(w[c]) : 1.0);
+        const double scale = w ? static_cast<double>(w[first + i]) : 1.0;
+        sum += both[2 * i] * scale;
+        dot += both[2 * i + 1] * scale;
+        a[i] = w ? rstd[row] * w[first + i] : rstd[row];
       }
       const double r = rstd[row], count = static_cast<double>(n);
-      for (int64_t i = 0; i < each; ++i) {
-        const int64_t c = row % groups * each + i, at = row * n + i * s;
-        k.segment_grad(g + at, x + at, gx + at, s, mean[row], w ? rstd[row] * w[c] : rstd[row],
-                       static_cast<T>(r * r * r * dot / count), static_cast<T>(r * sum / count), past_cache);
-      }
+      std::fill_n(slopes, each, static_cast<T>(r * r * r * dot / count));
+      std::fill_n(shifts, each, static_cast<T>(r * sum / count));
+      k.grad(g + row * n, x + row * n, gx + row * n, each, s, means, a, slopes, shifts, past_cache);
     }
   });
   for (int64_t c = 0; c < channels; ++c) {

@@ -44,16 +44,18 @@ void max_pool_of(const Value* v) {
   });
 }
 
-// (g, places, gx, planes, outputs, pixels)
+// (g, places, gx, planes, shape…)
 template <class T>
 void max_pool_backward_of(const Value* v) {
   const T* const g = v[0].as<T>();
   const int64_t* const places = v[1].as<int64_t>();
   T* const gx = v[2].as<T>();
-  const int64_t planes = v[3].integer, outputs = v[4].integer, pixels = v[5].integer;
+  const int64_t planes = v[3].integer;
+  const PoolShape s = shape_of(v + 4);
+  const int64_t pixels = count(s.size), outputs = count(s.out);
   parallel_for(0, planes, row_grain(pixels), [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
-      table<T>().max_backward(g + p * outputs, places + p * outputs, gx + p * pixels, outputs, pixels);
+      table<T>().max_backward(s, g + p * outputs, places + p * outputs, gx + p * pixels);
     }
   });
 }
@@ -88,18 +90,32 @@ void avg_pool_backward_of(const Value* v) {
   });
 }
 
+// (x, y, planes, pixels, factor)
+template <class T>
+void global_average_of(const Value* v) {
+  const T* const x = v[0].as<T>();
+  T* const y = v[1].as<T>();
+  const int64_t pixels = v[3].integer;
+  const T factor = static_cast<T>(v[4].number);
+  parallel_for(0, v[2].integer, row_grain(pixels), [&](int64_t begin, int64_t end) {
+    table<T>().average_whole(x + begin * pixels, y + begin, end - begin, pixels, factor);
+  });
+}
+
 #define BOTH(name, of) \
   void name(const Value* v) { v[0].is_double() ? of<double>(v) : of<float>(v); }
 BOTH(max_pool, max_pool_of)
 BOTH(max_pool_backward, max_pool_backward_of)
 BOTH(avg_pool, avg_pool_of)
 BOTH(avg_pool_backward, avg_pool_backward_of)
+BOTH(global_average, global_average_of)
 #undef BOTH
 
 PyMethodDef methods[] = {PYFRAME_METHOD("max_pool", max_pool, 22),
-                         PYFRAME_METHOD("max_pool_backward", max_pool_backward, 6),
+                         PYFRAME_METHOD("max_pool_backward", max_pool_backward, 22),
                          PYFRAME_METHOD("avg_pool", avg_pool, 24),
                          PYFRAME_METHOD("avg_pool_backward", avg_pool_backward, 24),
+                         PYFRAME_METHOD("global_average", global_average, 5),
                          {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace

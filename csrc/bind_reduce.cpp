@@ -8,6 +8,7 @@
 
 #include "bindings.h"
 #include "fastcall.h"
+#include "pointwise.h"
 #include "reduce.h"
 #include "sizes.h"
 #include "thread_pool.h"
@@ -25,9 +26,28 @@ const ReduceKernels<T>& table() {
 
 double combine(Fold fold, double a, double b) {
   if (fold == Fold::sum || fold == Fold::square_spread) return a + b;
+  if (fold == Fold::prod) return a * b;
   if (a != a || b != b) return a != a ? a : b;
   return fold == Fold::max ? std::max(a, b) : std::min(a, b);
 }
+
+template <class T>
+void combine_rows(Fold fold, T* total, const T* part, int64_t count) {
+  if (fold == Fold::max || fold == Fold::min) {
+    const T sign = fold == Fold::max ? T(1) : T(-1);
+    for (int64_t i = 0; i < count; ++i) {
+      const T a = total[i], b = part[i];
+      total[i] = (a == a) & ((b != b) | (sign * b > sign * a)) ? b : a;
+    }
+  } else if (fold == Fold::prod) {
+    for (int64_t i = 0; i < count; ++i) total[i] *= part[i];
+  } else {
+    for (int64_t i = 0; i < count; ++i) total[i] += part[i];
+  }
+}
+
+// Columns of a strip, and the number of strips and blocks of rows that keep a machine's threads busy.
+constexpr int64_t kStrip = 1024, kTasks = 16;
 
 // Blocks that n is cut into when there are `results` results.
 int64_t blocks_of(int64_t results, int64_t n, int64_t inner) {
@@ -35,18 +55,68 @@ int64_t blocks_of(int64_t results, int64_t n, int64_t inner) {
   return std::max<int64_t>(1, std::min<int64_t>(64, n * inner / kGrain));
 }
 
-// out[outer, inner] = factor · fold of x[outer, n, inner] along n.
+// Where fold_with reads: an array of T as it is...
 template <class T>
-void fold_into(const T* x, T* out, int64_t outer, int64_t n, int64_t inner, Fold fold, const T* mean, double factor) {
-  const ReduceKernels<T>& k = table<T>();
-  const auto center = [=](int64_t o) { return mean ? mean[o] : T{0}; };
+struct Floats {
+  const T* x;
+  const T* mean;  // per result, for square_spread
+
+  double row(int64_t start, int64_t n, Fold fold, int64_t result) const {
+    return table<T>().row(x + start, n, fold, mean ? mean[result] : T{0});
+  }
+  void columns(int64_t start, int64_t rows, int64_t inner, int64_t begin, int64_t end, Fold fold, int64_t first_result,
+               T* out) const {
+    table<T>().columns(x + start, rows, inner, begin, end, fold, mean ? mean + first_result : nullptr, out);
+  }
+};
+
+// ... or one of a half type, in pieces that the first or second cache level holds as float32.
+struct Halves {
+  const char* x;
+  void (*load)(char* out, const char* in, int64_t count);
+
+  double row(int64_t start, int64_t n, Fold fold, int64_t) const {
+    constexpr int64_t kPiece = 4096;
+    alignas(64) float piece[kPiece];
+    double total = 0;
+    for (int64_t i = 0; i < n; i += kPiece) {
+      const int64_t count = std::min(kPiece, n - i);
+      load(reinterpret_cast<char*>(piece), x + 2 * (start + i), count);
+      const double value = table<float>().row(piece, count, fold, 0);
+      total = i == 0 ? value : combine(fold, total, value);
+    }
+    return total;
+  }
+  void columns(int64_t start, int64_t rows, int64_t inner, int64_t begin, int64_t end, Fold fold, int64_t,
+               float* out) const {
+    const int64_t width = end - begin, most = std::max<int64_t>(16, 16384 / width);
+    std::vector<float> piece(static_cast<std::size_t>((std::min(most, rows) + 1) * width));
+    float* const part = piece.data() + std::min(most, rows) * width;
+    for (int64_t r = 0; r < rows; r += most) {
+      const int64_t count = std::min(most, rows - r);
+      const char* const from = x + 2 * (start + r * inner + begin);
+      if (width == inner) {
+        load(reinterpret_cast<char*>(piece.data()), from, count * width);
+      } else {
+        for (int64_t i = 0; i < count; ++i) {
+          load(reinterpret_cast<char*>(piece.data() + i * width), from + 2 * i * inner, width);
+        }
+      }
+      float* const to = r == 0 ? out + begin : part;
+      table<float>().columns(piece.data(), count, width, 0, width, fold, nullptr, to);
+      if (r > 0) combine_rows(fold, out + begin, part, width);
+    }
+  }
+};
+
+// out[outer, inner] = factor · fold of [outer, n, inner] along n.
+template <class T, class Source>
+void fold_with(const Source& source, T* out, int64_t outer, int64_t n, int64_t inner, Fold fold, double factor) {
   if (inner == 1) {
     const int64_t blocks = blocks_of(outer, n, 1);
     if (blocks == 1) {
       parallel_for(0, outer, row_grain(n), [&](int64_t begin, int64_t end) {
-        for (int64_t o = begin; o < end; ++o) {
-          out[o] = static_cast<T>(k.row(x + o * n, n, fold, center(o)) * factor);
-        }
+        for (int64_t o = begin; o < end; ++o) out[o] = static_cast<T>(source.row(o * n, n, fold, o) * factor);
       });
       return;
     }
@@ -54,7 +124,7 @@ void fold_into(const T* x, T* out, int64_t outer, int64_t n, int64_t inner, Fold
     parallel_for(0, outer * blocks, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t o = i / blocks, b = i % blocks, first = b * n / blocks, last = (b + 1) * n / blocks;
-        parts[i] = k.row(x + o * n + first, last - first, fold, center(o));
+        parts[i] = source.row(o * n + first, last - first, fold, o);
       }
     });
     for (int64_t o = 0; o < outer; ++o) {
@@ -64,29 +134,45 @@ void fold_into(const T* x, T* out, int64_t outer, int64_t n, int64_t inner, Fold
     }
     return;
   }
-  const int64_t blocks = blocks_of(outer, n, inner), results = outer * inner;
+  // Strips of columns, and blocks of rows where these are too few for the threads of a large machine.
+  const int64_t width = std::min<int64_t>(inner, kStrip), strips = (inner + width - 1) / width, results = outer * inner;
+  const int64_t most = std::max<int64_t>(1, kTasks / (outer * strips));
+  const int64_t blocks = std::max<int64_t>(1, std::min({most, n * width / kGrain, n / 64}));
   std::vector<T> room(blocks > 1 ? blocks * results : 0);
   T* const parts = blocks > 1 ? room.data() : out;
-  // Strips of columns, so that few outer slices can still be shared.
-  const int64_t width = std::min<int64_t>(inner, 1024), strips = (inner + width - 1) / width;
   const int64_t grain = std::max<int64_t>(1, kGrain * blocks / (n * width));
   parallel_for(0, outer * blocks * strips, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t s = i % strips, b = i / strips % blocks, o = i / strips / blocks;
       const int64_t first = b * n / blocks, last = (b + 1) * n / blocks;
-      k.columns(x + (o * n + first) * inner, last - first, inner, s * width, std::min(inner, (s + 1) * width), fold,
-                mean ? mean + o * inner : nullptr, parts + (o * blocks + b) * inner);
+      source.columns((o * n + first) * inner, last - first, inner, s * width, std::min(inner, (s + 1) * width), fold,
+                     o * inner, parts + (o * blocks + b) * inner);
     }
   });
   if (blocks == 1 && factor == 1) return;
-  parallel_for(0, results, row_grain(blocks), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const T* const from = parts + i / inner * blocks * inner + i % inner;
-      double total = static_cast<double>(from[0]);
-      for (int64_t b = 1; b < blocks; ++b) total = combine(fold, total, static_cast<double>(from[b * inner]));
-      out[i] = static_cast<T>(total * factor);
-    }
-  });
+  for (int64_t o = 0; o < outer; ++o) {
+    T* const to = out + o * inner;
+    const T* const from = parts + o * blocks * inner;
+    if (to != from) std::copy(from, from + inner, to);
+    for (int64_t b = 1; b < blocks; ++b) combine_rows(fold, to, from + b * inner, inner);
+    if (factor == 1) continue;
+    for (int64_t i = 0; i < inner; ++i) to[i] = static_cast<T>(static_cast<double>(to[i]) * factor);
+  }
+}
+
+template <class T>
+void fold_into(const T* x, T* out, int64_t outer, int64_t n, int64_t inner, Fold fold, const T* mean, double factor) {
+  fold_with(Floats<T>{x, mean}, out, outer, n, inner, fold, factor);
+}
+
+// (x, out, outer, n, inner, fold, factor, storage of x, storage of out): x of a half type
+void reduce_half(const Value* v) {
+  const PointwiseKernels& k = pointwise_kernels();
+  const int64_t outer = v[2].integer, n = v[3].integer, inner = v[4].integer, results = outer * inner;
+  const Halves source{v[0].as<char>(), k.load[v[7].integer]};
+  std::vector<float> out(static_cast<std::size_t>(results));
+  fold_with(source, out.data(), outer, n, inner, static_cast<Fold>(v[5].integer), v[6].number);
+  k.store[v[8].integer](v[1].as<char>(), reinterpret_cast<const char*>(out.data()), results);
 }
 
 // (x, out, outer, n, inner, fold, factor)
@@ -108,6 +194,23 @@ void variance_of(const Value* v) {
   if (v[6].integer) {
     for (int64_t i = 0; i < outer * inner; ++i) out[i] = std::sqrt(out[i]);
   }
+}
+
+// (x, out, outer, n, inner, largest), inner > 1
+template <class T>
+void arg_columns_of(const Value* v) {
+  const T* const x = v[0].as<T>();
+  int64_t* const out = v[1].as<int64_t>();
+  const int64_t outer = v[2].integer, n = v[3].integer, inner = v[4].integer;
+  const bool largest = v[5].integer != 0;
+  const int64_t width = std::min<int64_t>(inner, 256), strips = (inner + width - 1) / width;
+  parallel_for(0, outer * strips, row_grain(n * width), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t o = i / strips, s = i % strips;
+      table<T>().arg_columns(x + o * n * inner, n, inner, s * width, std::min(inner, (s + 1) * width), largest,
+                             out + o * inner);
+    }
+  });
 }
 
 // (x, out, rows, n, largest)
@@ -142,19 +245,19 @@ void arg_of(const Value* v) {
   }
 }
 
-// (x, y, outer, n, inner, reverse)
+// (x, y, outer, n, inner, reverse, product)
 template <class T>
-void cumsum_of(const Value* v) {
+void scan_of(const Value* v) {
   const T* const x = v[0].as<T>();
   T* const y = v[1].as<T>();
   const int64_t outer = v[2].integer, n = v[3].integer, inner = v[4].integer;
-  const bool reverse = v[5].integer != 0;
+  const bool reverse = v[5].integer != 0, product = v[6].integer != 0;
   const int64_t width = std::min<int64_t>(inner, 256), strips = (inner + width - 1) / width;
   parallel_for(0, outer * strips, row_grain(n * width), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t o = i / strips, s = i % strips;
-      table<T>().cumsum(x + o * n * inner, y + o * n * inner, n, inner, s * width, std::min(inner, (s + 1) * width),
-                        reverse);
+      table<T>().scan(x + o * n * inner, y + o * n * inner, n, inner, s * width, std::min(inner, (s + 1) * width), reverse,
+                      product);
     }
   });
 }
@@ -164,11 +267,14 @@ void cumsum_of(const Value* v) {
 BOTH(reduce, reduce_of)
 BOTH(variance, variance_of)
 BOTH(arg_extreme, arg_of)
-BOTH(cumsum, cumsum_of)
+BOTH(arg_columns, arg_columns_of)
+BOTH(scan, scan_of)
+
 #undef BOTH
 
 PyMethodDef methods[] = {PYFRAME_METHOD("reduce", reduce, 7), PYFRAME_METHOD("variance", variance, 7),
-                         PYFRAME_METHOD("arg_extreme", arg_extreme, 5), PYFRAME_METHOD("cumsum", cumsum, 6),
+                         PYFRAME_METHOD("arg_extreme", arg_extreme, 5), PYFRAME_METHOD("scan", scan, 7), PYFRAME_METHOD("reduce_half", reduce_half, 9),
+                         PYFRAME_METHOD("arg_columns", arg_columns, 6),
                          {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace

@@ -77,8 +77,8 @@ PYBIND11_MODULE(_native, m) {
   register_fork_handlers();
   if (!add_empty(m.ptr())) throw py::error_already_set();
   if (!bind_conv(m.ptr()) || !bind_depthwise(m.ptr()) || !bind_gemm(m.ptr()) || !bind_norm(m.ptr()) || !bind_optim(m.ptr()) ||
-      !bind_copy(m.ptr()) || !bind_attention(m.ptr()) || !bind_gather(m.ptr()) || !bind_pool(m.ptr()) ||
-      !bind_random(m.ptr()) || !bind_recurrent(m.ptr()) || !bind_reduce(m.ptr()) || !bind_softmax(m.ptr())) throw py::error_already_set();
+      !bind_sort(m.ptr()) || !bind_copy(m.ptr()) || !bind_attention(m.ptr()) || !bind_gather(m.ptr()) || !bind_pool(m.ptr()) ||
+      !bind_random(m.ptr()) || !bind_recurrent(m.ptr()) || !bind_reduce(m.ptr()) || !bind_resample(m.ptr()) || !bind_softmax(m.ptr())) throw py::error_already_set();
 
   m.def("num_threads", &num_threads, "Return how many threads a parallel loop may use.");
   m.def("set_num_threads", &set_num_threads, py::arg("count"), unlocked(),

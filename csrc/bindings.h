@@ -13,12 +13,16 @@ bool bind_gather(PyObject* module);
 bool bind_gemm(PyObject* module);
 bool bind_gemm_testing(PyObject* module);
 bool bind_batch_norm(PyObject* module);
+bool bind_cross_entropy(PyObject* module);
+bool bind_losses(PyObject* module);
 bool bind_norm(PyObject* module);
 bool bind_optim(PyObject* module);
 bool bind_pool(PyObject* module);
 bool bind_random(PyObject* module);
 bool bind_recurrent(PyObject* module);
 bool bind_reduce(PyObject* module);
+bool bind_resample(PyObject* module);
 bool bind_softmax(PyObject* module);
+bool bind_sort(PyObject* module);
 
 }  // namespace pyframe

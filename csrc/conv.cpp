@@ -5,6 +5,7 @@
 
 #include "conv_table.h"
 #include "conv_window.h"
+#include "conv_winograd.h"
 #include "thread_pool.h"
 
 namespace pyframe {
@@ -34,6 +35,7 @@ class Sums {
     pixels_ = p_.out.size[0] * p_.out.size[1] * p_.out.size[2];
     height_ = even_part(p_.outs, use_.rows);
     panels_ = ceil_div(p_.outs, height_);
+    if (depth_ == 0) return;
     // Whole channels where a part has room for several.
     part_ = taps_ <= kDepth ? even_part(p_.ins, std::max<int64_t>(1, kDepth / taps_)) * taps_ : even_part(depth_, kDepth);
     channels_ = taps_ <= kDepth ? std::max<int64_t>(1, part_ / taps_) : std::min(p_.ins, part_ / taps_ + 2);
@@ -45,8 +47,8 @@ class Sums {
   void run() {
     if (p_.batch * p_.outs * p_.groups * pixels_ <= 0) return;
     if (depth_ == 0) return fill_bias();
-    const ConvScratch weights(p_.groups * panels_ * height_ * depth_ * sizeof(T));
-    T* const packed = const_cast<ConvScratch&>(weights).template as<T>();
+    ConvScratch weights(p_.groups * panels_ * height_ * depth_ * sizeof(T));
+    T* const packed = weights.template as<T>();
     pack_weights(packed);
     const int64_t unit = direct_ && p_.out.size[2] <= kColumns ? p_.out.size[2] : use_.lanes;
     const ConvStrips strips(p_.batch, pixels_, kColumns, unit);
@@ -196,6 +198,16 @@ class Sums {
           used_ += s_.direct_ ? ceil_div(count, s_.use_.lanes) * s_.use_.lanes : count;
         });
       }
+      if (!window_.in_place() || s_.direct_) return;
+      split_.clear();  // at the panels' borders, with places in the packed panels for columns
+      for (const ConvPiece& piece : pieces_) {
+        for (int64_t i = 0; i < piece.count;) {
+          const int64_t column = piece.column + i, inside = column % s_.tile_;
+          const int64_t count = std::min(piece.count - i, s_.tile_ - inside);
+          split_.push_back({piece.from + i, (column - inside) * s_.part_ + inside, count});
+          i += count;
+        }
+      }
     }
 
     void set_offsets(int64_t tap, int64_t depth) {
@@ -218,6 +230,14 @@ class Sums {
         return;
       }
       T* const packed = packed_.template as<T>();
+      for (int64_t column = 0; column < used_; column += lanes) {
+        right_[column / lanes] = packed + column / tile * tile * s_.part_ + column % tile;
+      }
+      if (window_.in_place()) {  // all panels at once: long rows of the source are read from front to back
+        s_.use_.pack(window_.data(), offsets_.data(), depth, split_.data(), static_cast<int64_t>(split_.size()), 0, true,
+                     packed, tile);
+        return;
+      }
       std::size_t at = 0;
       for (int64_t column = 0; column < used_; column += tile) {
         // The pieces of this panel.
@@ -232,8 +252,7 @@ class Sums {
           if (piece.column + piece.count > end) break;
         }
         T* const panel = packed + column * s_.part_;
-        s_.use_.pack(window_.data(), offsets_.data(), depth, here, count, end - column, window_.in_place(), panel, tile);
-        for (int64_t i = 0; i < end - column; i += lanes) right_[(column + i) / lanes] = panel + i;
+        s_.use_.pack(window_.data(), offsets_.data(), depth, here, count, end - column, false, panel, tile);
       }
     }
 
@@ -276,7 +295,7 @@ class Sums {
     ConvScratch packed_, sums_memory_;
     std::vector<std::int32_t> offsets_, panel_offsets_;
     std::vector<const T*> right_;
-    std::vector<ConvPiece> pieces_;
+    std::vector<ConvPiece> pieces_, split_;
   };
 
   const Correlation<T>& p_;
@@ -287,7 +306,11 @@ class Sums {
 
 }  // namespace
 
-void correlate(const Correlation<float>& problem) { Sums<float>(problem).run(); }
-void correlate(const Correlation<double>& problem) { Sums<double>(problem).run(); }
+void correlate(const Correlation<float>& problem) {
+  fits_winograd(problem) ? winograd(problem) : Sums<float>(problem).run();
+}
+void correlate(const Correlation<double>& problem) {
+  fits_winograd(problem) ? winograd(problem) : Sums<double>(problem).run();
+}
 
 }  // namespace pyframe

@@ -51,8 +51,9 @@ struct ConvKernels {
   void (*multiply)(const ConvBlock<T>& block);
   void (*accumulate)(const ConvGradBlock<T>& block);
 
-  // packed[k * width + c] = from[offsets[k] + pixel of column c], for the pieces' columns; zeros up to a whole vector.
-  // With `exact` nothing behind a piece is read; else up to a vector. Up to a vector behind `packed` is written.
+  // packed[k * width + c] = from[offsets[k] + pixel of column c], for the pieces' columns, ascending; columns up to a
+  // whole vector get any values.
+  // With `exact` nothing behind a piece is read or written; else up to a vector is, also behind the last row.
   void (*pack)(const T* from, const std::int32_t* offsets, std::int64_t depth, const ConvPiece* pieces,
                std::int64_t count, std::int64_t columns, bool exact, T* packed, std::int64_t width);
 
@@ -72,16 +73,42 @@ struct ConvKernels {
   void (*pack_lines)(const T* from, std::int64_t line, std::int64_t lines, std::int64_t depth, std::int64_t height, T* to);
 };
 
+// Winograd's F(2×2, 3×3): four outputs of a 3×3 kernel from 16 products of sums instead of 36. The sixteen numbers of a
+// transformed tile lie `plane` apart.
+template <class T>
+struct WinogradKernels {
+  // from[16][width], the 4×4 source values of `columns` tiles, to their transforms; whole vectors are written.
+  void (*source)(const T* from, std::int64_t width, std::int64_t columns, T* to, std::int64_t plane);
+  // Weights of `depth` channels, from[depth][9][rows] to to[16 planes][depth][rows]; `rows` is the tile's.
+  void (*weight)(const T* from, std::int64_t depth, T* to, std::int64_t plane);
+  // Sums of products back to outputs: row r of the 2×2 tiles at to + r * row, tiles side by side; whole vectors of tiles.
+  void (*result)(const T* from, std::int64_t plane, std::int64_t columns, T* to, std::int64_t row);
+  // The adjoint of `result`: from[4][count], the outputs' gradients, to 16 planes.
+  void (*gradient)(const T* from, std::int64_t count, T* to, std::int64_t plane);
+  // The adjoint of `weight`: 16 planes of [depth][width] to to[depth][9][width].
+  void (*weight_gradient)(const T* from, std::int64_t plane, std::int64_t depth, std::int64_t width, T* to);
+};
+
 struct ConvTable {
   ConvKernels<float> f32;
   ConvKernels<double> f64;
 };
+struct WinogradTable {
+  WinogradKernels<float> f32;
+  WinogradKernels<double> f64;
+};
 PYFRAME_ISA_TABLE(ConvTable, conv_table, conv_kernels)
+PYFRAME_ISA_TABLE(WinogradTable, winograd_table, winograd_kernels)
 
 template <class T>
 const ConvKernels<T>& conv_kernels_of() {
   if constexpr (sizeof(T) == 8) return conv_kernels().f64;
   else return conv_kernels().f32;
+}
+template <class T>
+const WinogradKernels<T>& winograd_kernels_of() {
+  if constexpr (sizeof(T) == 8) return winograd_kernels().f64;
+  else return winograd_kernels().f32;
 }
 
 }  // namespace pyframe

@@ -9,6 +9,7 @@
 #include "conv.h"
 #include "conv_table.h"
 #include "conv_window.h"
+#include "conv_winograd.h"
 #include "thread_pool.h"
 
 namespace pyframe {
@@ -45,8 +46,8 @@ class WeightGradient {
     const int64_t wanted = std::min(ceil_div(kTasks, blocks), ceil_div(work, blocks * kPartWork));
     const int64_t parts = std::max<int64_t>(1, std::min(wanted, strips.count()));
     const int64_t size = channels_ * taps_ * outs_;  // of one block's sums
-    const ConvScratch memory(parts > 1 ? parts * blocks * size * sizeof(T) : 0);
-    T* const sums = const_cast<ConvScratch&>(memory).template as<T>();
+    ConvScratch memory(parts > 1 ? parts * blocks * size * sizeof(T) : 0);
+    T* const sums = memory.template as<T>();
     const bool alone = in_parallel() || work < 2 * kThreadWork;
     parallel_for(0, blocks * parts, alone ? blocks * parts : 1, [&](int64_t begin, int64_t end) {
       Worker worker(*this, strips);
@@ -134,7 +135,7 @@ class WeightGradient {
       const Images<T>& g = p_.out;
       const int64_t* const size = g.size;
       const bool together = (size[1] == 1 || g.stride[1] == size[2] * g.stride[2]) &&
-                            (size[0] == 1 || g.stride[0] == size[1] * g.stride[1]);
+                            (size[0] == 1 || g.stride[0] == size[1] * size[2] * g.stride[2]);
       T* to = lined_.template as<T>();
       std::int32_t* pixel_at = pixels_.data();
       const int64_t step = window_.pixel_step();
@@ -172,11 +173,19 @@ class WeightGradient {
   int64_t taps_, pixels_, channels_, channel_blocks_, outs_, out_blocks_;
 };
 
+// Lining up tiles of short rows takes as long as their transforms save.
+template <class T>
+bool tiles_pay(const Correlation<T>& problem) {
+  return fits_winograd(problem) && problem.out.size[2] >= 16;
+}
+
 }  // namespace
 
-void correlate_weight(const Correlation<float>& problem, float* target) { WeightGradient<float>(problem, target).run(); }
+void correlate_weight(const Correlation<float>& problem, float* target) {
+  tiles_pay(problem) ? winograd_weight(problem, target) : WeightGradient<float>(problem, target).run();
+}
 void correlate_weight(const Correlation<double>& problem, double* target) {
-  WeightGradient<double>(problem, target).run();
+  tiles_pay(problem) ? winograd_weight(problem, target) : WeightGradient<double>(problem, target).run();
 }
 
 }  // namespace pyframe

@@ -129,6 +129,14 @@ void ConvWindow<T>::move_to(const ConvStrip& strip) {
     }
     channel_ = total;
     image_ = total * most_channels_;
+    reach_.clear();
+    for (int64_t xp = 0; xp < phases_[2]; ++xp) {
+      const int64_t step = problem_.step[2], size = problem_.source.size[2], x = low_[2] * step + xp + least_[2];
+      const int64_t begin = x < 0 ? ceil_div(-x, step) : 0;
+      const int64_t end = x < size ? std::min((size - 1 - x) / step + 1, length_[2]) : 0;
+      if (begin < end) reach_.push_back({x, begin, end});
+      else reach_.push_back({x, 0, 0});
+    }
   }
   int64_t t = 0;
   const auto place = [&](int d, int64_t at) {
@@ -164,11 +172,8 @@ void ConvWindow<T>::fill_rows(const T* source, T* target, int64_t channels) cons
             const bool inside = z >= 0 && z < s.size[0] && y >= 0 && y < s.size[1];
             for (int64_t xp = 0; xp < phases_[2]; ++xp, to += length_[2]) {
               // Positions [begin, end) of the row lie inside of the source.
-              const int64_t x = low_[2] * step[2] + xp + least_[2];
-              int64_t begin = x < 0 ? ceil_div(-x, step[2]) : 0;
-              int64_t end = x < s.size[2] ? (s.size[2] - 1 - x) / step[2] + 1 : 0;
-              end = inside ? std::min(end, length_[2]) : 0;
-              if (begin >= end) begin = end = 0;
+              const auto [x, first, stop] = reach_[static_cast<std::size_t>(xp)];
+              const int64_t begin = inside ? first : 0, end = inside ? stop : 0;
               const T* const row = from + z * s.stride[0] + y * s.stride[1] + (x + begin * step[2]) * s.stride[2];
               for (int64_t i = 0; i < inner; ++i) {
                 T* const here = to + i * channel_;

@@ -92,6 +92,10 @@ class ConvWindow {
   std::int64_t least_[3], span_[3], phases_[3];  // of the taps' places
   std::int64_t low_[3], length_[3];              // first position, positions per phase
   std::int64_t pixel_[3], phase_[3], image_ = 0, channel_ = 0;
+  struct Reach {
+    std::int64_t x, begin, end;  // source index of position 0; positions inside of the source
+  };
+  std::vector<Reach> reach_;  // of a row, per phase
   std::vector<std::int32_t> tap_;
   ConvStrip strip_{};
   ConvScratch memory_;

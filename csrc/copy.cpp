@@ -129,7 +129,7 @@ void copy_planes(char* out, const char* in, Plan p, int across, int64_t item, bo
   const int64_t rows = p.shape[p.dims - 1], in_step = p.in[p.dims - 1];
   --p.dims;
   p.erase(across);
-  const int64_t wide = std::min(columns, std::max<int64_t>(128, 8192 / rows));
+  const int64_t wide = std::min(columns, std::max<int64_t>(256, 8192 / rows));
   const int64_t high = std::min(rows, std::max<int64_t>(64, (256 << 10) / (wide * item) / 64 * 64));
   const int64_t over = (columns + wide - 1) / wide, down = (rows + high - 1) / high;
   const int64_t planes = product(p, p.dims), grain = kTaskBytes / (wide * high * item) + 1;
@@ -239,6 +239,56 @@ void convert(char* out, Storage to, const char* in, Storage from, int64_t count)
   parallel_for(0, (count + kBlock - 1) / kBlock, kGrain / kBlock * 2, [=](int64_t begin, int64_t end) {
     const int64_t first = begin * kBlock, n = std::min(count, end * kBlock) - first;
     convert_range(out + first * to_bytes, to, in + first * from_bytes, from, n);
+  });
+}
+
+void copy_triangle(char* out, const char* in, int64_t planes, int64_t rows, int64_t columns, int64_t item,
+                   int64_t diagonal, bool lower) {
+  if (columns == 0) return;
+  parallel_for(0, planes * rows, kTaskBytes / (columns * item) + 1, [=](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      // Columns before `cut` belong to the lower part.
+      const int64_t cut = std::clamp<int64_t>(r % rows + diagonal + (lower ? 1 : 0), 0, columns) * item;
+      char* const to = out + r * columns * item;
+      const char* const from = in + r * columns * item;
+      const std::size_t low = static_cast<std::size_t>(cut), high = static_cast<std::size_t>(columns * item - cut);
+      if (lower) {
+        std::memcpy(to, from, low);
+        std::memset(to + cut, 0, high);
+      } else {
+        std::memset(to, 0, low);
+        std::memcpy(to + cut, from + cut, high);
+      }
+    }
+  });
+}
+
+namespace {
+
+template <class T> void ramp_of(T* out, int64_t count, int64_t turn, double start, double step, double end) {
+  parallel_for(0, (count + kBlock - 1) / kBlock, kGrain / kBlock * 2, [=](int64_t begin, int64_t stop) {
+    for (int64_t b = begin; b < stop; ++b) {
+      const int64_t first = b * kBlock, n = std::min(kBlock, count - first);
+      const int rising = static_cast<int>(std::clamp<int64_t>(turn - first, 0, n)), all = static_cast<int>(n);
+      const double up = static_cast<double>(first), down = static_cast<double>(count - 1 - first);
+      T* const to = out + first;
+      for (int i = 0; i < rising; ++i) to[i] = static_cast<T>(start + step * (up + i));
+      for (int i = rising; i < all; ++i) to[i] = static_cast<T>(end - step * (down - i));
+    }
+  });
+}
+
+}  // namespace
+
+void ramp(float* out, int64_t count, int64_t turn, double start, double step, double end) {
+  ramp_of(out, count, turn, start, step, end);
+}
+void ramp(double* out, int64_t count, int64_t turn, double start, double step, double end) {
+  ramp_of(out, count, turn, start, step, end);
+}
+void ramp(int64_t* out, int64_t count, int64_t start, int64_t step) {
+  parallel_for(0, count, kGrain, [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) out[i] = start + step * i;
   });
 }
 

@@ -34,4 +34,14 @@ void copy_strided(char* out, const char* in, int dims, const std::int64_t* shape
 // out[i] = in[i] for i < count, converted; both aligned to their items.
 void convert(char* out, Storage to, const char* in, Storage from, std::int64_t count);
 
+// Planes of rows x columns items: those with column - row <= diagonal (or >=, if not `lower`), zeros elsewhere.
+void copy_triangle(char* out, const char* in, std::int64_t planes, std::int64_t rows, std::int64_t columns,
+                   std::int64_t item, std::int64_t diagonal, bool lower);
+
+// out[i] = start + step * i for i < turn, else end - step * (count - 1 - i), computed in double.
+void ramp(float* out, std::int64_t count, std::int64_t turn, double start, double step, double end);
+void ramp(double* out, std::int64_t count, std::int64_t turn, double start, double step, double end);
+// out[i] = start + step * i.
+void ramp(std::int64_t* out, std::int64_t count, std::int64_t start, std::int64_t step);
+
 }  // namespace pyframe

@@ -16,7 +16,7 @@ using std::int64_t;
 
 constexpr int64_t kWidest = 16;           // lanes of the widest vector: row lengths hold for every level
 constexpr int64_t kWindowBytes = 20 << 10;  // leaves room in a first-level cache of 32 KB for what is written
-constexpr int64_t kFlatMost = 1024;       // elements of an image: a mask per tap and vector is kept
+constexpr int64_t kFlatMost = 256;       // elements of an image: a mask per tap and vector is kept
 constexpr int64_t kSumsBytes = 16 << 10;  // sums of a block of channels in the weight's gradient
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -136,6 +136,8 @@ class Scratch {
   T* data_;
 };
 
+int64_t windows(const DepthwisePlan& p) { return (p.window <= kSmallWindow ? 2 : 1) * rounded(p.window, kWidest); }
+
 // Masks of the flat form: up to 64 bytes per tap and vector.
 int64_t mask_elements(const DepthwisePlan& p) {
   if (!p.flat) return 0;
@@ -148,7 +150,7 @@ void correlate(const DepthwisePlan& p, const T* from, const T* weight, const T* 
   const int64_t work = p.tile[0] * p.tile[1] * p.axis[1].phases * p.axis[2].phases * p.ins * p.outs;
   const int64_t taps = p.kernel[0] * p.kernel[1] * p.kernel[2];
   parallel_for(0, items, row_grain(work), [&](int64_t begin, int64_t end) {
-    Scratch<T> scratch(p.window + p.spare + taps + mask_elements(p) + 4 * kWidest);
+    Scratch<T> scratch(windows(p) + p.spare + taps + mask_elements(p) + 4 * kWidest);
     table<T>().correlate(p, from, weight, bias, to, begin, end, scratch.data());
   });
 }
@@ -181,7 +183,7 @@ void depthwise_grad_weight(const DepthwiseShape& shape, const T* g, const T* x, 
   Scratch<T> partial(parts > 1 ? parts * weights : 1);
   T* const into = parts > 1 ? partial.data() : gw;
   parallel_for(0, blocks * parts, row_grain(work), [&](int64_t begin, int64_t end) {
-    Scratch<T> scratch(p.window + mask_elements(p) + block * sums + 4 * kWidest);
+    Scratch<T> scratch(windows(p) + mask_elements(p) + block * sums + 4 * kWidest);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t part = i / blocks, first = i % blocks * block;
       table<T>().weight(p, x, g, into + part * weights, first, std::min(first + block, p.groups), part * images,

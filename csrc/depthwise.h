@@ -12,6 +12,7 @@
 namespace pyframe {
 
 constexpr int kMostPhases = 8;
+constexpr std::int64_t kSmallWindow = 1536;  // elements of windows of which two are kept
 
 // The taps that reach the destinations of one phase: tap first_tap + u * tap_step is for the source `first` + u * spread.
 struct DepthwisePhase {

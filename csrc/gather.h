@@ -13,6 +13,10 @@ struct GatherTable {
                        float* out);
   void (*sum_rows_f64)(const double* x, const std::int64_t* order, std::int64_t count, std::int64_t width,
                        double factor, double* out);
+  void (*add_row_f32)(float* to, const float* from, std::int64_t width);
+  void (*add_row_f64)(double* to, const double* from, std::int64_t width);
+  // The least and the greatest of count > 0 numbers.
+  void (*range)(const std::int64_t* index, std::int64_t count, std::int64_t* least_and_greatest);
 };
 PYFRAME_ISA_TABLE(GatherTable, gather_table, gather_kernels)
 

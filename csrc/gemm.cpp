@@ -1,7 +1,12 @@
 #include "gemm.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "allocator.h"
 #include "gemm_table.h"
@@ -15,7 +20,8 @@ using std::int64_t;
 // Blocking. K is cut into parts of about kDepth: a panel of the factor in the inner loop takes half of the first-level
 // cache. A strip (the panels that one thread streams over) takes a part of the second-level cache, what all threads
 // share a part of the third-level cache. Only the cut of K has an effect on the bits of the result.
-constexpr int64_t kDepth = 256;
+template <class T>
+constexpr int64_t kDepth = sizeof(T) == 8 ? 256 : 384;
 constexpr int64_t kStripBytes = 256 << 10;
 constexpr int64_t kSharedBytes = 4 << 20;
 constexpr int64_t kStreamBytes = 2 << 20;  // a matrix larger than this is not in the second-level cache
@@ -28,16 +34,57 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // n cut into the fewest parts of at most `most`, as equal as possible: the length of a part.
 constexpr int64_t even_part(int64_t n, int64_t most) { return n > most ? ceil_div(n, ceil_div(n, most)) : n; }
 
-// Scratch memory: small pieces on the stack, others from the caching allocator.
+// Memory that a thread keeps for packed panels, a stack of pieces. Blocks of the shared allocator wander between the
+// threads, and each of their lines would then have to be fetched from the other core's cache before it is written.
+class Arena {
+ public:
+  static constexpr int64_t kBytes = 2 << 20;  // a huge page
+
+  Arena() = default;
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  ~Arena() { std::free(base_); }
+
+  // nullptr where the piece does not fit.
+  void* push(int64_t bytes) {
+    if (used_ + bytes > kBytes || (!base_ && !start())) return nullptr;
+    void* const piece = base_ + used_;
+    used_ += bytes;
+    return piece;
+  }
+  void pop(int64_t bytes) { used_ -= bytes; }
+
+ private:
+  bool start() {
+    base_ = static_cast<char*>(std::aligned_alloc(kBytes, kBytes));
+#if defined(__linux__)
+    if (base_) madvise(base_, kBytes, MADV_HUGEPAGE);  // a hint: one entry of the translation cache instead of 512
+#endif
+    return base_ != nullptr;
+  }
+
+  char* base_ = nullptr;
+  int64_t used_ = 0;
+};
+thread_local Arena tl_arena;
+
+// Scratch memory of a scope: small pieces on the stack, larger ones from the arena, the largest from the allocator.
 class Scratch {
  public:
-  explicit Scratch(int64_t bytes) : data_(bytes <= kLocal ? local_ : allocate(static_cast<std::size_t>(bytes))) {
+  explicit Scratch(int64_t bytes) {
+    if (bytes <= kLocal) return;
+    arena_bytes_ = (bytes + 63) / 64 * 64;
+    data_ = tl_arena.push(arena_bytes_);
+    if (data_) return;
+    arena_bytes_ = 0;
+    data_ = allocate(static_cast<std::size_t>(bytes));
     if (!data_) throw std::bad_alloc();
   }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   ~Scratch() {
-    if (data_ != local_) deallocate(data_);
+    if (arena_bytes_) tl_arena.pop(arena_bytes_);
+    else if (data_ != local_) deallocate(data_);
   }
   template <class T>
   T* as() { return static_cast<T*>(data_); }
@@ -45,7 +92,8 @@ class Scratch {
  private:
   static constexpr int64_t kLocal = 24 << 10;
   alignas(64) char local_[kLocal];
-  void* data_;
+  void* data_ = local_;
+  int64_t arena_bytes_ = 0;
 };
 
 template <class T>
@@ -77,11 +125,12 @@ struct Plan {
   int64_t height;  // of a row panel
   int64_t depth;   // of a part of K
   bool left_direct, right_direct;
-  bool threaded;
+  int64_t threads;  // that work on it
 
   explicit Plan(const Gemm<T>& p) {
-    height = std::max<int64_t>(1, even_part(p.m, use.rows));
-    depth = std::max<int64_t>(1, even_part(p.k, kDepth));
+    threads = p.m * p.n * p.k > kThreadWork && !in_parallel() ? num_threads() : 1;
+    height = even_height(p.m, use.rows, threads);
+    depth = std::max<int64_t>(1, even_part(p.k, kDepth<T>));
     // Packing costs about as much as multiplying with a few lines, so a factor that meets few is read where it lies,
     // as long as what the inner loop reads again and again stays in the first-level cache.
     const int64_t part = static_cast<int64_t>(sizeof(T)) * depth;
@@ -89,7 +138,13 @@ struct Plan {
                   (part * p.m <= (64 << 10) || (p.left.depth_stride == 1 && spreads(p.left.line_stride)));
     right_direct = is_matrix(p.right) && p.right.line_stride == 1 &&
                    (part * p.n <= (64 << 10) || (p.m <= 2 * use.rows && part * p.n <= kStreamBytes));
-    threaded = p.m * p.n * p.k > kThreadWork;
+  }
+
+  // Row panels as equal as possible, and as many for each thread, where lower panels make that possible.
+  static int64_t even_height(int64_t m, int64_t most, int64_t threads) {
+    const int64_t panels = ceil_div(ceil_div(m, most), threads) * threads;
+    const int64_t height = ceil_div(m, panels);
+    return std::max<int64_t>(1, 3 * height >= 2 * most ? height : even_part(m, most));
   }
 
   // Whether lines this far apart lie in different places of the cache; at multiples of 2 KB they compete for the same.
@@ -139,7 +194,7 @@ template <class T>
 void pack_shared(const Gemm<T>& p, const Plan<T>& plan, const Factor<T>& factor, int64_t line, int64_t lines, int64_t k,
                  int64_t depth, int64_t width, T* packed) {
   const int64_t panels = ceil_div(lines, width), parts = ceil_div(depth, plan.depth);
-  const int64_t grain = plan.threaded ? std::max<int64_t>(1, (1 << 14) / (width * plan.depth)) : panels * parts;
+  const int64_t grain = plan.threads > 1 ? std::max<int64_t>(1, (1 << 14) / (width * plan.depth)) : panels * parts;
   parallel_for(0, panels * parts, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t part = i / panels * plan.depth, panel = i % panels * width;
@@ -157,13 +212,14 @@ int64_t shared_depth(const Gemm<T>& p, const Plan<T>& plan, int64_t lines) {
   return std::max<int64_t>(1, std::min(p.k, std::max<int64_t>(1, most / plan.depth) * plan.depth));
 }
 
-// The length of a strip: whole panels that fill a part of the second-level cache, fewer where threads would go idle.
+// The length of a strip: whole panels that fill a part of the second-level cache; on several threads fewer, since equal
+// shares of small strips differ by little.
 template <class T>
 int64_t strip_length(const Plan<T>& plan, int64_t lines, int64_t width) {
-  const int64_t most = kStripBytes / static_cast<int64_t>(sizeof(T)) / plan.depth;
-  const int64_t threads = plan.threaded && !in_parallel() ? num_threads() : 1;
-  const int64_t share = threads > 1 ? ceil_div(lines, 4 * threads) : lines;
-  return std::max<int64_t>(1, ceil_div(std::min(most, share), width)) * width;
+  const int64_t most = std::max<int64_t>(1, kStripBytes / static_cast<int64_t>(sizeof(T)) / plan.depth / width);
+  const int64_t panels = std::max<int64_t>(1, ceil_div(lines, width));
+  if (plan.threads == 1) return std::min(most, panels) * width;
+  return std::min(most, std::max<int64_t>(1, panels / (8 * plan.threads))) * width;
 }
 
 // The left factor is packed once (in pieces of kSharedBytes) and shared; each thread streams over strips of columns.
@@ -183,7 +239,7 @@ void run_columns(const Gemm<T>& p, const Plan<T>& plan) {
     for (int64_t k = 0; k == 0 || k < p.k; k += depth) {
       const int64_t depth_here = std::min(depth, p.k - k);
       if (shared) pack_shared(p, plan, p.left, row, rows_here, k, depth_here, plan.height, shared);
-      parallel_for(0, strips, plan.threaded ? 1 : strips, [&](int64_t begin, int64_t end) {
+      parallel_for(0, strips, plan.threads > 1 ? 1 : strips, [&](int64_t begin, int64_t end) {
         Scratch memory(std::max<int64_t>(plan.right_direct ? width : strip, 1) * plan.depth * sizeof(T));
         T* const packed = memory.as<T>();
         for (int64_t s = begin; s < end; ++s) {
@@ -224,7 +280,7 @@ void run_rows(const Gemm<T>& p, const Plan<T>& plan) {
       GemmBlock<T> all = plan.block(p, 0, 0, column, columns_here, k, depth_here);
       if (plan.right_direct) plan.set_right(all, p, k, nullptr, shared);
       else pack_shared(p, plan, p.right, column, columns_here, k, depth_here, width, shared);
-      parallel_for(0, strips, plan.threaded ? 1 : strips, [&](int64_t begin, int64_t end) {
+      parallel_for(0, strips, plan.threads > 1 ? 1 : strips, [&](int64_t begin, int64_t end) {
         Scratch memory(plan.left_direct ? 0 : strip * plan.depth * sizeof(T));
         T* const packed = plan.left_direct ? nullptr : memory.as<T>();
         for (int64_t s = begin; s < end; ++s) {
@@ -249,10 +305,18 @@ void run_rows(const Gemm<T>& p, const Plan<T>& plan) {
   }
 }
 
+// The part of the time in which no thread waits for others, where each takes whole panels.
+double balance(int64_t panels, int64_t threads) {
+  return static_cast<double>(panels) / static_cast<double>(ceil_div(panels, threads) * threads);
+}
+
+// Sharing the smaller factor saves packing; but threads want equal numbers of panels.
 template <class T>
 void run_blocked(const Gemm<T>& p) {
   const Plan<T> plan(p);
-  if (p.m <= p.n) run_columns(p, plan);
+  const double columns = balance(ceil_div(p.n, plan.use.columns), plan.threads);
+  const double rows = balance(ceil_div(p.m, plan.height), plan.threads);
+  if (p.m <= p.n ? columns > 0.9 * rows : rows <= 0.9 * columns) run_columns(p, plan);
   else run_rows(p, plan);
 }
 
@@ -365,7 +429,7 @@ void run(const Gemm<T>& p) {
     return run(transposed(p));
   }
   if (const int64_t parts = depth_parts(p); parts > 1) return run_parts(p, parts);
-  if (p.half && p.k > kDepth) {
+  if (p.half && p.k > kDepth<T>) {
     // Sums of several parts of K meet in float32; their home is as large as C.
     Scratch memory(p.m * p.n * sizeof(T));
     Gemm<T> sum;

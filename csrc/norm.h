@@ -10,18 +10,21 @@ namespace pyframe {
 // Rows whose column sums are added up in T before they go into doubles.
 constexpr std::int64_t kNormStep = 64;
 
-// What one thread does. A segment is a contiguous run of elements with the same statistics and weights.
+// What one thread does.
 template <class T>
 struct NormKernels {
-  double (*sum)(const T* x, std::int64_t n);
-  // Σ (x - mean)²
-  double (*spread)(const T* x, std::int64_t n, T mean);
+  // Channels: `count` runs of s elements one after the other, each with numbers of its own. out[c] += Σ x
+  void (*sums)(const T* x, std::int64_t count, std::int64_t s, double* out);
+  // out[c] += Σ (x - mean[c])²
+  void (*spreads)(const T* x, std::int64_t count, std::int64_t s, const T* mean, double* out);
   // y = (x - mean) · a + b
-  void (*scale_shift)(const T* x, T* y, std::int64_t n, T mean, T a, T b, bool past_cache);
-  // out[0] = Σ g, out[1] = Σ g · (x - mean)
-  void (*dots)(const T* g, const T* x, std::int64_t n, T mean, double* out);
+  void (*scale)(const T* x, T* y, std::int64_t count, std::int64_t s, const T* mean, const T* a, const T* b,
+                bool past_cache);
+  // out[2 c] += Σ g, out[2 c + 1] += Σ g · (x - mean)
+  void (*dots)(const T* g, const T* x, std::int64_t count, std::int64_t s, const T* mean, double* out);
   // gx = a · g - k · (x - mean) - m
-  void (*segment_grad)(const T* g, const T* x, T* gx, std::int64_t n, T mean, T a, T k, T m, bool past_cache);
+  void (*grad)(const T* g, const T* x, T* gx, std::int64_t count, std::int64_t s, const T* mean, const T* a, const T* k,
+               const T* m, bool past_cache);
 
   // Rows, one after the other, with a weight and a bias (or null) for each of their n elements; without a place for the
   // means the rows are not centered (RMS norm).

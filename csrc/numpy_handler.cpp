@@ -130,6 +130,10 @@ PyMethodDef methods[] = {
 
 }  // namespace
 
+PyObject* empty_array(int ndim, const Py_ssize_t* shape, PyObject* dtype) {
+  return new_array(ndim, shape, reinterpret_cast<PyArray_Descr*>(dtype));
+}
+
 bool add_empty(PyObject* module) {
   if (PyArray_ImportNumPyAPI() < 0) return false;
   capsule = PyCapsule_New(&handler, "mem_handler", nullptr);  // the name that NumPy requires

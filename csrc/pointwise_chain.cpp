@@ -24,6 +24,8 @@ class Builder {
   Chain build() {
     Chain chain;
     if (p_.uses_index || p_.body.empty() || !convert_inputs() || !read_instructions()) return chain;
+    // A single instruction has nothing to hand over, and its own loop keeps constants in registers.
+    if (p_.body.size() == 1 && conversions_ == 0 && p_.outputs[0] == Storage::f32) return chain;
     place();
     if (!emit()) steps_.clear();
     chain.steps = std::move(steps_);

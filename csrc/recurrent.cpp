@@ -84,8 +84,9 @@ class Product {
   // Distance of rows of the left factor. Rows a multiple of 2 KB apart would compete for a few lines of the cache.
   int64_t left_row() const { return thin_ ? depth : depth + 64 / static_cast<int64_t>(sizeof(T)); }
 
-  // sums[row * groups * block + group * block + column] = left row · line (group, j + column); `block` columns have room.
-  void run(const T* left, int64_t rows, int64_t j, int64_t columns, T* sums) const {
+  // sums[row * groups * block + group * block + column] = left row · line (group, j + column), for rows left_row apart
+  // (left_row() with few rows); `block` columns have room.
+  void run(const T* left, int64_t left_row, int64_t rows, int64_t j, int64_t columns, T* sums) const {
     if (thin_) return run_thin(left, rows, j, columns, sums);
     const int64_t width = use_.columns;
     Gemm<T> p;
@@ -93,7 +94,7 @@ class Product {
     GemmBlock<T> b{};
     b.rows = rows, b.columns = p.n = 2 * columns <= width ? width / 2 : width;
     b.height = ceil_div(rows, ceil_div(rows, use_.rows));
-    b.left_line = left_row(), b.left_depth = 1, b.left_panel = b.height * b.left_line;
+    b.left_line = left_row, b.left_depth = 1, b.left_panel = b.height * b.left_line;
     b.right_depth = width;
     b.rows_inside = true;
     for (int64_t group = 0; group < groups; ++group) {
@@ -148,11 +149,13 @@ class Split {
     else row_parts_ = 1;
   }
 
+  // The most rows of a thread.
+  int64_t rows() const { return ceil_div(rows_, row_parts_); }
+
   // Calls step(number, row, rows, column, columns, sums), for whole blocks of columns; `sums` is the product's memory.
   template <class Step>
   void run(int64_t steps, const Step& step) const {
-    const int64_t most_rows = ceil_div(rows_, row_parts_);
-    const int64_t size = round_up(most_rows * product_.groups * product_.block, 16);
+    const int64_t size = round_up(rows() * product_.groups * product_.block, 16);
     Memory<T> sums(size * row_parts_ * column_parts_);
     if (column_parts_ == 1) {
       parallel_for(0, row_parts_, 1, [&](int64_t begin, int64_t end) {
@@ -186,6 +189,17 @@ class Split {
   int64_t rows_, row_parts_, column_parts_;
 };
 
+// Asks for a rectangle that is needed after the next product. It lies in pieces of a few cache lines that are kilobytes
+// apart, which the processor does not foresee.
+template <class T>
+void prefetch(const T* from, int64_t rows, int64_t stride, int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const char* const line = reinterpret_cast<const char*>(from + r * stride);
+    for (int64_t at = 0; at < columns * static_cast<int64_t>(sizeof(T)); at += 64) __builtin_prefetch(line + at, 0, 2);
+  }
+  asm volatile("");  // else the compiler takes a function that only asks for memory to have no effect
+}
+
 // out = left · rightᵀ for rows of contiguous elements; bias per column, may be null.
 template <class T>
 void times_transposed(const T* left, const T* right, const T* bias, T* out, int64_t m, int64_t n, int64_t k) {
@@ -197,48 +211,159 @@ void times_transposed(const T* left, const T* right, const T* bias, T* out, int6
   gemm(p);
 }
 
-// out = leftᵀ · right + beta * out: left [k, m] with rows left_row apart, right [k, n].
+// Rows of gradients, as the left factor of sums over all rows. Panels of a few columns of rows that are kilobytes apart
+// would read every cache line twice.
 template <class T>
-void transposed_times(const T* left, int64_t left_row, const T* right, T beta, T* out, int64_t m, int64_t n,
-                      int64_t k) {
-  Gemm<T> p;
-  p.m = m, p.n = n, p.k = k, p.beta = beta;
-  p.left.data = left, p.left.line_stride = 1, p.left.depth_stride = left_row;
-  p.right.data = right, p.right.line_stride = 1, p.right.depth_stride = n;
-  p.c = out, p.row_stride = n;
-  gemm(p);
-}
+struct Gradients {
+  const T* rows;
+  int64_t stride;
+
+  static void pack(const void* context, int64_t line, int64_t lines, int64_t k, int64_t depth, int64_t width,
+                   T* packed) {
+    const Gradients& g = *static_cast<const Gradients*>(context);
+    kernels<T>().pack(g.rows, g.stride, line, lines, k, depth, width, packed);
+  }
+};
+
+// What the gates' inputs were linear in, for all steps: columns of x, then those of the states before.
+template <class T>
+struct Sources {
+  const T *x, *first, *states;  // first: h0; states: those before every other step
+  int64_t width, hidden;
+  int64_t first_begin, first_end, states_shift;  // rows of h0; states of row k are at row k + states_shift
+
+  // The states of row k, and the end of the rows whose states follow on them.
+  const T* state(int64_t k, int64_t& end) const {
+    if (k >= first_begin && k < first_end) {
+      end = std::min(end, first_end);
+      return first + (k - first_begin) * hidden;
+    }
+    if (k < first_begin) end = std::min(end, first_begin);
+    return states + (k + states_shift) * hidden;
+  }
+  static void pack(const void* context, int64_t line, int64_t lines, int64_t k, int64_t depth, int64_t width,
+                   T* packed) {
+    const Sources& s = *static_cast<const Sources*>(context);
+    for (int64_t begin = line; begin < line + lines; begin += width) {
+      const int64_t end = std::min(begin + width, line + lines);
+      if (end <= s.width) {
+        kernels<T>().pack(s.x, s.width, begin, end - begin, k, depth, width, packed);
+        packed += depth * width;
+        continue;
+      }
+      for (int64_t kk = k, next; kk < k + depth; kk = next) {
+        const T* const state = s.state(kk, next = k + depth);
+        if (begin >= s.width) {
+          kernels<T>().pack(state, s.hidden, begin - s.width, end - begin, 0, next - kk, width, packed);
+          packed += (next - kk) * width;
+          continue;
+        }
+        for (int64_t i = kk; i < next; ++i, packed += width) {  // the last columns of x and the first ones of the states
+          T* const middle = std::copy(s.x + i * s.width + begin, s.x + (i + 1) * s.width, packed);
+          const T* const row = state + (i - kk) * s.hidden;
+          std::fill(std::copy(row, row + (end - s.width), middle), packed + width, T{0});
+        }
+      }
+    }
+  }
+};
+
+// The inputs' part of all gates, for a few steps at a time right before they are needed: it never leaves the caches.
+// With few rows that would read the weights too often; then it is one product for all steps, in the place of the gates.
+template <class T>
+class Inputs {
+ public:
+  Inputs(const RecurrentForward<T>& p, const T* bias, int64_t rows_per_thread)
+      : shape_(p.shape),
+        gates_(recurrent_gates(shape_.cell)),
+        ahead_(shape_.batch > kThin),
+        x_(p.x),
+        x_row_(shape_.width),
+        at_once_(std::max<int64_t>(1, kCacheBytes / (rows_per_thread * gates_ * shape_.hidden * int64_t{sizeof(T)}))),
+        product_(p.w_ih, shape_.width, 1, gates_, shape_.hidden, shape_.width, shape_.batch),
+        spread_(ahead_ && shape_.width * sizeof(T) % 2048 == 0 ? rows() * (shape_.width + kSpread) : 0),
+        sums_(ahead_ ? block_size() * ceil_div(shape_.hidden, product_.block) : 0) {
+    if (!ahead_) {
+      whole_ = p.gates ? p.gates : p.y;
+      times_transposed<T>(p.x, p.w_ih, bias, whole_, rows(), gates_ * shape_.hidden, shape_.width);
+    } else if (spread_) {  // rows that would compete for a few lines of the cache
+      x_ = spread_, x_row_ = shape_.width + kSpread;
+      parallel_for(0, rows(), row_grain(shape_.width), [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+          std::memcpy(spread_ + r * x_row_, p.x + r * shape_.width, shape_.width * sizeof(T));
+        }
+      });
+    }
+  }
+
+  // Points a step at its inputs, after computing them where that is due.
+  void prepare(int64_t number, int64_t row, int64_t j, const T* bias, RecurrentStep<T>& step) const {
+    const int64_t n = shape_.hidden;
+    if (!ahead_) {
+      step.inputs = whole_ + (time(number) * shape_.batch + row) * gates_ * n + j;
+      step.input_row = gates_ * n, step.input_gate = n;
+      return;
+    }
+    const int64_t row_size = gates_ * product_.block;
+    T* const sums = sums_ + j / product_.block * block_size() + row * row_size;
+    if (number % at_once_ == 0) {
+      for (int64_t i = 0; i < at_once_ && number + i < shape_.steps; ++i) {
+        product_.run(x_ + (time(number + i) * shape_.batch + row) * x_row_, x_row_, step.rows, j, step.columns,
+                     sums + i * shape_.batch * row_size);
+      }
+    }
+    step.inputs = sums + number % at_once_ * shape_.batch * row_size;
+    step.input_row = row_size, step.input_gate = product_.block;
+    step.bias = bias ? bias + j : nullptr;
+  }
+
+ private:
+  static constexpr int64_t kCacheBytes = 256 << 10;  // a part of the second-level cache
+  static constexpr int64_t kSpread = 64 / sizeof(T);
+
+  int64_t time(int64_t number) const { return shape_.reverse ? shape_.steps - 1 - number : number; }
+  int64_t rows() const { return shape_.steps * shape_.batch; }
+  int64_t block_size() const { return at_once_ * shape_.batch * gates_ * product_.block; }
+
+  const RecurrentShape shape_;
+  int64_t gates_;
+  bool ahead_;
+  const T* x_;
+  int64_t x_row_;
+  int64_t at_once_;  // steps
+  Product<T> product_;
+  Memory<T> spread_, sums_;
+  T* whole_ = nullptr;
+};
 
 template <class T>
 void forward(const RecurrentForward<T>& p) {
   const RecurrentShape& s = p.shape;
   const int64_t n = s.hidden, gates = recurrent_gates(s.cell), width = gates * n, state = s.batch * n;
   const bool is_gru = s.cell == RecurrentCell::gru, is_lstm = s.cell == RecurrentCell::lstm;
-  T* const inputs = p.gates ? p.gates : p.y;
-  // The biases that are simply added go into the product of the inputs. In a GRU's new gate the recurrent one is
-  // multiplied with the reset gate.
+  // The biases that are simply added. In a GRU's new gate the recurrent one is multiplied with the reset gate.
   Memory<T> bias(p.b_ih || p.b_hh ? width : 0);
-  for (int64_t j = 0; (p.b_ih || p.b_hh) && j < width; ++j) {
+  for (int64_t j = 0; bias && j < width; ++j) {
     const bool both = p.b_hh && !(is_gru && j >= 2 * n);
     bias[j] = (p.b_ih ? p.b_ih[j] : T{0}) + (both ? p.b_hh[j] : T{0});
   }
-  times_transposed<T>(p.x, p.w_ih, bias, inputs, s.steps * s.batch, width, s.width);
-
   const Product<T> product(p.w_hh, n, 1, gates, n, n, s.batch);
+  const Split<T> split(product, s.batch);
+  const Inputs<T> inputs(p, bias, split.rows());
   const int64_t left_row = product.left_row(), left_size = s.batch * left_row;
   Memory<T> left(2 * left_size);  // the states before and after a step, in turn
   for (int64_t r = 0; r < s.batch; ++r) std::memcpy(left + r * left_row, p.h0 + r * n, n * sizeof(T));
   const auto kernel = kernels<T>().forward[static_cast<int>(s.cell)];
-  Split<T>(product, s.batch).run(s.steps, [&](int64_t number, int64_t row, int64_t rows, int64_t j, int64_t columns,
-                                              T* sums) {
+  split.run(s.steps, [&](int64_t number, int64_t row, int64_t rows, int64_t j, int64_t columns, T* sums) {
     const int64_t t = s.reverse ? s.steps - 1 - number : number;
     const int64_t at = row * n + j, now = t * state + at;
     const int64_t before = (s.reverse ? t + 1 : t - 1) * state + at;
     const T* const states = is_lstm ? p.saved : p.y;
     const T* const first = is_lstm ? p.c0 : p.h0;
-    product.run(left + number % 2 * left_size + row * left_row, rows, j, columns, sums);
     RecurrentStep<T> step{};
     step.rows = rows, step.columns = columns, step.hidden = n;
+    inputs.prepare(number, row, j, bias, step);
+    product.run(left + number % 2 * left_size + row * left_row, left_row, rows, j, columns, sums);
     step.sums = sums, step.sum_row = gates * product.block, step.sum_gate = product.block;
     step.gates = p.gates ? p.gates + (t * s.batch + row) * width + j : nullptr;
     step.inner_bias = is_gru && p.b_hh ? p.b_hh + 2 * n + j : nullptr;
@@ -258,26 +383,36 @@ template <class T>
 void weight_gradients(const RecurrentBackward<T>& p, const T* d, const T* d_new) {
   const RecurrentShape& s = p.shape;
   const int64_t n = s.hidden, width = recurrent_gates(s.cell) * n, items = s.steps * s.batch;
-  const int64_t first = s.reverse ? s.steps - 1 : 0, state = s.batch * n, earlier = (s.steps - 1) * s.batch;
   Gemm<T> x;
   x.m = items, x.n = s.width, x.k = width;
   x.left.data = d, x.left.line_stride = width, x.left.depth_stride = 1;
   x.right.data = p.w_ih, x.right.line_stride = 1, x.right.depth_stride = s.width;
   x.c = p.gx, x.row_stride = s.width;
   gemm(x);
-  transposed_times<T>(d, width, p.x, 0, p.gw_ih, width, s.width, items);
 
-  // The states before: h0 for the first step, and the outputs one step earlier.
-  const auto recurrent = [&](const T* side, int64_t stride, int64_t lines, T* out) {
-    transposed_times<T>(side + first * s.batch * stride, stride, p.h0, 0, out, lines, n, s.batch);
-    if (!earlier) return;
-    const T* const later = s.reverse ? side : side + s.batch * stride;
-    const T* const before = s.reverse ? p.y + state : p.y;
-    transposed_times<T>(later, stride, before, 1, out, lines, n, earlier);
+  const int64_t first = s.reverse ? items - s.batch : 0;
+  Sources<T> sources{p.x, p.h0, p.y, s.width, n, first, first + s.batch, s.reverse ? s.batch : -s.batch};
+  const auto weights = [&](Gradients<T> left, int64_t lines, int64_t columns, T* out) {
+    Gemm<T> w;
+    w.m = lines, w.n = w.row_stride = columns, w.k = items;
+    w.left.pack = Gradients<T>::pack, w.left.context = &left;
+    w.right.pack = Sources<T>::pack, w.right.context = &sources;
+    w.c = out;
+    gemm(w);
   };
-  const int64_t shared = d_new ? 2 * n : width;  // in a GRU the two sides differ in the new gate
-  recurrent(d, width, shared, p.gw_hh);
-  if (d_new) recurrent(d_new, n, n, p.gw_hh + shared * n);
+  // Both gradients of weights in one product: it packs d once. In a GRU's new gate the two sides differ.
+  const int64_t shared = d_new ? 2 * n : width, columns = s.width + n;
+  Memory<T> both(shared * columns);
+  weights({d, width}, shared, columns, both);
+  for (int64_t i = 0; i < shared; ++i) {
+    std::memcpy(p.gw_ih + i * s.width, both + i * columns, s.width * sizeof(T));
+    std::memcpy(p.gw_hh + i * n, both + i * columns + s.width, n * sizeof(T));
+  }
+  if (d_new) {
+    weights({d + shared, width}, n, s.width, p.gw_ih + shared * s.width);
+    sources.width = 0;
+    weights({d_new, n}, n, n, p.gw_hh + shared * n);
+  }
 
   const int64_t unit = 256, units = ceil_div(width, unit);
   parallel_for(0, units, std::max<int64_t>(1, kGrain / (items * unit)), [&](int64_t begin, int64_t end) {
@@ -308,8 +443,8 @@ void backward(const RecurrentBackward<T>& p) {
   Split<T>(product, s.batch).run(s.steps + 1, [&](int64_t number, int64_t row, int64_t rows, int64_t j,
                                                   int64_t columns, T* sums) {
     const int64_t at = row * n + j;
-    if (number) product.run(left + number % 2 * left_size + row * left_row, rows, j, columns, sums);
     if (number == s.steps) {
+      product.run(left + number % 2 * left_size + row * left_row, left_row, rows, j, columns, sums);
       for (int64_t r = 0; r < rows; ++r) {
         T* const out = p.gh0 + at + r * n;
         const T* const sum = sums + r * product.block;
@@ -324,11 +459,18 @@ void backward(const RecurrentBackward<T>& p) {
     const T* const first = is_lstm ? p.c0 : p.h0;
     RecurrentStepBackward<T> step{};
     step.rows = rows, step.columns = columns, step.hidden = n;
-    step.sums = number ? sums : p.g_h + at, step.sum_row = number ? product.block : n;
     step.g_y = p.g_y + now, step.y = p.y + now;
     step.gates = p.gates ? p.gates + gates : nullptr;
     step.saved = p.saved ? p.saved + now : nullptr;
     step.before = number + 1 < s.steps ? states + before : first + at;
+    if (number) {
+      for (int64_t g = 0; p.gates && g < width / n; ++g) prefetch(step.gates + g * n, rows, width, columns);
+      if (p.saved) prefetch(step.saved, rows, n, columns);
+      if (step.before) prefetch(step.before, rows, n, columns);
+      prefetch(step.g_y, rows, n, columns);
+      product.run(left + number % 2 * left_size + row * left_row, left_row, rows, j, columns, sums);
+    }
+    step.sums = number ? sums : p.g_h + at, step.sum_row = number ? product.block : n;
     step.carry = carry ? carry + at : nullptr;
     step.d = d + gates;
     step.d_new = is_gru ? d_new + now : nullptr;

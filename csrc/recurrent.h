@@ -56,7 +56,10 @@ struct RecurrentStep {
   std::int64_t rows, columns, hidden;
   const T* sums;
   std::int64_t sum_row, sum_gate;
-  T* gates;             // in: the inputs' part; out: after the gates' functions. Plain recurrence: h plays this part
+  const T* inputs;  // the inputs' part of the gates, laid out in the same way with strides of its own
+  std::int64_t input_row, input_gate;
+  const T* bias;        // per gate and column, gates `hidden` apart, or null
+  T* gates;             // after the gates' functions
   const T* inner_bias;  // GRU, may be null: recurrent bias of the new gate
   const T* before;      // LSTM: the cells before; GRU: h before
   T *h, *saved;
@@ -82,6 +85,9 @@ template <class T>
 struct RecurrentKernels {
   void (*forward[kRecurrentCells])(const RecurrentStep<T>& step);
   void (*backward[kRecurrentCells])(const RecurrentStepBackward<T>& step);
+  // Packs columns [line, line + lines) of rows [k, k + depth) as csrc/gemm.h says, reading every row once, front to back.
+  void (*pack)(const T* rows, std::int64_t stride, std::int64_t line, std::int64_t lines, std::int64_t k,
+               std::int64_t depth, std::int64_t width, T* packed);
   // out[j] = sum over rows of d[row * stride + j], for j < columns.
   void (*column_sums)(const T* d, std::int64_t rows, std::int64_t stride, std::int64_t columns, T* out);
 };

@@ -7,7 +7,7 @@
 
 namespace pyframe {
 
-enum class Fold : int { sum, max, min, square_spread };  // square_spread: Σ (x - mean)²
+enum class Fold : int { sum, max, min, square_spread, prod };  // square_spread: Σ (x - mean)²
 
 template <class T>
 struct ReduceKernels {
@@ -18,9 +18,13 @@ struct ReduceKernels {
                   const T* mean, T* out);
   // The first index of the largest (or smallest) element; NaN counts as that.
   std::int64_t (*arg)(const T* x, std::int64_t n, bool largest);
-  // Running sums along the first dimension of [n, inner], for the columns begin to end; from the end if `reverse`.
-  void (*cumsum)(const T* x, T* y, std::int64_t n, std::int64_t inner, std::int64_t begin, std::int64_t end,
-                 bool reverse);
+  // The same along the first dimension of [rows, inner], for the columns begin to end; rows < 2^31.
+  void (*arg_columns)(const T* x, std::int64_t rows, std::int64_t inner, std::int64_t begin, std::int64_t end,
+                      bool largest, std::int64_t* out);
+  // Running sums (or products) along the first dimension of [n, inner], for the columns begin to end; from the end if
+  // `reverse`.
+  void (*scan)(const T* x, T* y, std::int64_t n, std::int64_t inner, std::int64_t begin, std::int64_t end, bool reverse,
+               bool product);
 };
 
 struct ReduceTable {

@@ -1,4 +1,4 @@
-// Softmax, log-softmax and cross entropy, forward and backward.
+// Softmax and log-softmax, forward and backward.
 #pragma once
 
 #include <cstdint>
@@ -17,14 +17,6 @@ struct SoftmaxKernels {
   void (*rows_backward)(const T* g, const T* y, T* gx, std::int64_t rows, std::int64_t n, bool log, bool past_cache);
   void (*columns_backward)(const T* g, const T* y, T* gx, std::int64_t n, std::int64_t inner, std::int64_t begin,
                            std::int64_t end, bool log);
-  // Cross entropy of rows: the maximum, the sum of exponentials relative to it, and the loss of the target's class
-  // (0 where it is ignored); adds the losses and the weights to sums[0] and sums[1].
-  void (*cross)(const T* x, const std::int64_t* target, const T* weight, std::int64_t ignored, T* loss, T* top, T* mass,
-                std::int64_t rows, std::int64_t n, double* sums);
-  // gx = g · weight[target] · (softmax - onehot), where g[i * g_step] is the cotangent of row i times `scale`.
-  void (*cross_backward)(const T* x, const std::int64_t* target, const T* weight, std::int64_t ignored, const T* g,
-                         std::int64_t g_step, T scale, const T* top, const T* mass, T* gx, std::int64_t rows,
-                         std::int64_t n, bool past_cache);
 };
 
 struct SoftmaxTable {

@@ -1,7 +1,6 @@
 #include "attention.h"
 
 #include "isa/attention_blocks.h"
-#include "isa/vec_math.h"
 
 namespace pyframe {
 namespace PYFRAME_ISA {
@@ -71,7 +70,7 @@ void softmax_step(T* scores, int64_t count, T* top, T* mass, T* fade) {
 #pragma GCC unroll 2
     for (int u = 0; u < Vectors; ++u) {
       T* const at = scores + k * kPanel<T> + u * L;
-      const Vec<T> e = vexp(load(at) - shift[u]);
+      const Vec<T> e = exp_of_score(load(at) - shift[u]);
       store<T>(at, e);
       sum[u] += e;
     }
@@ -208,8 +207,8 @@ void forward_one(const AttentionShape& s, const AttentionHead<T>& h, int64_t que
 }
 
 template <class T>
-int64_t forward_scratch(const AttentionShape& s) {
-  const int64_t rows = round_up(least(s.queries, kQueryBlock), kPanel<T>), slack = 16 * 64;
+int64_t forward_scratch(const AttentionShape& s, int64_t queries) {
+  const int64_t rows = round_up(queries, kPanel<T>), slack = 16 * 64;
   const int64_t extra = s.mask != AttentionMask::none || s.dropout ? 2 * kPanel<T> * kKeyBlock : 0;
   return rows * (s.width + padded<T>(s.value_width) + 3) + kKeyBlock * (padded<T>(s.width) + padded<T>(s.value_width)) +
          kPanel<T> * kKeyBlock + extra + slack;
@@ -238,9 +237,9 @@ PYFRAME_INLINE void forward_panel(const AttentionShape& s, const AttentionHead<T
 }
 
 template <class T>
-void forward(const AttentionShape& s, const AttentionHead<T>& h, int64_t begin, Rows<T> y, T* scratch) {
+void forward(const AttentionShape& s, const AttentionHead<T>& h, int64_t begin, int64_t queries, Rows<T> y,
+             T* scratch) {
   constexpr int L = kLanes<T>;
-  const int64_t queries = least(s.queries - begin, kQueryBlock);
   if (s.queries < kFew) {
     for (int64_t i = begin; i < begin + queries; ++i) forward_one(s, h, i, y[i], scratch);
     return;
@@ -251,6 +250,7 @@ void forward(const AttentionShape& s, const AttentionHead<T>& h, int64_t begin, 
   T *const top = parts.take(height), *const mass = parts.take(height), *const fade = parts.take(height);
   T *const k = parts.take(kKeyBlock * kw), *const v = parts.take(kKeyBlock * vw);
   T *const scores = parts.take(kKeyBlock * kPanel<T>), *const extra = parts.next;
+  prefetch_rows<T>({h.q[begin], h.q.stride}, 0, queries, s.width);
   for (int64_t i = 0; i < queries; i += kPanel<T>) {
     pack_panel<T>({h.q[begin + i], h.q.stride}, queries - i, s.width, static_cast<T>(s.scale), panels + i * s.width);
   }
@@ -301,7 +301,8 @@ int64_t backward_scratch(const AttentionShape& s) {
   const int64_t rows = round_up(least(s.queries, kQueryBlock), kPanel<T>), slack = 16 * 64;
   const int64_t kw = padded<T>(s.width), vw = padded<T>(s.value_width);
   const int64_t extra = s.mask != AttentionMask::none || s.dropout ? 2 * kPanel<T> * kKeyBlock : 0;
-  return rows * (s.width + s.value_width + 2 * kw + vw + 2 * kKeyBlock + 2) + kKeyBlock * (kw + vw) + extra + slack;
+  return rows * (s.width + s.value_width + 2 * kw + vw + 2 * kKeyBlock + 2) + kKeyBlock * (kw + vw) +
+         kPanel<T> * s.value_width + extra + slack;
 }
 
 // The weights p and the gradients of the scores from scores and g vᵀ, both [count, stride]:
@@ -314,7 +315,7 @@ PYFRAME_INLINE void score_gradients(T* scores, T* gradients, int64_t stride, int
 #pragma GCC unroll 2
     for (int u = 0; u < Vectors; ++u) {
       T *const at = scores + k * stride + u * L, *const g = gradients + k * stride + u * L;
-      const Vec<T> p = vexp(load(at) - load(log_mass + u * L));
+      const Vec<T> p = exp_of_score(load(at) - load(log_mass + u * L));
       Vec<T> gp = load(g), kept = p;
       if constexpr (Dropout) {
         const Vec<T> f = load(factors + k * kPanel<T> + u * L);
@@ -356,16 +357,15 @@ PYFRAME_INLINE void backward_panel(const AttentionShape& s, const AttentionHead<
   }
 }
 
-// delta = Σ g · y per query: what the softmax takes off every gradient of a row of weights.
+// delta = Σ g · y per query: what the softmax takes off every gradient of a row of weights. Features are added up in
+// the order of the product g vᵀ, so that a row whose weights are 0 but for one 1 has gradients of exactly 0.
 template <class T>
-void row_products(Rows<const T> g, Rows<const T> y, int64_t count, int64_t width, T* delta) {
-  for (int64_t i = 0; i < count; ++i) {
-    Vec<T> sum{};
-    for (int64_t j = 0; j < width; j += kLanes<T>) {
-      sum += load_up_to(g[i] + j, width - j) * load_up_to(y[i] + j, width - j);
-    }
-    delta[i] = hsum<T>(sum);
+void panel_products(const T* g_panel, const T* y_panel, int64_t width, T* delta) {
+  Vec<T> sum[kTileVectors] = {};
+  for (int64_t j = 0; j < width * kPanel<T>; j += kPanel<T>) {
+    for (int u = 0; u < kTileVectors; ++u) sum[u] += load(g_panel + j + u * kLanes<T>) * load(y_panel + j + u * kLanes<T>);
   }
+  for (int u = 0; u < kTileVectors; ++u) store<T>(delta + u * kLanes<T>, sum[u]);
 }
 
 template <class T>
@@ -379,19 +379,22 @@ void backward(const AttentionShape& s, const AttentionHead<T>& h, int64_t begin,
   T *const q_panels = parts.take(height * s.width), *const g_panels = parts.take(height * s.value_width);
   T *const q_rows = parts.take(height * kw), *const g_rows = parts.take(height * vw), *const sums = parts.take(height * kw);
   T *const log_mass = parts.take(height), *const delta = parts.take(height);
+  T* const y_panel = parts.take(kPanel<T> * s.value_width);
   T *const k = parts.take(kKeyBlock * kw), *const v = parts.take(kKeyBlock * vw);
   T *const scores = parts.take(kKeyBlock * height), *const gradients = parts.take(kKeyBlock * height);
   T* const extra = parts.next;
   const Rows<const T> own_q{h.q[begin], h.q.stride}, own_g{g[begin], g.stride};
+  prefetch_rows<T>(own_q, 0, queries, s.width);
   for (int64_t i = 0; i < queries; i += kPanel<T>) {
     pack_panel<T>({own_q[i], own_q.stride}, queries - i, s.width, scale, q_panels + i * s.width);
-    pack_panel<T>({own_g[i], own_g.stride}, queries - i, s.value_width, T{1}, g_panels + i * s.value_width);
+    T* const g_panel = g_panels + i * s.value_width;
+    pack_panel<T>({own_g[i], own_g.stride}, queries - i, s.value_width, T{1}, g_panel);
+    pack_panel<T>({y[begin + i], y.stride}, queries - i, s.value_width, T{1}, y_panel);
+    panel_products(g_panel, y_panel, s.value_width, delta + i);
   }
   pack_rows<T>(own_q, queries, queries, s.width, scale, q_rows);
   pack_rows<T>(own_g, queries, queries, s.value_width, T{1}, g_rows);
-  clear(delta, height);
   clear(log_mass, height);
-  row_products<T>(own_g, {y[begin], y.stride}, queries, s.value_width, delta);
   for (int64_t i = 0; i < queries; ++i) log_mass[i] = h.log_mass[begin + i];
   clear(sums, height * kw);
   const int64_t end = visible_keys(s, begin + queries);

@@ -6,7 +6,7 @@
 
 #include "attention.h"
 #include "isa/philox.h"
-#include "isa/vec.h"
+#include "isa/vec_math.h"
 
 namespace pyframe {
 namespace PYFRAME_ISA {
@@ -105,12 +105,42 @@ PYFRAME_INLINE void store_up_to(T* to, Vec<T> v, int64_t count) {
   else store_part<T>(to, v, count);
 }
 
+// exp of a score relative to the highest of its row: x <= 0, or little above. 2 units in the last place near 0; for
+// far lower x, where the result is small, the relative error grows to x · 1e-8. Half the instructions of vexp, which
+// took a fifth of the forward pass with 32 features. exp(0) is 1 exactly.
+PYFRAME_INLINE Vec<float> exp_of_score(Vec<float> x) {
+  const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  x = vmax<float>(splat(-104.0f), x);
+  const Vec<float> n = (x * 1.44269504088896341f + magic) - magic;
+  const Vec<float> f = x * 1.44269504088896341f - n;
+  Vec<float> p = splat(1.5345812025e-4f);  // minimax for 2^f, |f| <= 1/2, with an error of 2e-9
+  p = p * f + 1.3399931220e-3f;
+  p = p * f + 9.6184889570e-3f;
+  p = p * f + 5.5503287770e-2f;
+  p = p * f + 2.4022646891e-1f;
+  p = p * f + 6.9314720574e-1f;
+  p = p * f + 1.0f;
+  return scale_by_power(p, n);
+}
+PYFRAME_INLINE Vec<double> exp_of_score(Vec<double> x) { return vexp(x); }
+
+// Asks for `count` rows. Rows of a head lie a page or so apart, where the hardware does not fetch ahead; without this
+// a fifth of the forward pass of 128 queries with 64 features was waiting for them.
+template <class T>
+PYFRAME_INLINE void prefetch_rows(Rows<const T> from, int64_t first, int64_t count, int64_t width) {
+  for (int64_t r = first; r < first + count; ++r) {
+    for (int64_t j = 0; j < width; j += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(from[r] + j);
+  }
+}
+constexpr int64_t kRowsAhead = 16;
+
 // Rows times a factor, padded with zeros to whole vectors; rows from `count` to `height` are zeros.
 template <class T>
 void pack_rows(Rows<const T> from, int64_t count, int64_t height, int64_t width, T factor, T* to) {
   constexpr int L = kLanes<T>;
   for (int64_t r = 0; r < count; ++r) {
     const T* const row = from[r];
+    if (r + kRowsAhead < count) prefetch_rows(from, r + kRowsAhead, 1, width);
     int64_t j = 0;
     for (; j + L <= width; j += L, to += L) store<T>(to, load(row + j) * factor);
     if (j < width) {

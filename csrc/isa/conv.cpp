@@ -1,25 +1,13 @@
 // The kernels of the convolution for one instruction set level.
 #include "conv_table.h"
 
+#include "isa/conv_tile.h"
 #include "isa/gemm_pack.h"
 #include "isa/vec.h"
 
 namespace pyframe {
 namespace PYFRAME_ISA {
 namespace {
-
-// The tiles: sums, one row of the right factor and a broadcast fill the registers. Eight rows divide the usual numbers
-// of channels; twenty-four sums hide the latency of the multiply-adds with one load for every two of them.
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kTileRows = 8, kTileVectors = 3;
-constexpr int kGradRows = 6, kGradVectors = 4;
-#elif defined(__AVX__)
-constexpr int kTileRows = 6, kTileVectors = 2;
-constexpr int kGradRows = 6, kGradVectors = 2;
-#else
-constexpr int kTileRows = 4, kTileVectors = 2;
-constexpr int kGradRows = 4, kGradVectors = 2;
-#endif
 
 template <class T, int Rows, int Vectors>
 PYFRAME_INLINE void put(const Vec<T> (&sum)[Rows][Vectors], T* to, int64_t stride, bool add) {
@@ -42,6 +30,9 @@ PYFRAME_INLINE void put(const Vec<T> (&sum)[Rows][Vectors], T* to, int64_t strid
   }
 }
 
+// How far ahead the left factor is fetched, in elements: panels follow each other, and large weights come from memory.
+constexpr int64_t kAhead = 512;
+
 template <class T, int Rows, int Vectors>
 void tile(int64_t depth, const T* left, int64_t height, const T* const* right, const std::int32_t* offsets, T* sums,
           int64_t stride, bool add) {
@@ -55,6 +46,7 @@ void tile(int64_t depth, const T* left, int64_t height, const T* const* right, c
 #pragma GCC unroll 4
   for (int j = 0; j < Vectors; ++j) base[j] = right[j];
   for (int64_t k = 0; k < depth; ++k, left += height) {
+    __builtin_prefetch(left + kAhead);
     const int64_t offset = offsets[k];
     Vec<T> b[Vectors];
 #pragma GCC unroll 4
@@ -159,6 +151,15 @@ void pack_pieces(const T* from, const std::int32_t* offsets, int64_t depth, cons
                  int64_t columns, T* packed, int64_t width) {
   constexpr int kLane = kLanes<T>;
   const int64_t whole = columns / kLane * kLane;
+  bool narrow = !Exact;
+  for (int64_t p = 0; p < count; ++p) narrow = narrow && pieces[p].count <= kLane;
+  if (narrow) {  // one vector per piece; what it writes too much is overwritten by the next piece or row
+    for (int64_t k = 0; k < depth; ++k, packed += width) {
+      const T* const tap = from + offsets[k];
+      for (int64_t p = 0; p < count; ++p) store<T>(packed + pieces[p].column, load(tap + pieces[p].from));
+    }
+    return;
+  }
   for (int64_t k = 0; k < depth; ++k, packed += width) {
     const T* const tap = from + offsets[k];
     if (whole < columns) store<T>(packed + whole, Vec<T>{});
@@ -183,10 +184,28 @@ void pack_taps(const T* from, const std::int32_t* offsets, int64_t depth, const 
   else pack_pieces<T, false>(from, offsets, depth, pieces, count, columns, packed, width);
 }
 
+// The even elements of the first vector and the odd ones of the second.
+template <class T>
+PYFRAME_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b) {
+  constexpr int n = kLanes<T>;
+  if constexpr (n == 16) return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31);
+  else if constexpr (n == 8) return __builtin_shufflevector(a, b, 0, 2, 4, 6, 9, 11, 13, 15);
+  else if constexpr (n == 4) return __builtin_shufflevector(a, b, 0, 2, 5, 7);
+  else return __builtin_shufflevector(a, b, 0, 3);
+}
+
 template <class T>
 void copy_row(const T* from, int64_t stride, int64_t count, T* to) {
   if (stride == 1) return copy_exact(to, from, count);
-  for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride];
+  constexpr int kLane = kLanes<T>;
+  int64_t i = 0;
+  if (stride == 2) {
+    // Two vectors give one; they share an element, so that nothing behind the last one used is read.
+    for (; i + kLane <= count; i += kLane) {
+      store<T>(to + i, every_other<T>(load(from + 2 * i), load(from + 2 * i + kLane - 1)));
+    }
+  }
+  for (; i < count; ++i) to[i] = from[i * stride];
 }
 
 template <class T>

@@ -13,10 +13,8 @@ using std::int64_t;
 // `R` rows of a tile for a kernel whose size the compiler knows. With `Shared`, a row of the window is loaded once for
 // all the rows that it belongs to.
 template <class T, int H, int W, int R, bool Shared>
-PYFRAME_INLINE void sized_rows(const Tile<T>& t, int64_t row) {
+PYFRAME_INLINE void sized_rows(const Tile<T>& t, const Vec<T>* w, int64_t row) {
   constexpr int L = kLanes<T>;
-  Vec<T> w[H * W];
-  for (int i = 0; i < H * W; ++i) w[i] = splat(t.weight[i]);
   const T* const window = t.window + row * t.row_stride * t.pitch;
   T* const to = t.to + row * t.to_pitch;
   for (int64_t c = 0; c < t.columns; c += L) {
@@ -37,12 +35,12 @@ PYFRAME_INLINE void sized_rows(const Tile<T>& t, int64_t row) {
       }
     } else {
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
+      for (int a = 0; a < H; ++a) {
 #pragma GCC unroll 16
-        for (int a = 0; a < H; ++a) {
-          const T* const line = window + (r * t.row_stride + a * t.row_spread) * t.pitch + c;
+        for (int b = 0; b < W; ++b) {
+          const T* const line = window + a * t.row_spread * t.pitch + t.place[b] + c;
 #pragma GCC unroll 16
-          for (int b = 0; b < W; ++b) total[r] += w[a * W + b] * load(line + t.place[b]);
+          for (int r = 0; r < R; ++r) total[r] += w[a * W + b] * load(line + r * t.row_stride * t.pitch);
         }
       }
     }
@@ -52,12 +50,15 @@ PYFRAME_INLINE void sized_rows(const Tile<T>& t, int64_t row) {
 
 template <class T, int H, int W>
 void sized(const Tile<T>& t) {
+  Vec<T> w[H * W];
+  for (int i = 0; i < H * W; ++i) w[i] = splat(t.weight[i]);
   int64_t row = 0;
   if (t.row_stride == 1 && (t.row_spread == 1 || H == 1)) {
-    for (; row + 4 <= t.rows; row += 4) sized_rows<T, H, W, 4, true>(t, row);
-    for (; row + 2 <= t.rows; row += 2) sized_rows<T, H, W, 2, true>(t, row);
+    for (; row + 4 <= t.rows; row += 4) sized_rows<T, H, W, 4, true>(t, w, row);
+    for (; row + 2 <= t.rows; row += 2) sized_rows<T, H, W, 2, true>(t, w, row);
   }
-  for (; row < t.rows; ++row) sized_rows<T, H, W, 1, false>(t, row);
+  for (; row + 2 <= t.rows; row += 2) sized_rows<T, H, W, 2, false>(t, w, row);  // two chains of sums
+  for (; row < t.rows; ++row) sized_rows<T, H, W, 1, false>(t, w, row);
 }
 
 // Any kernel: R rows of V vectors at once.
@@ -203,7 +204,7 @@ void correlate_flat(const DepthwisePlan& p, const T* from, const T* weight, cons
 // One tile of one destination channel for all phases of height and width: adds what one source image, whose window is
 // there, contributes through one tap of the depth; without a weight it fills the tile with `first`.
 template <class T>
-PYFRAME_INLINE void run_phases(const DepthwisePlan& p, const Place& at, const T* window, const T* weight, T* image,
+void run_phases(const DepthwisePlan& p, const Place& at, const T* window, const T* weight, T* image,
                                T* spare, T* taps, bool add, T first) {
   const DepthwiseAxis &h = p.axis[1], &w = p.axis[2];
   const int64_t row = at.row * p.tile[0], column = at.column * p.tile[1];
@@ -220,6 +221,7 @@ PYFRAME_INLINE void run_phases(const DepthwisePlan& p, const Place& at, const T*
       if (w.phases > 1) {
         t.to = spare + (i * w.phases + j) * p.tile[0] * spare_pitch;
         t.to_pitch = spare_pitch;
+        t.columns = (t.columns + kLanes<T> - 1) / kLanes<T> * kLanes<T>;  // there is room for whole vectors
       } else {
         t.to = image + (row * h.phases + i) * w.to + column;
         t.to_pitch = h.phases * w.to;
@@ -268,9 +270,37 @@ PYFRAME_INLINE void merge_phases(const DepthwisePlan& p, const Place& at, T* ima
 }
 
 template <class T>
+void correlate_small(const DepthwisePlan& p, const T* from, const T* weight, const T* bias, T* to, int64_t begin,
+                     int64_t end, T* scratch) {
+  const DepthwiseAxis &h = p.axis[1], &w = p.axis[2];
+  const int64_t room = (p.window + 15) / 16 * 16;
+  T* const windows[2] = {scratch, scratch + room};
+  T* const spare = scratch + 2 * room;
+  T* const taps = spare + p.spare;
+  const int64_t slice = h.from * w.from, kernel = p.kernel[1] * p.kernel[2], to_slice = h.to * w.to;
+  const auto fill = [&](int64_t item) __attribute__((always_inline)) {
+    fill_window(p, from + item * slice, h.low, w.low, windows[item % 2], item < begin + 2);
+  };
+  fill(begin);
+  Place at{};
+  for (int64_t item = begin; item < end; ++item) {
+    if (item + 1 < end) fill(item + 1);
+    at.group = item % p.groups;
+    for (int64_t m = 0; m < p.outs; ++m) {
+      T* const image = to + (item * p.outs + m) * to_slice;
+      const T first = bias ? bias[at.group * p.outs + m] : T{};
+      const T* const k = weight + at.group * p.outs * kernel + m * p.out_weights;
+      run_phases<T>(p, at, windows[item % 2], k, image, spare, taps, false, first);
+      if (w.phases > 1) merge_phases(p, at, image, spare);
+    }
+  }
+}
+
+template <class T>
 void correlate(const DepthwisePlan& p, const T* from, const T* weight, const T* bias, T* to, int64_t begin, int64_t end,
                T* scratch) {
   if (flat_form<T>(p)) return correlate_flat(p, from, weight, bias, to, begin, end, scratch);
+  if (one_window(p)) return correlate_small(p, from, weight, bias, to, begin, end, scratch);
   const DepthwiseAxis &d = p.axis[0], &h = p.axis[1], &w = p.axis[2];
   T* const window = scratch;
   T* const spare = window + (p.window + 15) / 16 * 16;
@@ -295,7 +325,7 @@ void correlate(const DepthwisePlan& p, const T* from, const T* weight, const T* 
           const int64_t z = start + a * d.spread;
           if (z < 0 || z >= d.from) continue;
           const T* const source = from + ((plane * p.ins + i) * d.from + z) * slice;
-          if (source != held) fill_window(p, source, row, column, window);
+          if (source != held) fill_window(p, source, row, column, window, true);
           held = source;
           const T* const k = channel + (deep.first_tap + a * deep.tap_step) * kernel;
           run_phases<T>(p, at, window, k, image, spare, taps, add, first);

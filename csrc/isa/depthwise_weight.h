@@ -19,8 +19,7 @@ PYFRAME_INLINE void weight_row(const Tile<T>& t, const T* gradient, int64_t grad
   constexpr int L = kLanes<T>;
   Vec<T> total[W]{};
   const int64_t whole = t.columns / L * L, rest = t.columns - whole;
-  Mask<T> keep{};
-  for (int i = 0; i < L; ++i) keep[i] = i < rest ? -1 : 0;
+  const Mask<T> keep = first_lanes<T>(rest);
   for (int64_t r = 0; r < t.rows; ++r) {
     const T* const g = gradient + r * gradient_pitch;
     const T* const line = t.window + r * t.row_stride * t.pitch;
@@ -67,18 +66,23 @@ void weight_nine(const Tile<T>& t, const T* g, int64_t g_pitch, Vec<T>* sums) {
   constexpr int L = kLanes<T>;
   Vec<T> total[9]{};
   const int64_t whole = t.columns / L * L, rest = t.columns - whole;
-  Mask<T> keep{};
-  for (int i = 0; i < L; ++i) keep[i] = i < rest ? -1 : 0;
-  int64_t row = 0;
-  if (t.row_stride == 1 && t.row_spread == 1) {
-    for (; row + 4 <= t.rows; row += 4) {
+  const Mask<T> keep = first_lanes<T>(rest);
+  const int64_t fours = t.row_stride == 1 && t.row_spread == 1 ? t.rows / 4 * 4 : 0;
+  if (whole) {
+    for (int64_t row = 0; row < fours; row += 4) {
       for (int64_t c = 0; c < whole; c += L) weight_nine_rows<T, 4, false>(t, g, g_pitch, row, c, 0, keep, total);
-      if (rest) weight_nine_rows<T, 4, true>(t, g, g_pitch, row, whole, rest, keep, total);
+    }
+    for (int64_t row = fours; row < t.rows; ++row) {
+      for (int64_t c = 0; c < whole; c += L) weight_nine_rows<T, 1, false>(t, g, g_pitch, row, c, 0, keep, total);
     }
   }
-  for (; row < t.rows; ++row) {
-    for (int64_t c = 0; c < whole; c += L) weight_nine_rows<T, 1, false>(t, g, g_pitch, row, c, 0, keep, total);
-    if (rest) weight_nine_rows<T, 1, true>(t, g, g_pitch, row, whole, rest, keep, total);
+  if (rest) {
+    for (int64_t row = 0; row < fours; row += 4) {
+      weight_nine_rows<T, 4, true>(t, g, g_pitch, row, whole, rest, keep, total);
+    }
+    for (int64_t row = fours; row < t.rows; ++row) {
+      weight_nine_rows<T, 1, true>(t, g, g_pitch, row, whole, rest, keep, total);
+    }
   }
   for (int i = 0; i < 9; ++i) sums[i] += total[i];
 }
@@ -126,6 +130,50 @@ PYFRAME_INLINE void weight_image(const T* gradient, const T* from, int64_t pixel
   for (; k < taps; ++k) weight_flat<T, 1>(gradient, from, pixels, shift + k, masks + k, taps, sums + k);
 }
 
+PYFRAME_INLINE void weight_places(const DepthwisePlan& p, int64_t* place) {
+  const DepthwiseAxis& w = p.axis[2];
+  for (int64_t b = 0; b < p.kernel[2]; ++b) {
+    const int64_t c = b * w.spread;
+    place[b] = c % w.stride * p.lane + c / w.stride;
+  }
+}
+
+// All images of a block of groups where an image is one window.
+template <class T>
+void weight_small(const DepthwisePlan& p, const T* from, const T* gradient, int64_t begin, int64_t end, int64_t first,
+                  int64_t last, T* window, Vec<T>* sums) {
+  const DepthwiseAxis &h = p.axis[1], &w = p.axis[2];
+  const int64_t kernel = p.kernel[1] * p.kernel[2], slice = h.from * w.from, to_slice = h.to * w.to;
+  int64_t place[kMostWidth];
+  weight_places(p, place);
+  T* const windows[2] = {window, window + (p.window + 15) / 16 * 16};
+  Tile<T> t{};
+  t.pitch = p.pitch;
+  t.row_stride = h.stride;
+  t.row_spread = h.spread;
+  t.place = place;
+  t.height = p.kernel[1];
+  t.width = p.kernel[2];
+  t.rows = h.to;
+  t.columns = w.to;
+  const int64_t groups = end - begin, images = (last - first) * groups;
+  const auto plane = [&](int64_t i) __attribute__((always_inline)) {
+    return (first + i / groups) * p.groups + begin + i % groups;
+  };
+  const auto fill = [&](int64_t i) __attribute__((always_inline)) {
+    fill_window(p, from + plane(i) * slice, h.low, w.low, windows[i % 2], i < 2);
+  };
+  fill(0);
+  for (int64_t i = 0; i < images; ++i) {
+    if (i + 1 < images) fill(i + 1);
+    t.window = windows[i % 2];
+    for (int64_t m = 0; m < p.outs; ++m) {
+      const T* const g = gradient + (plane(i) * p.outs + m) * to_slice;
+      weight_tile<T>(t, g, w.to, sums + (i % groups * p.outs + m) * kernel);
+    }
+  }
+}
+
 // All tiles of one image and group, added to the group's sums.
 template <class T>
 PYFRAME_INLINE void weight_group(const DepthwisePlan& p, const T* from, const T* gradient, int64_t plane, T* window,
@@ -133,10 +181,7 @@ PYFRAME_INLINE void weight_group(const DepthwisePlan& p, const T* from, const T*
   const DepthwiseAxis &d = p.axis[0], &h = p.axis[1], &w = p.axis[2];
   const int64_t kernel = p.kernel[1] * p.kernel[2], taps = p.kernel[0] * kernel;
   int64_t place[kMostWidth];
-  for (int64_t b = 0; b < p.kernel[2]; ++b) {
-    const int64_t c = b * w.spread;
-    place[b] = c % w.stride * p.lane + c / w.stride;
-  }
+  weight_places(p, place);
   Tile<T> t{};
   t.window = window;
   t.pitch = p.pitch;
@@ -155,7 +200,7 @@ PYFRAME_INLINE void weight_group(const DepthwisePlan& p, const T* from, const T*
             const int64_t z = depth * d.stride + d.low + a * d.spread;
             if (z < 0 || z >= d.from) continue;
             const T* const source = from + ((plane * p.ins + i) * d.from + z) * h.from * w.from;
-            fill_window(p, source, row * h.stride + h.low, column * w.stride + w.low, window);
+            fill_window(p, source, row * h.stride + h.low, column * w.stride + w.low, window, true);
             for (int64_t m = 0; m < p.outs; ++m) {
               const T* const g = gradient + (((plane * p.outs + m) * d.to + depth) * h.to + row) * w.to + column;
               weight_tile<T>(t, g, w.to, sums + (m * p.ins + i) * taps + a * kernel);
@@ -183,7 +228,9 @@ void weight(const DepthwisePlan& p, const T* from, const T* gradient, T* weights
     fill_masks<T>(p, masks);
     flat_shifts(p, shift);
   }
-  for (int64_t image = first; image < last; ++image) {
+  const bool small = !flat && one_window(p);
+  if (small) weight_small(p, from, gradient, begin, end, first, last, rest, sums);
+  for (int64_t image = first; image < last && !small; ++image) {
     for (int64_t group = begin; group < end; ++group) {
       const int64_t plane = image * p.groups + group;
       Vec<T>* const own = sums + (group - begin) * per_group;

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "depthwise.h"
+#include "isa/lanes.h"
 #include "isa/vec.h"
 
 namespace pyframe {
@@ -21,28 +22,18 @@ template <class T> PYFRAME_INLINE void zero_row(T* to, std::int64_t n) {
   for (; i + L <= n; i += L) store<T>(to + i, Vec<T>{});
   if (i < n) store_part<T>(to + i, Vec<T>{}, n - i);
 }
-template <class T> PYFRAME_INLINE void copy_row(T* to, const T* from, std::int64_t n) {
+// Copies n elements; with `whole` also the last vector is stored whole, zeros behind the last element.
+template <class T> PYFRAME_INLINE void copy_row(T* to, const T* from, std::int64_t n, bool whole) {
   constexpr int L = kLanes<T>;
   std::int64_t i = 0;
   for (; i + L <= n; i += L) store<T>(to + i, load(from + i));
-  if (i < n) store_part<T>(to + i, load_part(from + i, n - i), n - i);
+  if (i == n) return;
+  const Vec<T> last = load_part(from + i, n - i);
+  whole ? store<T>(to + i, last) : store_part<T>(to + i, last, n - i);
 }
 
-// Every second lane of a and b, from lane `First` on; and the reverse of that for both at once.
-template <class T, int First> PYFRAME_INLINE Vec<T> alternate(Vec<T> a, Vec<T> b) {
-  Mask<T> lanes;
-  for (int i = 0; i < kLanes<T>; ++i) lanes[i] = 2 * i + First;
-  return __builtin_shuffle(a, b, lanes);
-}
-template <class T, int Half> PYFRAME_INLINE Vec<T> interleaved(Vec<T> a, Vec<T> b) {
-  constexpr int L = kLanes<T>;
-  Mask<T> lanes;
-  for (int i = 0; i < L; ++i) lanes[i] = (i % 2) * L + i / 2 + Half * L / 2;
-  return __builtin_shuffle(a, b, lanes);
-}
-
-// even[i] = from[2 i], odd[i] = from[2 i + 1] for n elements of `from`.
-template <class T> PYFRAME_INLINE void split_row(T* even, T* odd, const T* from, std::int64_t n) {
+// even[i] = from[2 i], odd[i] = from[2 i + 1] for n elements of `from`; with `whole` as in copy_row.
+template <class T> PYFRAME_INLINE void split_row(T* even, T* odd, const T* from, std::int64_t n, bool whole) {
   constexpr int L = kLanes<T>;
   std::int64_t i = 0;
   for (; i + 2 * L <= n; i += 2 * L) {
@@ -54,8 +45,13 @@ template <class T> PYFRAME_INLINE void split_row(T* even, T* odd, const T* from,
   if (rest <= 0) return;
   const Vec<T> a = rest >= L ? load(from + i) : load_part(from + i, rest);
   const Vec<T> b = rest > L ? load_part(from + i + L, rest - L) : Vec<T>{};
-  store_part<T>(even + i / 2, alternate<T, 0>(a, b), (rest + 1) / 2);
-  store_part<T>(odd + i / 2, alternate<T, 1>(a, b), rest / 2);
+  if (whole) {
+    store<T>(even + i / 2, alternate<T, 0>(a, b));
+    store<T>(odd + i / 2, alternate<T, 1>(a, b));
+  } else {
+    store_part<T>(even + i / 2, alternate<T, 0>(a, b), (rest + 1) / 2);
+    store_part<T>(odd + i / 2, alternate<T, 1>(a, b), rest / 2);
+  }
 }
 // to[2 i] = even[i], to[2 i + 1] = odd[i] for n elements of `to`; whole vectors may be read.
 template <class T> PYFRAME_INLINE void merge_row(T* to, const T* even, const T* odd, std::int64_t n) {
@@ -74,37 +70,51 @@ template <class T> PYFRAME_INLINE void merge_row(T* to, const T* even, const T* 
   if (rest > L) store_part<T>(to + i + L, interleaved<T, 1>(a, b), rest - L);
 }
 
-// Copies the rows `row` and columns `column` on of an image into a window, with zeros where there is no image. With a
-// stride along the width, element c of a row goes to residue c % stride: neighbouring outputs then read neighbours.
+// Copies the rows `row` and columns `column` on of an image into a window, with zeros where there is no image (left as
+// they are without `margins`). With a stride along the width, element c of a row goes to residue c % stride:
+// neighbouring outputs then read neighbours.
 template <class T>
-PYFRAME_INLINE void fill_window(const DepthwisePlan& p, const T* image, std::int64_t row, std::int64_t column, T* window) {
+PYFRAME_INLINE void fill_window(const DepthwisePlan& p, const T* image, std::int64_t row, std::int64_t column, T* window,
+                                bool margins) {
+  constexpr int L = kLanes<T>;
   const std::int64_t height = p.axis[1].from, width = p.axis[2].from, stride = p.axis[2].stride;
   const std::int64_t low = between(-column, 0, p.pitch), high = between(width - column, low, p.pitch);
+  // Whole vectors are cheaper to store, and to load again soon after, than parts.
+  const std::int64_t end = stride == 1 ? low + (high - low + L - 1) / L * L
+                                       : (low + 1) / 2 + ((high - low + 1) / 2 + L - 1) / L * L;
+  const bool whole = end <= p.lane;
   for (std::int64_t r = 0; r < p.rows; ++r, window += p.pitch) {
     const std::int64_t source = row + r;
     if (source < 0 || source >= height || low == high) {
-      zero_row(window, p.pitch);
+      if (margins) zero_row(window, p.pitch);
       continue;
     }
     const T* const from = image + source * width + column;
     if (stride == 1) {
-      zero_row(window, low);
-      copy_row(window + low, from + low, high - low);
-      zero_row(window + high, p.pitch - high);
+      if (margins) zero_row(window, low);
+      copy_row(window + low, from + low, high - low, whole);
+      if (margins) zero_row(window + high, p.pitch - high);
       continue;
     }
-    zero_row(window, p.pitch);
+    if (margins) zero_row(window, p.pitch);
     std::int64_t c = low;
     if (stride == 2) {
       if (c % 2) {
         window[p.lane + c / 2] = from[c];
         ++c;
       }
-      if (c < high) split_row(window + c / 2, window + p.lane + c / 2, from + c, high - c);
+      if (c < high) split_row(window + c / 2, window + p.lane + c / 2, from + c, high - c, whole);
       continue;
     }
     for (; c < high; ++c) window[c % stride * p.lane + c / stride] = from[c];
   }
+}
+
+// Whether one window holds all that a source image contributes to a destination; then windows are filled one ahead of
+// their use, since loads soon after stores that they only partly overlap wait for those to reach the cache.
+PYFRAME_INLINE bool one_window(const DepthwisePlan& p) {
+  return p.axis[0].from == 1 && p.axis[0].to == 1 && p.kernel[0] == 1 && p.axis[0].low == 0 && p.ins == 1 &&
+         p.tiles[0] * p.tiles[1] == 1 && p.window <= kSmallWindow;
 }
 
 // Small images without a change of size are worked on as one flat row: a tap is a shift of all of it, and a mask per

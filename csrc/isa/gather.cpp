@@ -33,9 +33,34 @@ void sum_rows(const T* x, const int64_t* order, int64_t count, int64_t width, T 
   }
 }
 
+template <class T>
+void add_row(T* to, const T* from, int64_t width) {
+  constexpr int L = kLanes<T>;
+  int64_t j = 0;
+  for (; j + L <= width; j += L) store<T>(to + j, load(to + j) + load(from + j));
+  for (; j < width; ++j) to[j] += from[j];
+}
+
+void range(const int64_t* index, int64_t count, int64_t* least_and_greatest) {
+  constexpr int L = kLanes<int64_t>;
+  Vec<int64_t> least = splat(index[0]), greatest = least;
+  int64_t i = 0;
+  for (; i + 2 * L <= count; i += 2 * L) {
+    const Vec<int64_t> a = load(index + i), b = load(index + i + L);
+    least = vmin<int64_t>(least, vmin<int64_t>(a, b));
+    greatest = vmax<int64_t>(greatest, vmax<int64_t>(a, b));
+  }
+  least_and_greatest[0] = hmin<int64_t>(least);
+  least_and_greatest[1] = hmax<int64_t>(greatest);
+  for (; i < count; ++i) {
+    if (index[i] < least_and_greatest[0]) least_and_greatest[0] = index[i];
+    if (index[i] > least_and_greatest[1]) least_and_greatest[1] = index[i];
+  }
+}
+
 }  // namespace
 
-extern const GatherTable gather_table = {sum_rows<float>, sum_rows<double>};
+extern const GatherTable gather_table = {sum_rows<float>, sum_rows<double>, add_row<float>, add_row<double>, range};
 
 }  // namespace PYFRAME_ISA
 }  // namespace pyframe

@@ -21,15 +21,91 @@ constexpr int kRows = 6, kVectors = 2;
 constexpr int kRows = 4, kVectors = 2;
 #endif
 
-// C (+)= left · right for Height × (Vectors * lanes) elements. Strides as in GemmBlock. With `add`, C is read.
+// Where a tile of sums goes, and what is done to it in registers on its way:
+//   c = relu?(sums [+ c] [+ row_bias] [+ column_bias]), in this order.
+template <class T>
+struct Target {
+  T* c;
+  std::int64_t c_stride;
+  bool add = false;                // C is read
+  std::int64_t tail = kLanes<T>;   // lanes of the last vector that belong to C; fewer than all only with kMaskedTail
+  const T* row_bias = nullptr;     // of the tile's first row and column
+  const T* column_bias = nullptr;
+  bool relu = false;
+};
+
+// Whether a part of a vector is loaded and stored in one instruction.
+constexpr bool kMaskedTail = kVectorBytes == 64;
+
+// From this depth on, the tile of C is asked for before the sums begin: it is there when they end.
+constexpr std::int64_t kPrefetchDepth = 64;
+
+template <class T, int Height, int Vectors>
+PYFRAME_INLINE void finish_tile(Vec<T> (&sum)[Height][Vectors], const Target<T>& to) {
+  constexpr int kLane = kLanes<T>;
+  const bool whole = !kMaskedTail || to.tail == kLane;
+  const auto read = [&](const T* from, int j) __attribute__((always_inline)) {
+    return whole || j + 1 < Vectors ? load(from + j * kLane) : load_part(from + j * kLane, to.tail);
+  };
+  if (to.add) {
+#pragma GCC unroll 16
+    for (int i = 0; i < Height; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) sum[i][j] += read(to.c + i * to.c_stride, j);
+    }
+  }
+  if (to.row_bias) {
+#pragma GCC unroll 16
+    for (int i = 0; i < Height; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) sum[i][j] += to.row_bias[i];
+    }
+  }
+  if (to.column_bias) {
+    Vec<T> bias[Vectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) bias[j] = read(to.column_bias, j);
+#pragma GCC unroll 16
+    for (int i = 0; i < Height; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) sum[i][j] += bias[j];
+    }
+  }
+  if (to.relu) {
+    const Vec<T> zero{};
+#pragma GCC unroll 16
+    for (int i = 0; i < Height; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) sum[i][j] = sum[i][j] < zero ? zero : sum[i][j];  // NaN stays
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < Height; ++i) {
+    T* const at = to.c + i * to.c_stride;
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) {
+      if (whole || j + 1 < Vectors) store<T>(at + j * kLane, sum[i][j]);
+      else store_part<T>(at + j * kLane, sum[i][j], to.tail);
+    }
+  }
+}
+
+// left · right for Height × (Vectors * lanes) elements. Strides as in GemmBlock.
 //
 // One broadcast per row, multiplied with Vectors vectors of the right row. Rows are addressed in groups of three from
 // one pointer (base, + stride, + 2 * stride are addressing modes), so that the left factor needs no packing.
 template <class T, int Height, int Vectors>
 void microkernel(std::int64_t depth, const T* left, std::int64_t left_line, std::int64_t left_depth, const T* right,
-                 std::int64_t right_depth, T* c, std::int64_t c_stride, bool add) {
+                 std::int64_t right_depth, const Target<T>& to) {
   constexpr int kLane = kLanes<T>;
   constexpr int kGroups = (Height + 2) / 3;
+  if (depth >= kPrefetchDepth) {
+#pragma GCC unroll 16
+    for (int i = 0; i < Height; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) __builtin_prefetch(to.c + i * to.c_stride + j * kLane, 1);
+    }
+  }
   Vec<T> sum[Height][Vectors];
 #pragma GCC unroll 16
   for (int i = 0; i < Height; ++i) {
@@ -53,27 +129,12 @@ void microkernel(std::int64_t depth, const T* left, std::int64_t left_line, std:
     for (int g = 0; g < kGroups; ++g) row[g] += left_depth;
     right += right_depth;
   }
-  if (add) {
-#pragma GCC unroll 16
-    for (int i = 0; i < Height; ++i) {
-#pragma GCC unroll 4
-      for (int j = 0; j < Vectors; ++j) {
-        T* const at = c + i * c_stride + j * kLane;
-        store<T>(at, load(at) + sum[i][j]);
-      }
-    }
-  } else {
-#pragma GCC unroll 16
-    for (int i = 0; i < Height; ++i) {
-#pragma GCC unroll 4
-      for (int j = 0; j < Vectors; ++j) store<T>(c + i * c_stride + j * kLane, sum[i][j]);
-    }
-  }
+  finish_tile<T, Height, Vectors>(sum, to);
 }
 
 template <class T>
 using Microkernel = void (*)(std::int64_t depth, const T* left, std::int64_t left_line, std::int64_t left_depth,
-                             const T* right, std::int64_t right_depth, T* c, std::int64_t c_stride, bool add);
+                             const T* right, std::int64_t right_depth, const Target<T>& to);
 
 // One microkernel per height and number of vectors: tiles at the edges multiply no padding.
 template <class T>

@@ -6,45 +6,60 @@ namespace pyframe {
 namespace PYFRAME_ISA {
 namespace {
 
-template <class T>
-double sum(const T* x, int64_t n) { return row_sum(x, n); }
+// ---- channels: runs of s elements, one after the other
 
 template <class T>
-double spread(const T* x, int64_t n, T mean) { return row_spread(x, n, mean); }
-
-template <class T>
-void scale_shift(const T* x, T* y, int64_t n, T mean, T a, T b, bool past_cache) {
-  const Vec<T> c = splat(mean), va = splat(a), vb = splat(b);
-  write_row<T>(
-      y, n, past_cache, LAMBDA(int64_t i) { return (load(x + i) - c) * va + vb; },
-      LAMBDA(int64_t i, int64_t m) { return (load_part(x + i, m) - c) * va + vb; });
+void sums(const T* x, int64_t count, int64_t s, double* out) {
+  for (int64_t c = 0; c < count; ++c) out[c] += row_sum(x + c * s, s);
 }
 
 template <class T>
-void dots(const T* g, const T* x, int64_t n, T mean, double* out) {
-  const Vec<T> c = splat(mean);
-  two_sums<T>(
-      n, out,
-      LAMBDA(int64_t i, Vec<T>& a, Vec<T>& b) {
-        const Vec<T> v = load(g + i);
-        a += v;
-        b += v * (load(x + i) - c);
-      },
-      LAMBDA(int64_t i, int64_t m, Vec<T>& a, Vec<T>& b) {
-        const Vec<T> v = load_part(g + i, m);
-        a += v;
-        b += v * (load_part(x + i, m, mean) - c);
-      });
+void spreads(const T* x, int64_t count, int64_t s, const T* mean, double* out) {
+  for (int64_t c = 0; c < count; ++c) out[c] += row_spread(x + c * s, s, mean[c]);
 }
 
 template <class T>
-void segment_grad(const T* g, const T* x, T* gx, int64_t n, T mean, T a, T k, T m, bool past_cache) {
-  const Vec<T> c = splat(mean), va = splat(a), vk = splat(k), vm = splat(m);
-  write_row<T>(
-      gx, n, past_cache, LAMBDA(int64_t i) { return (load(g + i) * va - vm) - (load(x + i) - c) * vk; },
-      LAMBDA(int64_t i, int64_t part) {
-        return (load_part(g + i, part) * va - vm) - (load_part(x + i, part) - c) * vk;
-      });
+void scale(const T* x, T* y, int64_t count, int64_t s, const T* mean, const T* a, const T* b, bool past_cache) {
+  for (int64_t c = 0; c < count; ++c, x += s, y += s) {
+    const Vec<T> vc = splat(mean[c]), va = splat(a[c]), vb = splat(b[c]);
+    write_row<T>(
+        y, s, past_cache, LAMBDA(int64_t i) { return (load(x + i) - vc) * va + vb; },
+        LAMBDA(int64_t i, int64_t p) { return (load_part(x + i, p) - vc) * va + vb; });
+  }
+}
+
+template <class T>
+void dots(const T* g, const T* x, int64_t count, int64_t s, const T* mean, double* out) {
+  for (int64_t c = 0; c < count; ++c, g += s, x += s) {
+    const Vec<T> vc = splat(mean[c]);
+    const T center = mean[c];
+    double both[2];
+    two_sums<T>(
+        s, both,
+        LAMBDA(int64_t i, Vec<T>& a, Vec<T>& b) {
+          const Vec<T> v = load(g + i);
+          a += v;
+          b += v * (load(x + i) - vc);
+        },
+        LAMBDA(int64_t i, int64_t p, Vec<T>& a, Vec<T>& b) {
+          const Vec<T> v = load_part(g + i, p);
+          a += v;
+          b += v * (load_part(x + i, p, center) - vc);
+        });
+    out[2 * c] += both[0];
+    out[2 * c + 1] += both[1];
+  }
+}
+
+template <class T>
+void grad(const T* g, const T* x, T* gx, int64_t count, int64_t s, const T* mean, const T* a, const T* k, const T* m,
+          bool past_cache) {
+  for (int64_t c = 0; c < count; ++c, g += s, x += s, gx += s) {
+    const Vec<T> vc = splat(mean[c]), va = splat(a[c]), vk = splat(k[c]), vm = splat(m[c]);
+    write_row<T>(
+        gx, s, past_cache, LAMBDA(int64_t i) { return (load(g + i) * va - vm) - (load(x + i) - vc) * vk; },
+        LAMBDA(int64_t i, int64_t p) { return (load_part(g + i, p) * va - vm) - (load_part(x + i, p) - vc) * vk; });
+  }
 }
 
 // ---- columns: a matrix with rows of `step` elements
@@ -176,9 +191,9 @@ void join_moments(const T* means, const T* spreads, int64_t blocks, int64_t rows
 
 template <class T>
 constexpr NormKernels<T> kernels() {
-  return {sum<T>,          spread<T>,       scale_shift<T>, dots<T>,          segment_grad<T>,
-          layer<T>,        layer_backward<T>, column_stats<T>, column_dots<T>, columns_scale<T>,
-          columns_grad<T>, add_to_double<T>, join_moments<T>};
+  return {sums<T>,           spreads<T>,       scale<T>,        dots<T>,           grad<T>,
+          layer<T>,          layer_backward<T>, column_stats<T>, column_dots<T>,    columns_scale<T>,
+          columns_grad<T>,   add_to_double<T>,  join_moments<T>};
 }
 
 }  // namespace

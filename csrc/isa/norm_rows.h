@@ -81,15 +81,26 @@ PYFRAME_INLINE void layer_write(const T* x, const T* w, const T* b, T* y, int64_
 template <class T>
 void layer(const T* x, const T* w, const T* b, T* y, T* mean, T* rstd, int64_t rows, int64_t n, double eps,
            bool past_cache) {
-  for (int64_t r = 0; r < rows; ++r, x += n, y += n) {
-    T m{};
-    if (mean) mean[r] = m = static_cast<T>(row_sum(x, n) / static_cast<double>(n));
-    const T s = static_cast<T>(1 / __builtin_sqrt(row_spread(x, n, m) / static_cast<double>(n) + eps));
-    rstd[r] = s;
-    if (w && b) layer_write<T, true, true>(x, w, b, y, n, m, s, past_cache);
-    else if (w) layer_write<T, true, false>(x, w, b, y, n, m, s, past_cache);
-    else if (b) layer_write<T, false, true>(x, w, b, y, n, m, s, past_cache);
-    else layer_write<T, false, false>(x, w, b, y, n, m, s, past_cache);
+  const double count = static_cast<double>(n);
+  T centers[kRowsTogether] = {};
+  for (int64_t first = 0, together; first < rows; first += together) {
+    together = rows_together<T>(n, rows - first);
+    const T* const from = x + first * n;
+    for (int64_t q = 0; mean && q < together; ++q) {
+      mean[first + q] = centers[q] = static_cast<T>(row_sum(from + q * n, n) / count);
+    }
+    for (int64_t q = 0; q < together; ++q) {
+      rstd[first + q] = static_cast<T>(1 / __builtin_sqrt(row_spread(from + q * n, n, centers[q]) / count + eps));
+    }
+    for (int64_t q = 0; q < together; ++q) {
+      const T* const xq = from + q * n;
+      const T m = centers[q], s = rstd[first + q];
+      T* const yq = y + (first + q) * n;
+      if (w && b) layer_write<T, true, true>(xq, w, b, yq, n, m, s, past_cache);
+      else if (w) layer_write<T, true, false>(xq, w, b, yq, n, m, s, past_cache);
+      else if (b) layer_write<T, false, true>(xq, w, b, yq, n, m, s, past_cache);
+      else layer_write<T, false, false>(xq, w, b, yq, n, m, s, past_cache);
+    }
   }
   if (past_cache) stream_end();
 }

@@ -18,34 +18,46 @@ PYFRAME_INLINE void store_half(float* to, F64 v) {
   __builtin_memcpy(to, &h, sizeof h);
 }
 
+// F of `count` float32, a multiple of the lanes; one copy of the code for both forms of the kernel.
+template <class F> __attribute__((noinline)) void widened_row(const float* x, float* y, int count) {
+  for (int i = 0; i < count; i += kLanes<double>) store_half(y + i, F::run(load_half(x + i)));
+}
+template <class F> __attribute__((noinline)) void widened_rows(const float* x, const float* z, float* y, int count) {
+  for (int i = 0; i < count; i += kLanes<double>) store_half(y + i, F::run(load_half(x + i), load_half(z + i)));
+}
+
 template <class F> void widened(const PointwiseArgs& s) {
   const char* a = s.in[0];
   float* y = reinterpret_cast<float*>(s.out);
   for (std::int64_t g = 0; g < s.groups; ++g, a += s.step[0], y += kGroup) {
-    const float* x = reinterpret_cast<const float*>(a);
-    for (int i = 0; i < kGroup; i += kLanes<double>) store_half(y + i, F::run(load_half(x + i)));
+    widened_row<F>(reinterpret_cast<const float*>(a), y, kGroup);
   }
 }
 template <class F> void widened_pair(const PointwiseArgs& s) {
   const char *a = s.in[0], *b = s.in[1];
   float* y = reinterpret_cast<float*>(s.out);
   for (std::int64_t g = 0; g < s.groups; ++g, a += s.step[0], b += s.step[1], y += kGroup) {
-    const float *x = reinterpret_cast<const float*>(a), *z = reinterpret_cast<const float*>(b);
-    for (int i = 0; i < kGroup; i += kLanes<double>) store_half(y + i, F::run(load_half(x + i), load_half(z + i)));
+    widened_rows<F>(reinterpret_cast<const float*>(a), reinterpret_cast<const float*>(b), y, kGroup);
   }
 }
 
-// The same on a vector of float32.
-template <class F> struct Widened {
-  template <class... Vs> static PYFRAME_INLINE V4 run(Vs... v) {
-    float y[kLanes<float>];
-#pragma GCC unroll 1
-    for (int i = 0; i < kLanes<float>; i += kLanes<double>) {
-      store_half(y + i, F::run(load_half(reinterpret_cast<const float*>(&v) + i)...));
-    }
-    return load(y);
-  }
-};
+constexpr int kChained = 4 * kLanes<float>;
+PYFRAME_INLINE void spill(float* to, V4 a, V4 b, V4 c, V4 d) {
+  const V4 v[4] = {a, b, c, d};
+  __builtin_memcpy(to, v, sizeof v);
+}
+template <class F> void widened_link(const Link* link, std::int64_t offset, V4 a, V4 b, V4 c, V4 d) {
+  float v[kChained];
+  spill(v, a, b, c, d);
+  widened_row<F>(v, v, kChained);
+  PYFRAME_NEXT(load(v), load(v + kLanes<float>), load(v + 2 * kLanes<float>), load(v + 3 * kLanes<float>));
+}
+template <class F> void widened_pair_link(const Link* link, std::int64_t offset, V4 a, V4 b, V4 c, V4 d) {
+  float v[kChained];
+  spill(v, a, b, c, d);
+  widened_rows<F>(v, reinterpret_cast<const float*>(link->at[0] + (offset & link->moves[0])), v, kChained);
+  PYFRAME_NEXT(load(v), load(v + kLanes<float>), load(v + 2 * kLanes<float>), load(v + 3 * kLanes<float>));
+}
 
 #define PYFRAME_FUNCTION(Name, call) \
   struct Name { static PYFRAME_INLINE F64 run(F64 x) { return call(x); } };
@@ -59,6 +71,9 @@ PYFRAME_FUNCTION(Log1p, vlog1p)
 PYFRAME_FUNCTION(Sin, vsin)
 PYFRAME_FUNCTION(Cos, vcos)
 PYFRAME_FUNCTION(Tan, vtan)
+PYFRAME_FUNCTION(SinSingle, sin_single)
+PYFRAME_FUNCTION(CosSingle, cos_single)
+PYFRAME_FUNCTION(TanSingle, tan_single)
 PYFRAME_FUNCTION(Sinh, vsinh)
 PYFRAME_FUNCTION(Cosh, vcosh)
 PYFRAME_FUNCTION(Tanh, vtanh<double>)
@@ -133,8 +148,8 @@ void add_double(PointwiseKernels& k) {
   using Op = PointwiseOp;
   const ValueType f32 = ValueType::f32, f64 = ValueType::f64;
 #define PYFRAME_OWN(op, Name) define(k, Op::op, f64, unary<double, Name>)
-#define PYFRAME_BOTH(op, Name) \
-  PYFRAME_OWN(op, Name), define(k, Op::op, f32, widened<Name>), set_link(k, Op::op, f32, 0, long_link<Widened<Name>>)
+#define PYFRAME_SINGLE(op, Name) define(k, Op::op, f32, widened<Name>), set_link(k, Op::op, f32, 0, widened_link<Name>)
+#define PYFRAME_BOTH(op, Name) PYFRAME_OWN(op, Name), PYFRAME_SINGLE(op, Name)
   PYFRAME_OWN(exp, Exp);
   PYFRAME_OWN(expm1, Expm1);
   PYFRAME_OWN(log, Log);
@@ -146,9 +161,12 @@ void add_double(PointwiseKernels& k) {
   PYFRAME_BOTH(exp2, Exp2);
   PYFRAME_BOTH(log2, Log2);
   PYFRAME_BOTH(log10, Log10);
-  PYFRAME_BOTH(sin, Sin);
-  PYFRAME_BOTH(cos, Cos);
-  PYFRAME_BOTH(tan, Tan);
+  PYFRAME_OWN(sin, Sin);
+  PYFRAME_OWN(cos, Cos);
+  PYFRAME_OWN(tan, Tan);
+  PYFRAME_SINGLE(sin, SinSingle);
+  PYFRAME_SINGLE(cos, CosSingle);
+  PYFRAME_SINGLE(tan, TanSingle);
   PYFRAME_BOTH(sinh, Sinh);
   PYFRAME_BOTH(cosh, Cosh);
   PYFRAME_BOTH(asin, Asin);
@@ -159,6 +177,7 @@ void add_double(PointwiseKernels& k) {
   PYFRAME_BOTH(atanh, Atanh);
   PYFRAME_BOTH(erfc, Erfc);
 #undef PYFRAME_OWN
+#undef PYFRAME_SINGLE
 #undef PYFRAME_BOTH
   define(k, Op::exp_affine, f64, affine<double, Exp>);
   define(k, Op::erf_affine, f64, affine<double, Erf>);
@@ -171,9 +190,9 @@ void add_double(PointwiseKernels& k) {
   define(k, Op::hypot, f32, widened_pair<HypotSingle>);
   define(k, Op::pow, f64, power<double, each_pair<double, double, Pow>>);
   define(k, Op::pow, f32, power<float, widened_pair<PowSingle>>);
-  set_link(k, Op::pow, f32, 0, long_pair_link<Widened<PowSingle>, 0>);
-  set_link(k, Op::atan2, f32, 0, long_pair_link<Widened<Atan2>, 0>);
-  set_link(k, Op::hypot, f32, 0, long_pair_link<Widened<HypotSingle>, 0>);
+  set_link(k, Op::pow, f32, 0, widened_pair_link<PowSingle>);
+  set_link(k, Op::atan2, f32, 0, widened_pair_link<Atan2>);
+  set_link(k, Op::hypot, f32, 0, widened_pair_link<HypotSingle>);
   define(k, Op::erfinv, f64, each<double, double, ErfInv>);
   define(k, Op::erfinv, f32, each<float, float, ErfInv>);
 }

@@ -1,4 +1,6 @@
 // The links that start, feed and end a chain: loads and stores with their conversions, and masks.
+#include <utility>
+
 #include "isa/pointwise_links.h"
 
 namespace pyframe {
@@ -10,6 +12,12 @@ constexpr int kL = kLanes<float>;
 using Int = Vec<std::int32_t>;
 using Word = Vec<std::uint32_t>;
 typedef std::uint16_t HalfWords __attribute__((vector_size(kVectorBytes / 2)));
+typedef std::uint16_t Words __attribute__((vector_size(kVectorBytes)));
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+constexpr int kUpper = 1;
+#else
+constexpr int kUpper = 0;
+#endif
 typedef std::uint8_t Bytes __attribute__((vector_size(kVectorBytes / 4)));
 
 template <class To> PYFRAME_INLINE To read(const char* from) {
@@ -36,11 +44,17 @@ struct BF16 {
     const auto h = read<HalfWords>(p + offset / 2 + i * kVectorBytes / 2);
     return (V4)(__builtin_convertvector(h, Word) << 16);
   }
-  // To nearest, halves to even; NaN stays one.
-  static PYFRAME_INLINE void to(char* p, std::int64_t offset, int i, V4 v) {
-    const Word u = (Word)v, rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16, nan = (u >> 16) | 0x40;
-    const Word h = (Word)(v != v ? (Int)nan : (Int)rounded);
-    write(p + offset / 2 + i * kVectorBytes / 2, __builtin_convertvector(h, HalfWords));
+  // In the upper halves of the lanes, to nearest, halves to even; NaN stays one.
+  static PYFRAME_INLINE Words rounded(V4 v) {
+    const Word u = (Word)v;
+    return (Words)(v != v ? (Int)(u | 0x400000) : (Int)(u + 0x7fff + ((u >> 16) & 1)));
+  }
+  template <std::size_t... I> static PYFRAME_INLINE Words upper(Words a, Words b, std::index_sequence<I...>) {
+    return __builtin_shufflevector(a, b, (2 * static_cast<int>(I) + kUpper)...);
+  }
+  static PYFRAME_INLINE void both_to(char* p, std::int64_t offset, int i, V4 a, V4 b) {
+    write(p + offset / 2 + i * kVectorBytes / 2,
+          upper(rounded(a), rounded(b), std::make_index_sequence<sizeof(Words) / 2>{}));
   }
 };
 struct F16 {
@@ -98,6 +112,13 @@ template <class To> void store_link(const Link* link, std::int64_t offset, V4 a,
   To::to(p, o, 1, b);
   To::to(p, o, 2, c);
   To::to(p, o, 3, d);
+  PYFRAME_NEXT(a, b, c, d);
+}
+template <> void store_link<BF16>(const Link* link, std::int64_t offset, V4 a, V4 b, V4 c, V4 d) {
+  char* const p = const_cast<char*>(link->at[0]);
+  const std::int64_t o = offset & link->moves[0];
+  BF16::both_to(p, o, 0, a, b);
+  BF16::both_to(p, o, 2, c, d);
   PYFRAME_NEXT(a, b, c, d);
 }
 void end_link(const Link*, std::int64_t, V4, V4, V4, V4) {}

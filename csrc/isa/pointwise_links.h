@@ -56,11 +56,9 @@ template <class F, int Acc> void long_pair_link(const Link* link, std::int64_t o
   PYFRAME_NEXT(v[0], v[1], v[2], v[3]);
 }
 template <class F> void affine_link(const Link* link, std::int64_t offset, V4 a, V4 b, V4 c, V4 d) {
-  V4 v[4] = {a, b, c, d};
   const V4 scale = other(link, 0, 0, 0), factor = other(link, 1, 0, 0), shift = other(link, 2, 0, 0);
-#pragma GCC unroll 1
-  for (int i = 0; i < 4; ++i) v[i] = F::run(v[i] * scale) * factor + shift;
-  PYFRAME_NEXT(v[0], v[1], v[2], v[3]);
+  PYFRAME_NEXT(F::run(a * scale) * factor + shift, F::run(b * scale) * factor + shift,
+               F::run(c * scale) * factor + shift, F::run(d * scale) * factor + shift);
 }
 
 template <class Function> PYFRAME_INLINE void set_link(PointwiseKernels& k, PointwiseOp op, ValueType t, int acc, Function* run) {

@@ -23,13 +23,13 @@ struct LogAddExp {
 void add_single(PointwiseKernels& k) {
   using Op = PointwiseOp;
   const ValueType t = ValueType::f32;
-  define_function<float, Exp>(k, Op::exp);
-  define_function<float, Expm1>(k, Op::expm1);
-  define_function<float, Log>(k, Op::log);
-  define_function<float, Log1p>(k, Op::log1p);
-  define_function<float, Erf>(k, Op::erf);
-  define_function<float, Tanh>(k, Op::tanh);
-  define_function<float, Sigmoid>(k, Op::sigmoid);
+  define_unary<float, Exp>(k, Op::exp);
+  define_unary<float, Expm1>(k, Op::expm1);
+  define_unary<float, Log>(k, Op::log);
+  define_unary<float, Log1p>(k, Op::log1p);
+  define_unary<float, Erf>(k, Op::erf);
+  define_unary<float, Tanh>(k, Op::tanh);
+  define_unary<float, Sigmoid>(k, Op::sigmoid);
   define_function<float, Softplus>(k, Op::softplus);
   define_affine<float, Exp>(k, Op::exp_affine);
   define_affine<float, ErfInSum>(k, Op::erf_affine);

@@ -29,18 +29,43 @@ PYFRAME_INLINE void each_vector(int64_t columns, Body body) {
 
 // ---- forward
 
-template <class T>
-void lstm(const RecurrentStep<T>& s) {
-  const int64_t n = s.hidden, m = s.sum_gate;
+// A gate's sum before its function. With `Bias`, the biases are not in the inputs' part yet.
+template <class T, bool Bias>
+struct Sums {
+  const T *inputs, *sums, *bias;
+  int64_t input_gate, sum_gate, hidden;
+
+  PYFRAME_INLINE Sums(const RecurrentStep<T>& s, int64_t r)
+      : inputs(s.inputs + r * s.input_row), sums(s.sums + r * s.sum_row), bias(s.bias), input_gate(s.input_gate),
+        sum_gate(s.sum_gate), hidden(s.hidden) {}
+
+  template <class Part>
+  PYFRAME_INLINE Vec<T> of_inputs(int64_t gate, int64_t j, Part part) const {
+    const Vec<T> a = part.get(inputs + gate * input_gate + j);
+    if constexpr (Bias) return a + part.get(bias + gate * hidden + j);
+    else return a;
+  }
+  template <class Part>
+  PYFRAME_INLINE Vec<T> recurrent(int64_t gate, int64_t j, Part part) const {
+    return part.get(sums + gate * sum_gate + j);
+  }
+  template <class Part>
+  PYFRAME_INLINE Vec<T> both(int64_t gate, int64_t j, Part part) const {
+    return of_inputs(gate, j, part) + recurrent(gate, j, part);
+  }
+};
+
+template <class T, bool Bias>
+void lstm_rows(const RecurrentStep<T>& s) {
+  const int64_t n = s.hidden;
   for (int64_t r = 0; r < s.rows; ++r) {
-    const T *const sums = s.sums + r * s.sum_row, *const before = s.before + r * n;
+    const Sums<T, Bias> sums(s, r);
+    const T* const before = s.before + r * n;
     T *const gates = s.gates + r * 4 * n, *const cells = s.saved + r * n, *const h = s.h + r * n;
     T* const next = s.next + r * s.next_row;
     each_vector<T>(s.columns, [=](int64_t j, auto part) __attribute__((always_inline)) {
-      const Vec<T> in = vsigmoid<T>(part.get(gates + j) + part.get(sums + j));
-      const Vec<T> forget = vsigmoid<T>(part.get(gates + n + j) + part.get(sums + m + j));
-      const Vec<T> cell = vtanh<T>(part.get(gates + 2 * n + j) + part.get(sums + 2 * m + j));
-      const Vec<T> out = vsigmoid<T>(part.get(gates + 3 * n + j) + part.get(sums + 3 * m + j));
+      const Vec<T> in = vsigmoid<T>(sums.both(0, j, part)), forget = vsigmoid<T>(sums.both(1, j, part));
+      const Vec<T> cell = vtanh<T>(sums.both(2, j, part)), out = vsigmoid<T>(sums.both(3, j, part));
       const Vec<T> c = forget * part.get(before + j) + in * cell, y = out * vtanh<T>(c);
       part.put(gates + j, in);
       part.put(gates + n + j, forget);
@@ -53,20 +78,20 @@ void lstm(const RecurrentStep<T>& s) {
   }
 }
 
-template <class T>
-void gru(const RecurrentStep<T>& s) {
-  const int64_t n = s.hidden, m = s.sum_gate;
+template <class T, bool Bias>
+void gru_rows(const RecurrentStep<T>& s) {
+  const int64_t n = s.hidden;
   const T* const bias = s.inner_bias;
   for (int64_t r = 0; r < s.rows; ++r) {
-    const T *const sums = s.sums + r * s.sum_row, *const before = s.before + r * n;
+    const Sums<T, Bias> sums(s, r);
+    const T* const before = s.before + r * n;
     T *const gates = s.gates + r * 3 * n, *const inner = s.saved + r * n, *const h = s.h + r * n;
     T* const next = s.next + r * s.next_row;
     each_vector<T>(s.columns, [=](int64_t j, auto part) __attribute__((always_inline)) {
-      const Vec<T> reset = vsigmoid<T>(part.get(gates + j) + part.get(sums + j));
-      const Vec<T> update = vsigmoid<T>(part.get(gates + n + j) + part.get(sums + m + j));
-      Vec<T> recurrent = part.get(sums + 2 * m + j);
+      const Vec<T> reset = vsigmoid<T>(sums.both(0, j, part)), update = vsigmoid<T>(sums.both(1, j, part));
+      Vec<T> recurrent = sums.recurrent(2, j, part);
       if (bias) recurrent += part.get(bias + j);
-      const Vec<T> fresh = vtanh<T>(part.get(gates + 2 * n + j) + reset * recurrent);
+      const Vec<T> fresh = vtanh<T>(sums.of_inputs(2, j, part) + reset * recurrent);
       const Vec<T> y = (part.get(before + j) - fresh) * update + fresh;
       part.put(gates + j, reset);
       part.put(gates + n + j, update);
@@ -78,13 +103,13 @@ void gru(const RecurrentStep<T>& s) {
   }
 }
 
-template <class T, bool Relu>
-void plain(const RecurrentStep<T>& s) {
+template <class T, bool Relu, bool Bias>
+void plain_rows(const RecurrentStep<T>& s) {
   for (int64_t r = 0; r < s.rows; ++r) {
-    const T* const sums = s.sums + r * s.sum_row;
+    const Sums<T, Bias> sums(s, r);
     T *const h = s.h + r * s.hidden, *const next = s.next + r * s.next_row;
     each_vector<T>(s.columns, [=](int64_t j, auto part) __attribute__((always_inline)) {
-      const Vec<T> a = part.get(h + j) + part.get(sums + j);
+      const Vec<T> a = sums.both(0, j, part);
       Vec<T> y;
       if constexpr (Relu) y = a < 0 ? Vec<T>{} : a;  // NaN stays
       else y = vtanh<T>(a);
@@ -92,6 +117,19 @@ void plain(const RecurrentStep<T>& s) {
       part.put(next + j, y);
     });
   }
+}
+
+template <class T>
+void lstm(const RecurrentStep<T>& s) {
+  s.bias ? lstm_rows<T, true>(s) : lstm_rows<T, false>(s);
+}
+template <class T>
+void gru(const RecurrentStep<T>& s) {
+  s.bias ? gru_rows<T, true>(s) : gru_rows<T, false>(s);
+}
+template <class T, bool Relu>
+void plain(const RecurrentStep<T>& s) {
+  s.bias ? plain_rows<T, Relu, true>(s) : plain_rows<T, Relu, false>(s);
 }
 
 // ---- backward
@@ -168,11 +206,32 @@ void plain_backward(const RecurrentStepBackward<T>& s) {
   }
 }
 
-// Four vectors of columns at a time, over blocks of rows, so that a long sum is a sum of short ones.
+// A panel's piece of a row.
+template <class T>
+PYFRAME_INLINE void copy_piece(const T* from, int64_t count, int64_t width, T* to) {
+  int64_t l = 0;
+  for (; l + kLanes<T> <= count; l += kLanes<T>) store<T>(to + l, load(from + l));
+  if (l < count) store_part<T>(to + l, load_part(from + l, count - l), count - l);
+  for (l = count; l < width; ++l) to[l] = 0;
+}
+
+template <class T>
+void pack(const T* rows, int64_t stride, int64_t line, int64_t lines, int64_t k, int64_t depth, int64_t width,
+          T* packed) {
+  for (int64_t kk = 0; kk < depth; ++kk) {
+    const T* const row = rows + (k + kk) * stride + line;
+    T* to = packed + kk * width;
+    int64_t l = 0;
+    for (; l + width <= lines; l += width, to += depth * width) copy_piece(row + l, width, width, to);
+    if (l < lines) copy_piece(row + l, lines - l, width, to);
+  }
+}
+
+// Several vectors of columns at a time, over blocks of rows, so that a long sum is a sum of short ones.
 template <class T>
 void column_sums(const T* d, int64_t rows, int64_t stride, int64_t columns, T* out) {
   constexpr int64_t kBlock = 128;
-  constexpr int kSums = 4, kLane = kLanes<T>;
+  constexpr int kSums = kVectorBytes == 64 ? 8 : 4, kLane = kLanes<T>;
   int64_t j = 0;
   for (; j + kSums * kLane <= columns; j += kSums * kLane) {
     Vec<T> total[kSums] = {};
@@ -202,7 +261,7 @@ template <class T>
 constexpr RecurrentKernels<T> kernels() {
   return {{lstm<T>, gru<T>, plain<T, false>, plain<T, true>},
           {lstm_backward<T>, gru_backward<T>, plain_backward<T, false>, plain_backward<T, true>},
-          column_sums<T>};
+          pack<T>, column_sums<T>};
 }
 
 }  // namespace

@@ -52,6 +52,14 @@ PYFRAME_INLINE T max_row(const T* x, std::int64_t n) {
   return hmax<T>(vmax<T>(vmax<T>(a, b), vmax<T>(c, d)));
 }
 
+// Short rows are worked on some at a time, step by step: the maximum, the sum and the logarithm of one row follow from
+// each other with 30 to 60 cycles of latency each, which other rows fill. Together they stay in the first cache level.
+constexpr int kRowsTogether = 8;
+template <class T> PYFRAME_INLINE std::int64_t rows_together(std::int64_t n, std::int64_t left) {
+  const std::int64_t most = n * static_cast<std::int64_t>(sizeof(T)) <= 2048 ? kRowsTogether : 1;
+  return left < most ? left : most;
+}
+
 // Asks for a line of the row after this one: the hardware's prefetchers stop at the end of every page, and a row of
 // 1024 floats is one page. Addresses past the end of the memory do no harm.
 PYFRAME_INLINE void prefetch_row(const void* line) { __builtin_prefetch(line, 0, 2); }

@@ -36,24 +36,42 @@ PYFRAME_INLINE double exp_row(const T* x, T top, T* out, std::int64_t n) {
 template <class T>
 void softmax_rows(const T* x, T* y, std::int64_t rows, std::int64_t n, bool log, bool past_cache) {
   alignas(64) T buffer[kBufferBytes / sizeof(T)];
-  const bool buffered = n * static_cast<std::int64_t>(sizeof(T)) <= kBufferBytes;
-  for (std::int64_t r = 0; r < rows; ++r, x += n, y += n) {
-    const T top = max_row(x, n);
+  alignas(64) T top[kRowsTogether], mass[kRowsTogether];
+  const bool streamed = past_cache && n * static_cast<std::int64_t>(sizeof(T)) <= kBufferBytes;
+  for (std::int64_t r = 0, count; r < rows; r += count, x += count * n, y += count * n) {
+    count = rows_together<T>(n, rows - r);
+    for (std::int64_t q = 0; q < count; ++q) top[q] = max_row(x + q * n, n);
     if (log) {
-      const T mass = static_cast<T>(exp_row<T, false>(x, top, y, n));
-      const Vec<T> a = splat(top), b = splat(scalar_log(mass));
-      write_row<T>(
-          y, n, past_cache && buffered,
-          [=](std::int64_t i) __attribute__((always_inline)) { return load(x + i) - a - b; },
-          [=](std::int64_t i, std::int64_t m) __attribute__((always_inline)) { return load_part(x + i, m) - a - b; });
+      for (std::int64_t q = 0; q < count; ++q) mass[q] = static_cast<T>(exp_row<T, false>(x + q * n, top[q], y, n));
+      for (std::int64_t q = 0; q < count; ++q) mass[q] = scalar_log(mass[q]);
+      for (std::int64_t q = 0; q < count; ++q) {
+        const T* const from = x + q * n;
+        const Vec<T> a = splat(top[q]), b = splat(mass[q]);
+        write_row<T>(
+            y + q * n, n, streamed,
+            [=](std::int64_t i) __attribute__((always_inline)) {
+              prefetch_row(from + i + n);
+              return load(from + i) - a - b;
+            },
+            [=](std::int64_t i, std::int64_t m) __attribute__((always_inline)) { return load_part(from + i, m) - a - b; });
+      }
       continue;
     }
-    T* const e = past_cache && buffered ? buffer : y;
-    const Vec<T> scale = splat(static_cast<T>(1 / exp_row<T, true>(x, top, e, n)));
-    write_row<T>(
-        y, n, past_cache && buffered,
-        [=](std::int64_t i) __attribute__((always_inline)) { return load(e + i) * scale; },
-        [=](std::int64_t i, std::int64_t m) __attribute__((always_inline)) { return load_part(e + i, m) * scale; });
+    T* const e = streamed ? buffer : y;
+    for (std::int64_t q = 0; q < count; ++q) {
+      mass[q] = static_cast<T>(1 / exp_row<T, true>(x + q * n, top[q], e + q * n, n));
+    }
+    for (std::int64_t q = 0; q < count; ++q) {
+      const T *const from = e + q * n, *const next = x + (q + 1) * n;
+      const Vec<T> scale = splat(mass[q]);
+      write_row<T>(
+          y + q * n, n, streamed,
+          [=](std::int64_t i) __attribute__((always_inline)) {
+            prefetch_row(next + i);
+            return load(from + i) * scale;
+          },
+          [=](std::int64_t i, std::int64_t m) __attribute__((always_inline)) { return load_part(from + i, m) * scale; });
+    }
   }
   if (past_cache) stream_end();
 }
@@ -61,32 +79,50 @@ void softmax_rows(const T* x, T* y, std::int64_t rows, std::int64_t n, bool log,
 template <class T>
 void softmax_rows_backward(const T* g, const T* y, T* gx, std::int64_t rows, std::int64_t n, bool log,
                            bool past_cache) {
-  for (std::int64_t r = 0; r < rows; ++r, g += n, y += n, gx += n) {
-    if (log) {
-      const double total = sum_row<T>(
-          n, [=](std::int64_t i) __attribute__((always_inline)) { return load(g + i); },
-          [=](std::int64_t i, std::int64_t m) __attribute__((always_inline)) { return load_part(g + i, m); });
-      const Vec<T> s = splat(static_cast<T>(total));
-      write_row<T>(
-          gx, n, past_cache,
-          [=](std::int64_t i) __attribute__((always_inline)) { return load(g + i) - vexp(load(y + i)) * s; },
-          [=](std::int64_t i, std::int64_t m) __attribute__((always_inline)) {
-            return load_part(g + i, m) - vexp(load_part(y + i, m)) * s;
-          });
-      continue;
+  T total[kRowsTogether];
+  for (std::int64_t r = 0, count; r < rows; r += count, g += count * n, y += count * n, gx += count * n) {
+    count = rows_together<T>(n, rows - r);
+    for (std::int64_t q = 0; q < count; ++q) {
+      const T *const gq = g + q * n, *const yq = y + q * n;
+      if (log) {
+        total[q] = static_cast<T>(sum_row<T>(
+            n, [=](std::int64_t i) __attribute__((always_inline)) { return load(gq + i); },
+            [=](std::int64_t i, std::int64_t m) __attribute__((always_inline)) { return load_part(gq + i, m); }));
+      } else {
+        total[q] = static_cast<T>(sum_row<T>(
+            n, [=](std::int64_t i) __attribute__((always_inline)) { return load(gq + i) * load(yq + i); },
+            [=](std::int64_t i, std::int64_t m) __attribute__((always_inline)) {
+              return load_part(gq + i, m) * load_part(yq + i, m);
+            }));
+      }
     }
-    const double total = sum_row<T>(
-        n, [=](std::int64_t i) __attribute__((always_inline)) { return load(g + i) * load(y + i); },
-        [=](std::int64_t i, std::int64_t m) __attribute__((always_inline)) {
-          return load_part(g + i, m) * load_part(y + i, m);
-        });
-    const Vec<T> s = splat(static_cast<T>(total));
-    write_row<T>(
-        gx, n, past_cache,
-        [=](std::int64_t i) __attribute__((always_inline)) { return load(y + i) * (load(g + i) - s); },
-        [=](std::int64_t i, std::int64_t m) __attribute__((always_inline)) {
-          return load_part(y + i, m) * (load_part(g + i, m) - s);
-        });
+    for (std::int64_t q = 0; q < count; ++q) {
+      const T *const gq = g + q * n, *const yq = y + q * n;
+      const Vec<T> s = splat(total[q]);
+      if (log) {
+        write_row<T>(
+            gx + q * n, n, past_cache,
+            [=](std::int64_t i) __attribute__((always_inline)) {
+              prefetch_row(gq + i + n);
+              prefetch_row(yq + i + n);
+              return load(gq + i) - vexp(load(yq + i)) * s;
+            },
+            [=](std::int64_t i, std::int64_t m) __attribute__((always_inline)) {
+              return load_part(gq + i, m) - vexp(load_part(yq + i, m)) * s;
+            });
+      } else {
+        write_row<T>(
+            gx + q * n, n, past_cache,
+            [=](std::int64_t i) __attribute__((always_inline)) {
+              prefetch_row(gq + i + n);
+              prefetch_row(yq + i + n);
+              return load(yq + i) * (load(gq + i) - s);
+            },
+            [=](std::int64_t i, std::int64_t m) __attribute__((always_inline)) {
+              return load_part(yq + i, m) * (load_part(gq + i, m) - s);
+            });
+      }
+    }
   }
   if (past_cache) stream_end();
 }
@@ -173,53 +209,8 @@ void softmax_columns_backward(const T* g, const T* y, T* gx, std::int64_t n, std
 }
 
 template <class T>
-void cross_rows(const T* x, const std::int64_t* target, const T* weight, std::int64_t ignored, T* loss, T* top, T* mass,
-                std::int64_t rows, std::int64_t n, double* sums) {
-  double losses = 0, weights = 0;
-  for (std::int64_t r = 0; r < rows; ++r, x += n) {
-    const T m = max_row(x, n);
-    const T s = static_cast<T>(exp_row<T, false>(x, m, loss, n));
-    top[r] = m;
-    mass[r] = s;
-    const std::int64_t k = target[r];
-    if (k == ignored) {
-      loss[r] = 0;
-      continue;
-    }
-    const T w = weight ? weight[k] : T{1};
-    loss[r] = (scalar_log(s) - (x[k] - m)) * w;
-    losses += loss[r];
-    weights += w;
-  }
-  sums[0] = losses;
-  sums[1] = weights;
-}
-
-template <class T>
-void cross_rows_backward(const T* x, const std::int64_t* target, const T* weight, std::int64_t ignored, const T* g,
-                         std::int64_t g_step, T scale, const T* top, const T* mass, T* gx, std::int64_t rows,
-                         std::int64_t n, bool past_cache) {
-  for (std::int64_t r = 0; r < rows; ++r, x += n, gx += n) {
-    const std::int64_t k = target[r];
-    const bool counts = k != ignored;
-    const T gw = counts ? g[r * g_step] * scale * (weight ? weight[k] : T{1}) : T{0};
-    const Vec<T> shift = splat(top[r]), factor = splat(gw / mass[r]);
-    // The target's element is read back and changed, so it should still be in the cache: no streaming around it.
-    write_row<T>(
-        gx, n, past_cache && !counts,
-        [=](std::int64_t i) __attribute__((always_inline)) { return vexp(load(x + i) - shift) * factor; },
-        [=](std::int64_t i, std::int64_t m) __attribute__((always_inline)) {
-          return vexp(load_part(x + i, m) - shift) * factor;
-        });
-    if (counts) gx[k] -= gw;
-  }
-  if (past_cache) stream_end();
-}
-
-template <class T>
 constexpr SoftmaxKernels<T> kernels() {
-  return {softmax_rows<T>,    softmax_columns<T>, softmax_rows_backward<T>, softmax_columns_backward<T>,
-          cross_rows<T>, cross_rows_backward<T>};
+  return {softmax_rows<T>, softmax_columns<T>, softmax_rows_backward<T>, softmax_columns_backward<T>};
 }
 
 }  // namespace

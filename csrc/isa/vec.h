@@ -181,6 +181,13 @@ template <class T> PYFRAME_INLINE T hmin(Vec<T> v) {
 
 // Whether any lane of a comparison's result is set.
 template <class M> PYFRAME_INLINE bool any(M mask) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(M) == 64) return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif defined(__AVX__)
+  if constexpr (sizeof(M) == 32) return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
+#elif defined(__SSE2__)
+  if constexpr (sizeof(M) == 16) return _mm_movemask_epi8((__m128i)mask) != 0;
+#endif
   std::int64_t words[sizeof(M) / 8];
   __builtin_memcpy(words, &mask, sizeof mask);
   std::int64_t all = 0;

@@ -124,6 +124,12 @@ template <class T> PYFRAME_INLINE Vec<T> vlog1p_of(Vec<T> x) {
 PYFRAME_INLINE Vec<float> vlog1p(Vec<float> x) { return vlog1p_of<float>(x); }
 PYFRAME_INLINE Vec<double> vlog1p(Vec<double> x) { return vlog1p_of<double>(x); }
 
+// ln(1 + x) for 0 <= x <= 1: beyond sqrt(2) - 1 through (1 + x) / 2, which is exact enough.
+template <class T> PYFRAME_INLINE Vec<T> log1p_unit(Vec<T> x) {
+  const Mask<T> big = x > T(0.41421356237309505);
+  return log_reduced(big ? (x - 1) * T(0.5) : x, big ? splat<T>(1) : splat<T>(0));
+}
+
 // tanh x = (e^2x - 1) / (e^2x + 1)
 template <class T> PYFRAME_INLINE Vec<T> vtanh(Vec<T> x) {
   const Vec<T> a = vmin<T>(splat<T>(sizeof(T) == 4 ? T(20) : T(40)), 2 * vabs<T>(x));
@@ -137,12 +143,12 @@ template <class T> PYFRAME_INLINE Vec<T> vsigmoid(Vec<T> x) {
 }
 
 template <class T> PYFRAME_INLINE Vec<T> vsoftplus(Vec<T> x) {
-  return (x <= 0 ? splat<T>(0) : x) + vlog1p(vexp(-vabs<T>(x)));
+  return (x <= 0 ? splat<T>(0) : x) + log1p_unit<T>(vexp(-vabs<T>(x)));
 }
 
 template <class T> PYFRAME_INLINE Vec<T> vlogaddexp(Vec<T> a, Vec<T> b) {
   const Vec<T> larger = a > b ? a : b;
-  const Vec<T> y = larger + vlog1p(vexp(-vabs<T>(a - b)));
+  const Vec<T> y = larger + log1p_unit<T>(vexp(-vabs<T>(a - b)));
   return a == b ? a + T(0.693147180559945309417) : y;
 }
 

@@ -214,20 +214,75 @@ PYFRAME_INLINE F64 verfc(F64 x) {
   return blend(x == x, y, x);
 }
 
-// |x|^y for numbers that were float32, with the cases of the C library's pow; the error before rounding is about
-// |y ln x| times that of exp.
+// -- for results that are rounded to float32: shorter polynomials, errors of 2^-32 and less before that rounding
+
+// 2^t; the result is finite for t <= 1000.
+PYFRAME_INLINE F64 exp2_single(F64 t) {
+  const F64 magic = splat(6755399441055744.0);
+  t = vmax<double>(splat(-200.0), vmin<double>(splat(200.0), t));  // NaN stays
+  const F64 shifted = t + magic, r = t - (shifted - magic);
+  const double c[] = {1.5297278260500421e-5, 0.00015461445814072762, 0.001333350252889267, 0.0096180566757360574,
+                      0.055504108838019626,  0.24022650922301828,    0.69314718055995663,  1.0};
+  const Vec<std::uint64_t> power = (Vec<std::uint64_t>)shifted << 52;  // n, at the place of the exponent
+  return (F64)((Vec<std::uint64_t>)polynomial(r, c) + power);
+}
+// log2 a for a >= 0 that was float32, so never subnormal here: n + s (2 / ln 2 + s² P(s²)) with s = f / (2 + f).
+PYFRAME_INLINE F64 log2_single(F64 a) {
+  const I64 base = splat<std::int64_t>(0x3fe6a09e667f3bcd);
+  const I64 high = (I64)((Vec<std::uint64_t>)a - (Vec<std::uint64_t>)base);
+  const F64 f = (F64)((high & 0x000fffffffffffff) + base) - 1.0, magic = splat(6755399441055744.0);
+  const F64 n = (F64)((high >> 52) + (I64)magic) - magic;
+  const F64 s = f / (f + 2.0), z = s * s;
+  const double c[] = {0.2793440449198907, 0.32015423928261361, 0.41220328578460666, 0.57707799900483435,
+                      0.96179669393619599, 2.8853900817779268};
+  F64 y = s * polynomial(z, c) + n;
+  y = blend(a < __builtin_inf(), y, a);  // infinity and NaN
+  return blend(a == 0.0, splat(-__builtin_inf()), y);
+}
+
+// x^y for numbers that were float32, with the cases of the C library's pow.
 PYFRAME_INLINE F64 pow_single(F64 x, F64 y) {
-  const F64 a = vabs<double>(x), magic = splat(6755399441055744.0);
-  F64 r = vexp(y * vlog(a));
-  // Whether y is an integer, and an odd one; from 2^24 on every float32 is an even integer.
-  F64 size = vabs<double>(y);
-  size = blend(size > 16777216.0, splat(16777216.0), size);
-  const I64 whole = (size + magic) - magic == size, even = (0.5 * size + magic) - magic == 0.5 * size;
-  const I64 negative = (I64)x < 0;
-  r = blend(negative & whole & ~even, -r, r);
-  r = blend((x < 0.0) & ~whole & (a < __builtin_inf()), splat(__builtin_nan("")), r);
-  r = blend((a == 1.0) & (vabs<double>(y) == __builtin_inf()), splat(1.0), r);
+  const F64 a = vabs<double>(x);
+  F64 r = exp2_single(y * log2_single(a));
+  if (__builtin_expect(any((I64)x < 0), 0)) {
+    // Whether y is an integer, and an odd one; from 2^24 on every float32 is an even integer.
+    const F64 magic = splat(6755399441055744.0);
+    F64 size = vabs<double>(y);
+    size = blend(size > 16777216.0, splat(16777216.0), size);
+    const I64 whole = (size + magic) - magic == size, even = (0.5 * size + magic) - magic == 0.5 * size;
+    const I64 negative = (I64)x < 0;
+    r = blend(negative & whole & ~even, -r, r);
+    r = blend((x < 0.0) & ~whole & (a < __builtin_inf()), splat(__builtin_nan("")), r);
+    r = blend((a == 1.0) & (vabs<double>(y) == __builtin_inf()), splat(1.0), r);
+  }
   return blend((y == 0.0) | (x == 1.0), splat(1.0), r);
+}
+
+// Sine and cosine of x - n pi/2, as `quarter`.
+PYFRAME_INLINE Quarter quarter_single(F64 x) {
+  const F64 magic = splat(6755399441055744.0), shifted = x * 0.636619772367581343076 + magic, n = shifted - magic;
+  const F64 r = (x - n * 1.57079632673412561417e+00) - n * 6.07710050650619224932e-11, z = r * r;
+  const double s[] = {2.7249620080074833e-6, -0.00019840084376422698, 0.0083333318703413485, -0.16666666663844049};
+  const double c[] = {2.4463452663504744e-5, -0.0013887586565783839, 0.041666650596550342, -0.49999999968995892};
+  return {r + r * z * polynomial(z, s), 1.0 + z * polynomial(z, c),
+          (I64)((Vec<std::uint64_t>)shifted - (Vec<std::uint64_t>)magic)};
+}
+PYFRAME_INLINE F64 sin_single(F64 x) {
+  const F64 y = blend(x == 0.0, x, sine_of(quarter_single(x), 0));
+  if (__builtin_expect(beyond_trigonometric(x), 0)) return by_library(x, y, [](double a) { return __builtin_sin(a); });
+  return y;
+}
+PYFRAME_INLINE F64 cos_single(F64 x) {
+  const F64 y = sine_of(quarter_single(x), 1);
+  if (__builtin_expect(beyond_trigonometric(x), 0)) return by_library(x, y, [](double a) { return __builtin_cos(a); });
+  return y;
+}
+PYFRAME_INLINE F64 tan_single(F64 x) {
+  const Quarter q = quarter_single(x);
+  const I64 odd = (q.n & 1) != 0;
+  const F64 y = blend(x == 0.0, x, blend(odd, -q.cosine, q.sine) / blend(odd, q.sine, q.cosine));
+  if (__builtin_expect(beyond_trigonometric(x), 0)) return by_library(x, y, [](double a) { return __builtin_tan(a); });
+  return y;
 }
 
 }  // namespace PYFRAME_ISA

@@ -110,6 +110,20 @@ def _load_file(name: str, path: str) -> ModuleType:
     return loaded
 
 
+def _missing_function(name: str) -> Any:
+    """Be the ``__getattr__`` of the extension: say why a function is not there.
+
+    The usual one is a checkout that was updated after its extension was built.
+    """
+    if name.startswith("__"):
+        raise AttributeError(name)
+    raise AttributeError(
+        f"pyframe._native has no {name!r}: {module.__file__} is older than pyframe's Python code. "
+        "Build it again with: pip install --editable . (an installed package: pip install "
+        "--force-reinstall --no-deps .)"
+    )
+
+
 def _empty_numpy(shape: Any, dtype: Any, /) -> np.ndarray[Any, Any]:
     """Return an uninitialised array from plain NumPy."""
     return np.empty(shape, dtype)
@@ -132,6 +146,8 @@ module: Any
 """The extension module, or None; its functions are called directly by kernel wrappers."""
 
 module, _why_not = _load()
+if module is not None:
+    module.__getattr__ = _missing_function
 
 if hasattr(module, "philox_words"):
     philox.fast = module

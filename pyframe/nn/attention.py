@@ -119,15 +119,12 @@ class MultiheadAttention(Module):
             need_weights: also return the attention weights.
             attn_mask: (L, S) or (N·num_heads, L, S), as ``key_padding_mask``.
             average_attn_weights: return the weights' mean over heads.
-            is_causal: a hint that ``attn_mask`` is causal.
+            is_causal: a promise that ``attn_mask`` is causal, which spares reading it.
 
         Returns:
             The output and the weights (or ``None``).
         """
-        swap = self.batch_first and query.ndim == 3
-        if swap:
-            query, key, value = (x.transpose(0, 1) for x in (query, key, value))
-        output, weights = F.multi_head_attention_forward(
+        return F.multi_head_attention_forward(
             query,
             key,
             value,
@@ -151,5 +148,5 @@ class MultiheadAttention(Module):
             v_proj_weight=self.v_proj_weight,
             average_attn_weights=average_attn_weights,
             is_causal=is_causal,
+            batch_first=self.batch_first,
         )
-        return (output.transpose(0, 1) if swap else output), weights

@@ -100,7 +100,6 @@ class _Layer(Module):
     def _attend(
         self, attention: Module, x: Tensor, memory: Tensor, mask: Any, padding: Any, causal: bool
     ) -> Tensor:
-        # With a mask the hint "causal" says nothing new.
         return attention(
             x,
             memory,
@@ -108,7 +107,7 @@ class _Layer(Module):
             attn_mask=mask,
             key_padding_mask=padding,
             need_weights=False,
-            is_causal=causal and mask is None,
+            is_causal=causal,
         )[0]
 
     def _feed_forward(self, x: Tensor) -> Tensor:

@@ -51,13 +51,15 @@ def choose(
     if forced == PORTABLE:
         return None
     if forced is not None:
-        for kernel in kernels:
+        # On the CPU, a GPU's kernels can be forced: they run in their emulators.
+        emulated = op.kernels.get("cuda", ()) if backend.name == "cpu" else ()
+        for kernel in (*kernels, *emulated):
             if kernel.name == forced:
                 why = kernel.available() or kernel.supports(*arrays, **params)
                 if why:
                     fail(KernelError, op.name, f"kernel {forced!r} cannot run: {why}")
                 return kernel
-        names = [k.name for k in kernels] + [PORTABLE]
+        names = [k.name for k in (*kernels, *emulated)] + [PORTABLE]
         fail(KernelError, op.name, f"no kernel {forced!r} on {backend.name}", f"There are {names}.")
     if not kernels:
         return None
@@ -218,4 +220,4 @@ def _work(op: Op, arrays: tuple) -> int:
         return op.kernels_from if half else _size(arrays)
     named = dict(zip([i.name for i in op.inputs], arrays, strict=False))
     counted = [named[n] for n in op.sized_by.split()] or [arrays[0]]
-    return sum(_size((a,)) for a in counted)
+    return sum(_size((a,)) for c in counted for a in (c if c.__class__ is list else (c,)))

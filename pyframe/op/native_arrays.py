@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..backend.copies import copied
 from ..dtypes import float32, float64
 
 
@@ -30,7 +31,7 @@ def packed(array: Any) -> Any:
     flags = array.flags
     if flags.c_contiguous and flags.aligned:
         return array
-    return array.copy()
+    return copied(array)
 
 
 def split(shape: tuple, dim: int) -> tuple[int, int, int]:

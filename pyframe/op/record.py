@@ -117,8 +117,9 @@ class Op:
         dunder: operator name for Tensor (``"add"`` gives ``__add__`` and ``__radd__``).
         renamed: ``{other keyword: parameter}`` besides the usual ``axis``, ``keepdims``, ``x``.
         varargs: the parameter that the method also takes spread out, as in ``x.permute(1, 0)``.
-        short: ``(*arrays, *params) -> (output, *canonical params)``: check and forward in one call,
-            for ops whose own work is so little that calls dominate (views). Returns ``None`` or
+        short: ``(*arrays, *params) -> (output, *canonical params)``, or the output alone for an op
+            without parameters: check and forward in one call, for ops whose own work is often so
+            little that calls dominate (views, small matrix products). Returns ``None`` or
             raises anything for a call that it leaves to ``check`` and ``forward``. The output must
             be an array, and the parameters good for gradient rules and for repeating the view.
         doc: public docstring: formula, arguments, what is raised, source, example.

@@ -14,6 +14,7 @@ from ..backend import backend_of, backends
 from ..errors import ArgumentTypeError, DeviceError, RangeError, fail
 from ..tensor.tensor import as_tensor, make, tensor_types
 from .basic_indexing import BASIC, checked_number, checked_slice
+from .segments import nonzero
 
 
 def split_index(index: Any, input: Any) -> tuple[tuple, list]:
@@ -62,7 +63,7 @@ def split_index(index: Any, input: Any) -> tuple[tuple, list]:
                 basic += [slice(None)] * e.ndim
             else:  # True and False stand for a new dimension of length 1 or 0
                 basic.append(None)
-            arrays += list(e.reshape(e.shape or (1,)).nonzero())
+            arrays += list(nonzero(e.reshape(e.shape or (1,))))
             dim += e.ndim
         else:
             basic.append(slice(None))

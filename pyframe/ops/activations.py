@@ -175,6 +175,7 @@ logsigmoid = activation(
     lambda input: -np.logaddexp(0, -input),
     "log(sigmoid(input)) without underflow",
     ("-1.0, 2.0", "-1.3133, -0.1269"),
+    derivative={"input": lambda g, input: g * expr.sigmoid(-input)},
     export=("functional",),
 )
 
@@ -399,12 +400,12 @@ def relu6(input: Any, inplace: bool = False) -> Any:
 
 _hardsigmoid = activation(
     "hardsigmoid",
-    lambda input: expr.minimum(expr.maximum(input + 3, 0), 6) / 6,
+    lambda input: expr.minimum(expr.maximum(input + 3, 0), 6) * (1 / 6),
     lambda input: np.clip(input / 6 + 0.5, 0, 1),
     "input / 6 + 1/2 limited to [0, 1]",
     ("-1.0, 2.0", "0.3333, 0.8333"),
     points=(-3.0, 3.0),
-    derivative={"input": lambda g, y: where(expr.logical_and(y > 0, y < 1), g / 6, 0.0)},
+    derivative={"input": lambda g, y: where(y > 0, where(y < 1, g * (1 / 6), 0.0), 0.0)},
 )
 
 
@@ -418,14 +419,14 @@ def hardsigmoid_functional(input: Any, inplace: bool = False) -> Any:
 
 _hardswish = activation(
     "hardswish",
-    lambda input: input * expr.minimum(expr.maximum(input + 3, 0), 6) / 6,
+    lambda input: input * (expr.minimum(expr.maximum(input + 3, 0), 6) * (1 / 6)),
     lambda input: input * np.clip(input / 6 + 0.5, 0, 1),
     "input · hardsigmoid(input) (Howard et al., arXiv:1905.02244)",
     ("-1.0, 2.0", "-0.3333,  1.6667"),
     points=(-3.0, 3.0),
     derivative={
         "input": lambda g, input: where(
-            input <= -3, 0.0, where(input < 3, g * (input / 3 + 0.5), g)
+            input <= -3, 0.0, where(input < 3, g * (input * (1 / 3) + 0.5), g)
         )
     },
 )
@@ -450,6 +451,11 @@ _softplus = activation(
     "log(1 + e ** (beta · input)) / beta; input itself where beta · input > threshold",
     ("-1.0, 2.0", "0.3133, 2.1269"),
     params={"beta": 1.5, "threshold": 20.0},
+    derivative={
+        "input": lambda g, input, beta, threshold: where(
+            input * beta > threshold, g, g * expr.sigmoid(input * beta)
+        )
+    },
     export=("functional",),
 )
 

@@ -8,13 +8,26 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import native
+from ..backend.copies import LARGE, copied, not_copied
 from ..errors import RangeError, ShapeError
+from ..op.native_arrays import packed
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.dispatch import unbroadcast
 from ..tensor.register import register
 from ._assigning import check_fits, zero_for
-from .segments import check_index, segment_sum
+from .segments import (
+    check_index,
+    flat_index,
+    native_put,
+    native_take,
+    not_moved,
+    not_summed,
+    segment_sum,
+    zeros,
+)
 
 
 def at(index: Any, dims: tuple) -> tuple:
@@ -69,6 +82,60 @@ def _errors_advanced(make: Maker) -> Iterator[Failing]:
     yield Failing(RangeError, "index 5 is out of range", make(4, 3), bad, dims=(0, 1))
 
 
+def _short(input: Any, index: Any, dims: tuple) -> Any:
+    return (input[at(index, dims)], dims) if index.size <= LARGE else None
+
+
+# ---- native kernels: neighbouring dimensions are one, indexed by places
+
+
+def _joined(shape: tuple, dims: tuple) -> tuple:
+    """``shape`` with the indexed dimensions as one."""
+    return (*shape[: dims[0]], prod(shape[d] for d in dims), *shape[dims[-1] + 1 :])
+
+
+def _native_places(index: Any, shape: tuple, dims: tuple) -> Any:
+    """Where the stacked index points along the joined dimension."""
+    index = flat_index(index)
+    lengths = np.array([shape[d] for d in dims], np.int64)
+    places = np.empty(index.shape[1:], np.int64)
+    native.module.flat_places(index, lengths, len(dims), places.size, places)
+    return places
+
+
+def _apart(dims: tuple) -> str:
+    return "" if dims[-1] - dims[0] + 1 == len(dims) else "other dimensions lie between"
+
+
+def _native(input: Any, index: Any, *, dims: tuple) -> Any:
+    places = _native_places(index, input.shape, dims)
+    return native_take(packed(input).reshape(_joined(input.shape, dims)), places, dims[0])
+
+
+def _native_sum(src: Any, index: Any, *, dims: tuple, shape: tuple) -> Any:
+    out = zeros(shape, src.dtype)
+    joined = out.reshape(_joined(shape, dims))
+    native_put(joined, _native_places(index, shape, dims), src, dims[0], True)
+    return out
+
+
+def _native_write(
+    input: Any, index: Any, values: Any, *, dims: tuple, accumulate: bool = False
+) -> Any:
+    out = copied(input)
+    joined = out.reshape(_joined(out.shape, dims))
+    selected = selected_shape(out.shape, index.shape[1:], dims)
+    values = np.broadcast_to(values, selected)
+    native_put(joined, _native_places(index, out.shape, dims), values, dims[0], accumulate)
+    return out
+
+
+def _not_written(input: Any, index: Any, values: Any, *, dims: tuple, accumulate: bool) -> str:
+    return _apart(dims) or (not_summed(input) if accumulate else not_moved(input))
+
+
+_SOURCE = "csrc/scatter.cpp"
+
 advanced_index = register(
     Op(
         "advanced_index",
@@ -77,8 +144,18 @@ advanced_index = register(
             "input": lambda g, index, input_shape, dims: advanced_sum(g, index, dims, input_shape)
         },
         check=check_advanced,
-        short=lambda input, index, dims: (input[at(index, dims)], dims),
+        short=_short,
         half="native",
+        kernels={
+            "cpu": [
+                native_kernel(
+                    _native,
+                    lambda input, index, *, dims: _apart(dims) or not_copied(input),
+                    _SOURCE,
+                )
+            ]
+        },
+        sized_by="index",
         export=(),
         reference=lambda input, index, dims: np.asarray(input, np.float64)[at(index, dims)],
         samples=_samples_advanced,
@@ -127,6 +204,15 @@ advanced_sum: Any = register(
         "advanced_sum",
         _forward_advanced_sum,
         vjp={"src": lambda g, index, dims: advanced_index(g, index, dims)},
+        kernels={
+            "cpu": [
+                native_kernel(
+                    _native_sum,
+                    lambda src, index, *, dims, shape: _apart(dims) or not_summed(src),
+                    _SOURCE,
+                )
+            ]
+        },
         export=(),
         reference=_reference_advanced_sum,
         samples=_samples_advanced_sum,
@@ -207,6 +293,8 @@ put: Any = register(
             ),
         },
         check=check_put,
+        kernels={"cpu": [native_kernel(_native_write, _not_written, _SOURCE)]},
+        sized_by="index",
         export=(),
         reference=_reference_put,
         samples=_samples_put,

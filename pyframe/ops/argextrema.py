@@ -14,7 +14,7 @@ from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import register
-from .native_reduce import SOURCE, arg, not_last
+from .native_reduce import SOURCE, arg, not_arg
 
 
 def _checker(op: str) -> Callable:
@@ -66,7 +66,7 @@ def _native(largest: bool) -> dict:
     def run(input: Any, *, dim: Any = None, keepdim: bool = False) -> Any:
         return arg(input, dim, keepdim, largest)
 
-    return {"cpu": [native_kernel(run, not_last, SOURCE)]}
+    return {"cpu": [native_kernel(run, not_arg, SOURCE)]}
 
 
 def _op(name: str, forward: Callable, function: Callable, word: str, value: int) -> Callable:

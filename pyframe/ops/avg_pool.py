@@ -26,7 +26,6 @@ from .max_pool import (
     padded_size,
     pool_errors,
 )
-from .native_reduce import SUM
 
 
 def _divisor(
@@ -169,7 +168,7 @@ def _native(
     if kernel_size == size and not any(padding):  # one window, the whole image
         pixels = product(size)
         factor = 1 / (divisor_override or pixels)
-        native.module.reduce(x, y, product(lead), pixels, 1, SUM, factor)
+        native.module.global_average(x, y, product(lead), pixels, factor)
         return y
     window = (size, out, kernel_size, stride, padding)
     factors = _factors(*window, count_include_pad, divisor_override, x.dtype)
@@ -459,6 +458,7 @@ def _record(n: int, forward: Callable, check: Callable, vjp: Callable) -> Callab
             reference=_reference(n),
             samples=_samples(n),
             kernels={"cpu": [native_kernel(_native, not_poolable, "csrc/isa/pool.cpp")]},
+            kernels_from=1,
             errors=_errors(n),
             cost=_cost,
             doc=_DOC.format(n=n, override=override).replace("        \n", ""),

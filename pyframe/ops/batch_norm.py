@@ -248,6 +248,7 @@ batch_norm_backward = register(
         samples=_backward_samples,
         cost=lambda grad, input, *rest: Cost(10 * input.size, 3 * input.nbytes),
         kernels={"cpu": [native_kernel(_native_backward, not_native, "csrc/isa/norm.cpp")]},
+        kernels_from=1,
         export=(),
         doc="""Gradients of :func:`native_batch_norm` for input, weight and bias.
 
@@ -272,6 +273,7 @@ native_batch_norm = register(
         errors=_errors,
         cost=lambda input, *rest, **_: Cost(7 * input.size, 2 * input.nbytes),
         kernels={"cpu": [native_kernel(_native_forward, not_native, "csrc/isa/norm.cpp")]},
+        kernels_from=1,
         export=(),
         doc="""Batch normalisation with the batch's own statistics, which it also returns.
 
@@ -318,6 +320,27 @@ def _fixed(
     if bias is not None:
         y += _across(wide(bias), ndim)
     return y.astype(input.dtype, copy=False)
+
+
+def _native_fixed(
+    input: Any, mean: Any, var: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5
+) -> Any:
+    x = in_order(input)
+    n, c = x.shape[:2]
+    y = native.empty(x.shape, x.dtype)
+    native.module.batch_norm_inference(
+        x,
+        in_order(mean),
+        in_order(var),
+        in_order(weight),
+        in_order(bias),
+        y,
+        n,
+        c,
+        math.prod(x.shape[2:]),
+        float(eps),
+    )
+    return y
 
 
 def _fixed_rstd(var: Any, eps: float) -> Any:
@@ -381,6 +404,8 @@ batch_norm_inference = register(
         samples=_fixed_samples,
         errors=_fixed_errors,
         cost=lambda input, *rest, **_: Cost(3 * input.size, 2 * input.nbytes),
+        kernels={"cpu": [native_kernel(_native_fixed, not_native, "csrc/isa/norm.cpp")]},
+        kernels_from=1,
         export=(),
         doc="""(input - mean) / √(var + eps) · weight + bias, with constant ``mean`` and ``var``.
 

@@ -13,6 +13,7 @@ from ..op.record import Sample
 from ..tensor.register import composite, pointwise
 from ._losses import check_same_size, element_loss, reduced
 from .sum import sum as total_of
+from .summed_losses import summable, summed_loss
 
 
 def _probabilities(make: Any) -> Any:
@@ -152,6 +153,12 @@ def binary_cross_entropy_with_logits(
     >>> F.binary_cross_entropy_with_logits(pyframe.tensor([0.0]), pyframe.tensor([1.0]))
     tensor(0.6931)
     """
+    if (
+        weight is None
+        and pos_weight is None
+        and summable(input, target, reduction, size_average, reduce)
+    ):
+        return summed_loss(input, target, "entropy_of_logits", 1.0, reduction == "mean")
     check_same_size("binary_cross_entropy_with_logits", input, target)
     if pos_weight is None:
         losses = binary_entropy_of_logits(input, target)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ..backend.copies import converted, not_converted
 from ..dtypes import as_dtype
 from ..errors import ArgumentTypeError
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import register
@@ -16,6 +18,15 @@ from ..tensor.register import register
 
 def _forward(xp: Any, input: Any, *, dtype: Any) -> Any:
     return input if input.dtype == dtype else input.astype(dtype)
+
+
+def _native(input: Any, *, dtype: Any) -> Any:
+    return input if input.dtype == dtype else converted(input, dtype)
+
+
+_NATIVE = native_kernel(
+    _native, lambda input, *, dtype: not_converted(input.dtype, dtype), "csrc/copy.cpp"
+)
 
 
 def _check(input: Any, *, dtype: Any) -> tuple:
@@ -54,6 +65,7 @@ cast: Any = register(
         check=_check,
         half="native",
         view="maybe",
+        kernels={"cpu": [_NATIVE]},
         export=(),
         reference=lambda input, dtype: np.asarray(input, np.float64),
         samples=_samples,
@@ -79,6 +91,7 @@ discretize = register(
         check=_check,
         half="native",
         view="maybe",
+        kernels={"cpu": [_NATIVE]},
         export=(),
         reference=lambda input, dtype: np.trunc(input).astype(np.int64),
         samples=_integer_samples,

@@ -12,6 +12,12 @@ import numpy as np
 
 from ..dtypes import bool_
 from ..errors import DtypeError, ShapeError, fail
+from ..op.direct_convolution import direct, direct_grad_input, direct_grad_weight
+from ..op.native_convolution import (
+    convolution,
+    convolution_grad_input,
+    convolution_grad_weight,
+)
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..op.shifted import convolve, input_gradient, weight_gradient
@@ -413,6 +419,8 @@ def _make(n: int) -> Callable:
             samples=_samples(n),
             errors=_errors(n),
             cost=cost,
+            kernels={"cpu": [direct, convolution]},
+            kernels_from=1,
             doc=_DOC.format(
                 n=n,
                 sizes=", ".join(["length", "height, width", "depth, height, width"][n - 1 : n]),
@@ -547,6 +555,8 @@ conv_grad_input: Callable = register(
         cost=lambda grad_output, weight, *, input_size, **_: _cost_of(
             grad_output.shape, weight.shape, input_size, weight.dtype
         ),
+        kernels={"cpu": [direct_grad_input, convolution_grad_input]},
+        kernels_from=1,
         doc=_GRADIENT_DOC.format(
             of="its input",
             other="weight: of the convolution.",
@@ -575,6 +585,8 @@ conv_grad_weight: Callable = register(
         cost=lambda grad_output, input, *, weight_size, **_: _cost_of(
             grad_output.shape, weight_size, input.shape, input.dtype
         ),
+        kernels={"cpu": [direct_grad_weight, convolution_grad_weight]},
+        kernels_from=1,
         doc=_GRADIENT_DOC.format(
             of="its weight",
             other="input: of the convolution.",

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ..backend.copies import converted, not_copied
+from ..backend.copies import copied as copy_of
 from ..errors import ArgumentTypeError, ShapeError, fail
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.registry import get
 from ..op.samples import Maker, unary
@@ -20,6 +23,17 @@ from .cast import cast
 
 def _contiguous(xp: Any, input: Any, *, memory_format: Any = None) -> Any:
     return input if input.flags.c_contiguous else input.copy()
+
+
+def _short_contiguous(input: Any, memory_format: Any) -> Any:
+    return (input, memory_format) if input.flags.c_contiguous else None
+
+
+_NATIVE = native_kernel(
+    lambda input, *, memory_format=None: copy_of(input),
+    lambda input, *, memory_format=None: not_copied(input),
+    "csrc/isa/copy.cpp",
+)
 
 
 def _same(input: Any, memory_format: Any = None) -> Any:
@@ -36,6 +50,7 @@ clone = register(
         lambda xp, input, *, memory_format=None: input.copy(),
         vjp={"input": lambda g: g},
         half="native",
+        kernels={"cpu": [_NATIVE]},
         reference=_same,
         samples=unary(),
         cost=_copy_cost,
@@ -60,8 +75,10 @@ contiguous = register(
         "contiguous",
         _contiguous,
         vjp={"input": lambda g: g},
+        short=_short_contiguous,
         half="native",
         view="maybe",
+        kernels={"cpu": [_NATIVE]},
         export=("Tensor",),
         reference=_same,
         samples=unary(),
@@ -83,7 +100,8 @@ contiguous = register(
 
 def _copy(xp: Any, input: Any, source: Any) -> Any:
     if source.dtype != input.dtype:
-        source = source.astype(input.dtype)
+        dtype = input.dtype
+        source = converted(source, dtype) if xp is np else source.astype(dtype)
     return source if source.shape == input.shape else xp.broadcast_to(source, input.shape)
 
 

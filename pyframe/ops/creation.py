@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from .. import dtypes
-from ..backend import backends
+from ..backend import backends, native
+from ..backend.copies import LARGE
 from ..device import Device, as_device
 from ..errors import ArgumentTypeError, ParameterError, fail
 from ..tensor.register import composite
 from ..tensor.tensor import Size, Tensor, as_tensor, make, tensor_types
 from ._creation import finished, float_dtype, given_sizes, sizes
-from .fill import constant
+from .fill import constant, fill_array
 
 _LIKE = """
     Args:
@@ -34,7 +35,7 @@ def filled(
     """A new Tensor with every element ``value``; ``None`` leaves it uninitialised."""
     array = device.backend.empty(shape, dtype)
     if value is not None:
-        array.fill(value)
+        fill_array(array, value)
     return finished(array, device, requires_grad)
 
 
@@ -132,7 +133,7 @@ def _like(input: Any, value: Any, dtype: Any, device: Any, requires_grad: bool) 
     if input.__class__ in backends:
         array = backends[input.__class__].xp.empty(input.shape, dtype=dtype)
         if value is not None:
-            array.fill(value)
+            fill_array(array, value)
         return array
     place = input.device if device is None else as_device(device)
     return filled(input.array.shape, value, dtype, place, requires_grad)
@@ -371,6 +372,15 @@ def arange(
             end=end,
             step=step,
         )
+    large = (end - start) / step > LARGE and native.available()
+    if large and dtype in (dtypes.float32, dtypes.float64, dtypes.int64) and abs(end) < 1 << 52:
+        count = -((start - end) // step) if whole else math.ceil((end - start) / step)
+        if whole or dtype != dtypes.int64:
+            array = native.empty((int(count),), dtype)
+            exact = dtype == dtypes.int64
+            first, by = (start, step) if exact else (float(start), float(step))
+            native.module.ramp(array, array.size, array.size, first, by, 0.0)
+            return _made(array, dtype, device, requires_grad)
     if whole:
         array = np.arange(start, end, step, dtype=np.int64)
     else:
@@ -418,8 +428,9 @@ def linspace(
     >>> pyframe.linspace(0, 1, 3)
     tensor([0.0000, 0.5000, 1.0000])
     """
-    array = _spaced("linspace", start, end, steps)
-    return _made(array, float_dtype(dtype), device, requires_grad)
+    dtype = float_dtype(dtype)
+    array = _spaced("linspace", start, end, steps, dtype)
+    return _made(array, dtype, device, requires_grad)
 
 
 @composite(export=("pyframe",))
@@ -447,7 +458,8 @@ def logspace(
     return _made(array, float_dtype(dtype), device, requires_grad)
 
 
-def _spaced(op: str, start: Any, end: Any, steps: Any) -> np.ndarray:
+def _spaced(op: str, start: Any, end: Any, steps: Any, dtype: Any = None) -> np.ndarray:
+    """Computed in float64; already rounded to ``dtype`` if that costs nothing."""
     start, end = float(_number(op, start)), float(_number(op, end))
     try:
         steps = index(steps)
@@ -459,6 +471,10 @@ def _spaced(op: str, start: Any, end: Any, steps: Any) -> np.ndarray:
         return np.full(steps, start)
     # From both ends, so that the middle is symmetric and the last value exact.
     distance = (end - start) / (steps - 1)
+    if steps > LARGE and native.available():
+        out = native.empty((steps,), dtype if dtype == dtypes.float32 else dtypes.float64)
+        native.module.ramp(out, steps, steps // 2, start, distance, end)
+        return out
     i = np.arange(steps, dtype=np.float64)
     return np.where(i < steps // 2, start + distance * i, end - distance * (steps - 1 - i))
 
@@ -494,7 +510,9 @@ def eye(
             [0., 1.]])
     """
     rows, columns = sizes("eye", (n, n if m is None else m))
-    return _made(np.eye(rows, columns, dtype=np.int8), float_dtype(dtype), device, requires_grad)
+    out = filled((rows, columns), 0, float_dtype(dtype), as_device(device), requires_grad)
+    out.array.reshape(-1)[: columns * columns : columns + 1] = 1
+    return out
 
 
 @composite(export=("pyframe",))

@@ -109,7 +109,14 @@ def _check_weight(op: str, input: Any, weight: Any) -> None:
 def _check_range(op: str, target: Any, classes: int, ignore_index: int) -> None:
     if not target.size:
         return
-    if target.min() >= 0 and target.max() < classes:
+    if hasattr(native.module, "all_below") and target.dtype == np.int64:
+        flags = target.flags  # two NumPy reductions cost 7 µs, more than the loss of a small batch
+        if flags.c_contiguous and flags.aligned:
+            if native.module.all_below(target, target.size, classes):
+                return
+        elif target.min() >= 0 and target.max() < classes:
+            return
+    elif target.min() >= 0 and target.max() < classes:
         return
     bad = (target != ignore_index) & ((target < 0) | (target >= classes))
     if bad.any():
@@ -202,6 +209,73 @@ def _nll_backward(
     w = _class_weights(xp, gx, weight, places, valid)
     gx[places] = (-w * _spread(wide(grad), total, reduction, n, s)).astype(gx.dtype, copy=False)
     return gx.reshape(shape)
+
+
+# ---- native kernels of nll_loss: csrc/bind_cross_entropy.cpp
+
+
+def _classes(target: Any) -> Any:
+    return packed(target if target.dtype == np.int64 else target.astype(np.int64))
+
+
+def _no_native_nll(input: Any, target: Any, weight: Any = None, **params: Any) -> str:
+    if not input.size:
+        return "it has no rows"
+    return not_floats(input, weight)
+
+
+def _native_nll(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> tuple:
+    x = packed(input)
+    n, c, s = _sizes(x.shape)
+    losses, total = native.empty(target.shape, x.dtype), native.empty((), x.dtype)
+    y = None if reduction == "none" else native.empty((), x.dtype)
+    mean = int(reduction == "mean")
+    native.module.nll_loss(
+        x, _classes(target), packed(weight), ignore_index, losses, total, y, n, c, s, mean
+    )
+    return losses if y is None else y, total
+
+
+def _no_native_nll_backward(
+    grad: Any, target: Any, total: Any, weight: Any = None, *, shape: tuple, **params: Any
+) -> str:
+    if not math.prod(shape):
+        return "it has no rows"
+    return not_floats(grad, total, weight)
+
+
+def _native_nll_backward(
+    grad: Any,
+    target: Any,
+    total: Any,
+    weight: Any = None,
+    *,
+    shape: tuple,
+    ignore_index: int,
+    reduction: str,
+) -> Any:
+    n, c, s = _sizes(shape)
+    gx = native.empty(shape, grad.dtype)
+    native.module.nll_loss_backward(
+        packed(grad),
+        int(reduction == "none"),
+        _classes(target),
+        packed(weight),
+        ignore_index,
+        packed(total) if reduction == "mean" else None,
+        gx,
+        n,
+        c,
+        s,
+    )
+    return gx
 
 
 def _nll_rule(
@@ -311,6 +385,14 @@ nll_loss_backward = register(
         cost=lambda grad, target, *rest, shape, **_: Cost(
             target.size, math.prod(shape) * grad.dtype.itemsize
         ),
+        kernels={
+            "cpu": [
+                native_kernel(
+                    _native_nll_backward, _no_native_nll_backward, "csrc/bind_cross_entropy.cpp"
+                )
+            ]
+        },
+        kernels_from=1,
         export=(),
         doc="""Gradient of :func:`nll_loss` for its input: -weight[target] at each target, else 0.
 
@@ -339,6 +421,10 @@ native_nll_loss = register(
         samples=_class_samples,
         errors=_class_errors,
         cost=lambda input, target, *rest, **_: Cost(target.size, 2 * target.nbytes),
+        kernels={
+            "cpu": [native_kernel(_native_nll, _no_native_nll, "csrc/bind_cross_entropy.cpp")]
+        },
+        kernels_from=1,
         export=(),
         doc="""The negative log-likelihood loss, and the sum of the targets' weights.
 
@@ -523,26 +609,14 @@ def _cross_backward(
     return p.reshape(input.shape).astype(dtype, copy=False)
 
 
-# ---- native kernels for classes in the last dimension: csrc/isa/softmax.cpp
+# ---- native kernels: csrc/isa/cross_entropy.cpp
 
 
-def _not_native(
-    input: Any,
-    target: Any,
-    weight: Any = None,
-    *,
-    ignore_index: int,
-    reduction: str,
-    label_smoothing: float,
-) -> str:
-    if target.ndim == input.ndim:
-        return "the target has probabilities"
-    if label_smoothing:
-        return "labels are smoothed"
-    if input.ndim > 2:
-        return "classes are not in the last dimension"
+def _not_native(input: Any, target: Any, weight: Any = None, **params: Any) -> str:
     if not input.size:
         return "it has no rows"
+    if target.ndim == input.ndim:
+        return not_floats(input, target, weight)
     return not_floats(input, weight)
 
 
@@ -555,27 +629,31 @@ def _native_cross(
     reduction: str,
     label_smoothing: float,
 ) -> tuple:
-    x, weight = packed(input), packed(weight)
-    rows, classes, _ = _sizes(x.shape)
+    x = packed(input)
+    n, c, s = _sizes(x.shape)
     empty, dtype = native.empty, x.dtype
-    losses, top, mass = empty((rows,), dtype), empty((rows, 1), dtype), empty((rows, 1), dtype)
-    total = empty((), dtype)
+    top, mass, total = empty((n, s), dtype), empty((n, s), dtype), empty((), dtype)
     y = None if reduction == "none" else empty((), dtype)
-    native.module.cross_entropy(
+    losses = empty((n, s) if y is not None else _target_shape(x.shape), dtype)
+    probabilities = target.ndim == x.ndim
+    native.module.class_loss(
         x,
-        packed(target.astype(np.int64, copy=False)),
-        weight,
+        None if probabilities else _classes(target),
+        packed(target) if probabilities else None,
+        packed(weight),
         ignore_index,
+        label_smoothing,
         losses,
         top,
         mass,
         total,
         y,
-        rows,
-        classes,
+        n,
+        c,
+        s,
         int(reduction == "mean"),
     )
-    return losses.reshape(target.shape) if y is None else y, top, mass, total
+    return losses if y is None else y, top, mass, total
 
 
 def _not_native_backward(
@@ -588,7 +666,7 @@ def _not_native_backward(
     weight: Any = None,
     **params: Any,
 ) -> str:
-    return _not_native(input, target, weight, **params) or not_floats(grad, input, top, mass, total)
+    return _not_native(input, target, weight) or not_floats(grad, input, top, mass, total)
 
 
 def _native_cross_backward(
@@ -604,22 +682,26 @@ def _native_cross_backward(
     reduction: str,
     label_smoothing: float,
 ) -> Any:
-    x, g = packed(input), packed(grad)
-    rows, classes, _ = _sizes(x.shape)
+    x = packed(input)
+    n, c, s = _sizes(x.shape)
     gx = native.empty(x.shape, x.dtype)
-    native.module.cross_entropy_backward(
+    probabilities = target.ndim == x.ndim
+    native.module.class_loss_backward(
         x,
-        packed(target.astype(np.int64, copy=False)),
+        None if probabilities else _classes(target),
+        packed(target) if probabilities else None,
         packed(weight),
         ignore_index,
-        g,
+        label_smoothing,
+        packed(grad),
         int(reduction == "none"),
         packed(total) if reduction == "mean" else None,
         packed(top),
         packed(mass),
         gx,
-        rows,
-        classes,
+        n,
+        c,
+        s,
     )
     return gx
 
@@ -802,10 +884,13 @@ cross_entropy_backward = register(
         cost=lambda grad, input, *rest, **_: Cost(4 * input.size, 2 * input.nbytes),
         kernels={
             "cpu": [
-                native_kernel(_native_cross_backward, _not_native_backward, "csrc/isa/softmax.cpp")
+                native_kernel(
+                    _native_cross_backward, _not_native_backward, "csrc/isa/cross_entropy.cpp"
+                )
             ]
         },
         sized_by="input",
+        kernels_from=1,
         export=(),
         doc="""Gradient of :func:`cross_entropy` for its input.
 
@@ -832,7 +917,8 @@ native_cross_entropy = register(
         samples=_cross_samples,
         errors=_cross_errors,
         cost=lambda input, *rest, **_: Cost(4 * input.size, input.nbytes),
-        kernels={"cpu": [native_kernel(_native_cross, _not_native, "csrc/isa/softmax.cpp")]},
+        kernels={"cpu": [native_kernel(_native_cross, _not_native, "csrc/isa/cross_entropy.cpp")]},
+        kernels_from=1,
         export=(),
         doc="""The cross entropy loss, and what its gradient needs.
 

@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import native
 from ..dtypes import as_dtype, int64, is_floating
 from ..errors import RangeError
 from ..op.axes import in_c_order, normalize
-from ..op.native_arrays import split
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
@@ -19,7 +17,7 @@ from ..tensor.register import composite, register
 from .arithmetic import mul
 from .cast import cast
 from .gather import scatter_sum
-from .native_reduce import SOURCE, not_native
+from .native_reduce import SOURCE, not_native, scanned
 
 
 def _checker(op: str) -> Callable:
@@ -53,10 +51,11 @@ def _cumprod(xp: Any, input: Any, *, dim: int, dtype: Any = None, reverse: bool 
     return _running(xp.cumprod, xp, input, dim, dtype, reverse)
 
 
-def _native_cumsum(input: Any, *, dim: int, dtype: Any = None, reverse: bool = False) -> Any:
-    y = native.empty(input.shape, input.dtype)
-    native.module.cumsum(input, y, *split(input.shape, dim), int(reverse))
-    return y
+def _native(product: bool) -> dict:
+    def run(input: Any, *, dim: int, dtype: Any = None, reverse: bool = False) -> Any:
+        return scanned(input, dim, reverse, product)
+
+    return {"cpu": [native_kernel(run, not_native, SOURCE)]}
 
 
 def _cumsum_vjp(g: Any, input_dtype: np.dtype, dim: int, reverse: bool) -> Any:
@@ -125,7 +124,7 @@ cumsum = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, **_: Cost(input.size, 2 * input.nbytes),
-        kernels={"cpu": [native_kernel(_native_cumsum, not_native, SOURCE)]},
+        kernels=_native(product=False),
         doc=f"""Running sum along ``dim``: out[i] = Σ input[j] over j ≤ i.
 {_ARGUMENTS}
     >>> import pyframe
@@ -267,6 +266,7 @@ cumprod = register(
         samples=_product_samples,
         errors=_errors,
         cost=lambda input, **_: Cost(input.size, 2 * input.nbytes),
+        kernels=_native(product=True),
         doc=f"""Running product along ``dim``: out[i] = Π input[j] over j ≤ i.
 
     The gradient is exact also where elements are 0.

@@ -148,7 +148,7 @@ masked_dropout: Any = register(
 
 def _apply(op: str, input: Any, p: float, training: bool, inplace: bool, lead: Any) -> Any:
     check_probability(op, p)
-    if not training:
+    if not training or p == 0:
         return input
     if inplace:
         return write_inplace(masked_dropout.op, input, (), (p, lead, None, None))

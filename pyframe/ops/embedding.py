@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import backend_of, native
+from ..backend.copies import not_copied
 from ..dtypes import int64
 from ..errors import ArgumentError, DtypeError, RangeError, ShapeError, fail
 from ..op.native_arrays import not_floats, packed
@@ -19,6 +20,7 @@ from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
 from .layer_norm import wide
+from .segments import index_range, native_put_elements, native_take, zeros
 
 # Up to this many rows a product with the one-hot matrix is the fastest sum of rows.
 _FEW_ROWS = 128
@@ -53,6 +55,11 @@ def sum_rows(xp: Any, indices: Any, values: Any, rows: int) -> Any:
     return xp.where((bounds[1:] > bounds[:-1])[:, None], sums, out)
 
 
+def _in_range(input: Any, rows: int) -> bool:
+    least, greatest = index_range(input)
+    return bool(least >= 0 and greatest < rows)
+
+
 def _check_indices(op: str, input: Any, rows: int) -> None:
     if input.dtype.kind not in "iu" or input.dtype.itemsize < 4:
         fail(
@@ -62,11 +69,7 @@ def _check_indices(op: str, input: Any, rows: int) -> None:
             "Convert them with .long().",
             input=input,
         )
-    if (
-        backend_of(input).checks_values
-        and input.size
-        and not (input.min() >= 0 and input.max() < rows)
-    ):
+    if backend_of(input).checks_values and input.size and not _in_range(input, rows):
         bad = input[(input < 0) | (input >= rows)]
         fail(
             RangeError,
@@ -143,12 +146,7 @@ def _backward(
 def _native_take(
     input: Any, weight: Any, *, padding_idx: int | None = None, scale_grad_by_freq: bool = False
 ) -> Any:
-    index = packed(input.astype(np.int64, copy=False))
-    table = packed(weight)
-    out = native.empty((*index.shape, table.shape[1]), table.dtype)
-    width = table.shape[1] * table.dtype.itemsize
-    native.module.take_rows(table, index, out, index.size, width)
-    return out
+    return native_take(weight, input, 0)
 
 
 def _native_sum(
@@ -338,8 +336,8 @@ native_embedding = register(
             "cpu": [
                 native_kernel(
                     _native_take,
-                    lambda input, weight, **_: not_floats(weight),
-                    "csrc/bind_gather.cpp",
+                    lambda input, weight, **_: not_copied(weight),
+                    "csrc/scatter.cpp",
                 )
             ]
         },
@@ -529,6 +527,16 @@ def _one_hot(xp: Any, input: Any, *, num_classes: int = -1) -> Any:
     return (input[..., None] == xp.arange(num_classes)).astype(int64)
 
 
+def _native_one_hot(input: Any, *, num_classes: int = -1) -> Any:
+    out = zeros((*input.shape, num_classes), int64)
+    if input.ndim:
+        one = np.ones((), np.int64)
+        native_put_elements(out, input[..., None], one, input.ndim, False)
+    else:
+        out[input] = 1
+    return out
+
+
 def _one_hot_samples(make: Maker) -> Iterator[Sample]:
     yield Sample(make.ints(4, high=3), num_classes=5)
     yield Sample(make.ints(2, 3, high=3), num_classes=3)
@@ -548,6 +556,8 @@ one_hot = register(
         vjp=None,
         check=_check_one_hot,
         half="native",
+        kernels={"cpu": [native_kernel(_native_one_hot, source="csrc/scatter.cpp")]},
+        kernels_from=257,
         reference=lambda input, num_classes: np.eye(num_classes)[input],
         samples=_one_hot_samples,
         errors=_one_hot_errors,

@@ -17,7 +17,7 @@ from ..tensor.register import composite, pointwise, register
 from .arithmetic import true_divide
 from .comparison import maximum, minimum
 from .gather import gather_elements
-from .native_reduce import MAX, MIN, SOURCE, arg, fold, not_last, not_native
+from .native_reduce import MAX, MIN, SOURCE, arg, fold, not_arg, not_folded, reduced
 from .sum import sum
 
 
@@ -95,7 +95,7 @@ def _native_extreme(kind: int) -> dict:
     def run(input: Any, *, dim: Any = None, keepdim: bool = False) -> Any:
         return fold(input, dim, keepdim, kind)
 
-    return {"cpu": [native_kernel(run, not_native, SOURCE)]}
+    return {"cpu": [native_kernel(run, not_folded, SOURCE)]}
 
 
 def _extreme(name: str, forward: Callable, reference: Callable, word: str, value: str) -> Callable:
@@ -257,9 +257,12 @@ def _native_at(largest: bool) -> dict:
     def run(input: Any, *, dim: int, keepdim: bool = False) -> tuple:
         indices = arg(input, dim, True, largest)
         values = np.take_along_axis(input, indices, axis=dim)
-        return (values, indices) if keepdim else (values[..., 0], indices[..., 0])
+        if keepdim:
+            return values, indices
+        shape = reduced(input.shape, dim, False)
+        return values.reshape(shape), indices.reshape(shape)
 
-    return {"cpu": [native_kernel(run, not_last, SOURCE)]}
+    return {"cpu": [native_kernel(run, not_arg, SOURCE)]}
 
 
 def _with_indices(name: str, forward: Callable, reference: Callable, word: str) -> Callable:

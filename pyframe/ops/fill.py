@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import config
 from ..backend import backends
+from ..backend.copies import LARGE, assign
 from ..errors import ArgumentTypeError, ShapeError, fail
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.registry import get
@@ -78,6 +79,14 @@ def constant(value: Any, dtype: np.dtype) -> Any:
     return number_as_array(value, dtype, backends[np.ndarray])[()]
 
 
+def fill_array(array: Any, value: Any) -> None:
+    """Sets every element of a raw array to a number that its dtype has."""
+    if array.__class__ is np.ndarray and array.size > LARGE:
+        assign(array, value)
+    else:
+        array.fill(value)
+
+
 def overwrite(x: Tensor, name: str, values: Any) -> Tensor:
     """Stores raw ``values`` (broadcast) in ``x``; the gradient of what was there is zero.
 
@@ -88,7 +97,7 @@ def overwrite(x: Tensor, name: str, values: Any) -> Tensor:
     check_writable(name, x, mode)
     if not mode.grad or (x._edge is None and x._view is None):
         try:
-            x.array[...] = values
+            assign(x.array, values)
         except ValueError as error:
             refuse_write(name, x.array, error)
         x._cell[0] += 1

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import native
+from ..backend.copies import assign, copied, not_copied
 from ..errors import RangeError, ShapeError, fail
 from ..op.axes import in_c_order, normalize
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
@@ -43,6 +46,12 @@ def _errors_flip(make: Maker) -> Iterator[Failing]:
     yield Failing(ShapeError, "occurs twice", make(3, 4), dims=(0, -2))
 
 
+_NATIVE_FLIP = native_kernel(
+    lambda input, *, dims: copied(np.flip(input, dims)),
+    lambda input, *, dims: not_copied(input),
+    "csrc/isa/copy.cpp",
+)
+
 flip: Any = register(
     Op(
         "flip",
@@ -50,6 +59,7 @@ flip: Any = register(
         vjp={"input": lambda g, dims: flip(g, dims)},
         check=_check_flip,
         half="native",
+        kernels={"cpu": [_NATIVE_FLIP]},
         varargs="dims",
         reference=_reference_flip,
         samples=_samples_flip,
@@ -117,6 +127,31 @@ def _forward_roll(xp: Any, input: Any, *, shifts: Any, dims: Any = None) -> Any:
     return in_c_order(xp, xp.roll(input, shifts, axis=dims))
 
 
+def _native_roll(input: Any, *, shifts: Any, dims: Any = None) -> Any:
+    x = input.reshape(-1) if dims is None else input
+    out = native.empty(x.shape, x.dtype)
+    # Along each dimension two parts change places: 2 to the number of dimensions parts in all.
+    parts: list[tuple[tuple, tuple]] = [((), ())]
+    moved = dict.fromkeys(range(x.ndim), 0)
+    for shift, d in zip(shifts, (0,) if dims is None else dims, strict=True):
+        moved[d] += shift
+    for d, shift in moved.items():
+        n = x.shape[d]
+        k = shift % n if n else 0
+        cuts = [(slice(k, None), slice(None, n - k))]
+        if k:
+            cuts.append((slice(None, k), slice(n - k, None)))
+        parts = [((*to, a), (*of, b)) for to, of in parts for a, b in cuts]
+    for to, of in parts:
+        assign(out[to], x[of])
+    return out.reshape(input.shape)
+
+
+_NATIVE_ROLL = native_kernel(
+    _native_roll, lambda input, **_: not_copied(input), "csrc/isa/copy.cpp"
+)
+
+
 def _reference_roll(input: np.ndarray, shifts: Any, dims: Any = None) -> np.ndarray:
     out = np.array(input, np.float64)
     shifts = np.atleast_1d(shifts)
@@ -149,6 +184,7 @@ roll: Any = register(
         vjp={"input": lambda g, shifts, dims: roll(g, tuple(-s for s in shifts), dims)},
         check=_check_roll,
         half="native",
+        kernels={"cpu": [_NATIVE_ROLL]},
         reference=_reference_roll,
         samples=_samples_roll,
         errors=_errors_roll,

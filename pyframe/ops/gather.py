@@ -7,16 +7,27 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import native
 from ..dtypes import int64, is_integral
 from ..errors import DtypeError, PlaceError, RangeError, ShapeError, fail
 from ..op.axes import normalize
+from ..op.native_arrays import packed, split
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
 from .basic_indexing import unindex
 from .expand import expand
 from .reshape import reshape
-from .segments import check_index, segment_sum
+from .segments import (
+    check_index,
+    flat_index,
+    native_put_elements,
+    not_moved,
+    not_summed,
+    segment_sum,
+    zeros,
+)
 
 
 def flat_places(xp: Any, index: Any, dim: int, shape: tuple) -> Any:
@@ -118,6 +129,30 @@ def _errors(make: Maker) -> Iterator[Failing]:
     yield Failing(DtypeError, "integer tensor", make(3, 4), make(3, 4), dim=1)
 
 
+def _native(input: Any, index: Any, *, dim: int) -> Any:
+    part = tuple(slice(None) if d == dim else slice(s) for d, s in enumerate(index.shape))
+    x, index = packed(input[part]), flat_index(index)
+    outer, n, inner = split(x.shape, dim)
+    out = native.empty(index.shape, x.dtype)
+    size = x.dtype.itemsize
+    native.module.take_elements(x, index, out, outer, n, index.shape[dim], inner, size)
+    return out
+
+
+def _not_native(input: Any, index: Any, *, dim: int) -> str:
+    return "no dimensions" if not (input.ndim and index.ndim) else not_moved(input)
+
+
+def _native_sum(src: Any, index: Any, *, dim: int, shape: tuple) -> Any:
+    out = zeros(shape, src.dtype)
+    native_put_elements(out, index, src, dim, True)
+    return out
+
+
+def _not_native_sum(src: Any, index: Any, *, dim: int, shape: tuple) -> str:
+    return "no dimensions" if not (shape and index.ndim and src.ndim) else not_summed(src)
+
+
 gather_elements = register(
     Op(
         "gather_elements",
@@ -127,6 +162,8 @@ gather_elements = register(
         },
         check=lambda input, index, *, dim: (check_elements("gather", input, index, dim),),
         half="native",
+        kernels={"cpu": [native_kernel(_native, _not_native, "csrc/scatter.cpp")]},
+        sized_by="index",
         export=(),
         reference=_reference,
         samples=_samples,
@@ -184,6 +221,7 @@ scatter_sum: Any = register(
                 gather_elements(g, index, dim), src_shape
             )
         },
+        kernels={"cpu": [native_kernel(_native_sum, _not_native_sum, "csrc/scatter.cpp")]},
         export=(),
         reference=_reference_sum,
         samples=_samples_sum,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..dtypes import bool_
 from ..errors import public
 from ..tensor.tensor import Tensor, as_tensor, tensor_types
 from ._index_parsing import is_full, split_index, stacked
 from .advanced_indexing import advanced_index
 from .basic_indexing import BASIC, basic_index
 from .index_select import take_rows
+from .reshape import reshape
+from .segments import true_places
 
 
 def getitem(self: Any, index: Any) -> Any:
@@ -25,6 +28,12 @@ def getitem(self: Any, index: Any) -> Any:
             return basic_index(self, index)
     elif cls in BASIC:
         return basic_index(self, (index,))
+    raw = index.array if cls in tensor_types else index
+    if getattr(raw, "dtype", None) == bool_ and raw.shape == self.shape[: raw.ndim]:
+        places = true_places(raw)
+        if places is not None:  # of one joint dimension
+            flat = reshape(self, (raw.size, *self.shape[raw.ndim :]))
+            return take_rows(flat, _like(places, self), 0)
     basic, arrays = split_index(index, self)
     if not is_full(basic):
         self = basic_index(self, basic)

@@ -8,17 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from ..backend.copies import LARGE, not_copied
 from ..dtypes import is_integral
 from ..errors import DtypeError, RangeError, fail
 from ..op.axes import normalize
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
 from .reshape import reshape
-from .segments import check_index, segment_sum
+from .segments import check_index, native_put, native_take, not_summed, segment_sum, zeros
 
 
 def _short(input: Any, index: Any, dim: int) -> Any:
+    if input.size // (input.shape[dim] or 1) * index.size > LARGE:
+        return None
     y = input.take(index, dim)  # raises if an index is out of range
     return (y, dim) if y.__class__ is input.__class__ and index.dtype.kind == "i" else None
 
@@ -66,6 +70,21 @@ def _errors(make: Maker) -> Iterator[Failing]:
     yield Failing(DtypeError, "integer tensor", make(4, 3), make(2), dim=0)
 
 
+def _native_add(src: Any, index: Any, *, dim: int, size: int) -> Any:
+    out = zeros((*src.shape[:dim], size, *src.shape[dim + index.ndim :]), src.dtype)
+    native_put(out, index, src, dim, True)
+    return out
+
+
+_NATIVE_TAKE = native_kernel(
+    lambda input, index, *, dim: native_take(input, index, dim),
+    lambda input, index, *, dim: not_copied(input),
+    "csrc/scatter.cpp",
+)
+_NATIVE_ADD = native_kernel(
+    _native_add, lambda src, index, **_: not_summed(src), "csrc/scatter.cpp"
+)
+
 take_rows = register(
     Op(
         "take_rows",
@@ -74,6 +93,8 @@ take_rows = register(
         check=_check,
         short=_short,
         half="native",
+        kernels={"cpu": [_NATIVE_TAKE]},
+        sized_by="input index",
         export=(),
         reference=_reference,
         samples=_samples,
@@ -132,6 +153,7 @@ add_rows: Any = register(
         _forward_add,
         vjp={"src": lambda g, index, dim: take_rows(g, index, dim)},
         check=_check_add,
+        kernels={"cpu": [_NATIVE_ADD]},
         export=(),
         reference=_reference_add,
         samples=_samples_add,

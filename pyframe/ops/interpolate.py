@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import native
 from ..dtypes import is_floating
 from ..errors import ArgumentError, DtypeError, ShapeError, fail
+from ..op.native_arrays import not_floats, packed
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..op.windows import product, spatial
@@ -128,6 +131,86 @@ def _grad_forward(
     return y.copy() if y is grad_output else y
 
 
+# ---------------------------------------------------------------- native: csrc/isa/resample.cpp
+
+
+def _transposed(inputs: np.ndarray, weights: np.ndarray, size: int) -> tuple:
+    """The tables of the transposed map: for each input, its outputs and their weights."""
+    out = inputs.shape[1]
+    flat, values = inputs.T.reshape(-1), weights.T.reshape(-1)
+    used = np.flatnonzero(values)
+    used = used[np.argsort(flat[used], kind="stable")]  # by input, then by output
+    flat, values, outputs = flat[used], values[used], used // len(inputs)
+    counts = np.bincount(flat, minlength=size)
+    number = np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts)
+    taps = max(int(counts.max()), 1)
+    # Unused places stay near the input, with weight 0.
+    places = np.repeat((np.arange(size) * out // size)[None], taps, 0)
+    factors = np.zeros((taps, size))
+    places[number, flat], factors[number, flat] = outputs, values
+    return places, factors
+
+
+@lru_cache(maxsize=256)
+def _axis(
+    kind: str, size: int, out: int, align: bool, scale: float | None, gradient: bool, dtype: Any
+) -> tuple:
+    """``(from, to, taps, inputs, weights)`` of one dimension, as the extension takes it."""
+    if size == out and scale is None:
+        return size, size, 0, None, None
+    inputs, weights = taps_of(kind, size, out, align, scale)
+    if gradient:
+        inputs, weights = _transposed(inputs, weights, size)
+        size, out = out, size
+    index = np.ascontiguousarray(inputs, np.int64)
+    return size, out, len(index), index, np.ascontiguousarray(weights, dtype)
+
+
+def _resampled(x: np.ndarray, out: tuple, axes: list) -> np.ndarray:
+    n = len(out)
+    lead = x.shape[: x.ndim - n]
+    planes = product(lead)
+    if n == 3:  # the depth first, with slices as rows
+        pixels = product(x.shape[-2:])
+        middle = native.empty((*lead, out[0], *x.shape[-2:]), x.dtype)
+        flat = (pixels, pixels, 0, None, None)
+        native.module.resample(x, middle, planes, *axes[0], *flat)
+        x, planes = middle, planes * out[0]
+    y = native.empty((*lead, *out), x.dtype)
+    height = axes[-2] if n > 1 else (1, 1, 0, None, None)
+    native.module.resample(x, y, planes, *height, *axes[-1])
+    return y
+
+
+def _native(input: Any, *, size: tuple, kind: str, align: bool, scales: tuple) -> Any:
+    x = packed(input)
+    lengths = x.shape[x.ndim - len(size) :]
+    axes = [
+        _axis(kind, s, o, align, scale, False, x.dtype)
+        for s, o, scale in zip(lengths, size, scales, strict=True)
+    ]
+    return _resampled(x, tuple(size), axes)
+
+
+def _native_grad(
+    grad_output: Any, *, input_size: tuple, kind: str, align: bool, scales: tuple
+) -> Any:
+    g = packed(grad_output)
+    n = len(scales)
+    size = tuple(input_size[len(input_size) - n :])
+    axes = [
+        _axis(kind, s, o, align, scale, True, g.dtype)
+        for s, o, scale in zip(size, g.shape[g.ndim - n :], scales, strict=True)
+    ]
+    return _resampled(g, size, axes)
+
+
+def _not_resamplable(array: Any, *, size: Any = (1,), **params: Any) -> str:
+    if not array.size or not product(size):
+        return "there are no elements"
+    return not_floats(array)
+
+
 # ---------------------------------------------------------------- reference, samples, errors
 
 
@@ -216,6 +299,8 @@ resample: Callable = register(
             )
         },
         check=_check,
+        kernels={"cpu": [native_kernel(_native, _not_resamplable, "csrc/isa/resample.cpp")]},
+        kernels_from=1,
         export=(),
         reference=_reference,
         samples=_samples,
@@ -255,6 +340,8 @@ resample_grad: Callable = register(
             )
         },
         check=_check_grad,
+        kernels={"cpu": [native_kernel(_native_grad, _not_resamplable, "csrc/isa/resample.cpp")]},
+        kernels_from=1,
         export=(),
         reference=_reference_grad,
         samples=_grad_samples,

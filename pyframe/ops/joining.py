@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import native
+from ..backend.copies import assign, not_copied
 from ..errors import ArgumentError, RangeError, ShapeError, fail
 from ..op.axes import in_c_order, normalize
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
@@ -50,6 +53,44 @@ def _check_cat(tensors: list, *, dim: Any) -> tuple:
 def _forward_cat(xp: Any, tensors: list, *, dim: int = 0) -> Any:
     parts = [t for t in tensors if not _skipped(t.shape)] or tensors[:1]
     return in_c_order(xp, xp.concatenate(parts, axis=dim))
+
+
+_FEW = 16  # parts
+
+
+def _native_cat(tensors: list, *, dim: int = 0) -> Any:
+    parts = [t for t in tensors if not _skipped(t.shape)] or tensors[:1]
+    shape = list(parts[0].shape)
+    shape[dim] = sum(t.shape[dim] for t in parts)
+    out = native.empty(tuple(shape), parts[0].dtype)
+    rows = (slice(None),) * dim
+    start = 0
+    for t in parts:
+        stop = start + t.shape[dim]
+        assign(out[(*rows, slice(start, stop))], t)
+        start = stop
+    return out
+
+
+def _native_stack(tensors: list, *, dim: int = 0) -> Any:
+    shape = tensors[0].shape
+    out = native.empty((*shape[:dim], len(tensors), *shape[dim:]), tensors[0].dtype)
+    if len(tensors) <= _FEW and dim == len(shape) and shape:
+        # Lines of so few elements are written whole, from one array with the parts in front.
+        front = _native_stack(tensors, dim=0)
+        assign(out, np.moveaxis(front, 0, -1))
+        return out
+    rows: tuple = (slice(None),) * dim
+    for k, t in enumerate(tensors):
+        assign(out[(*rows, k, ...)], t)
+    return out
+
+
+def _kernel(run: Any) -> dict:
+    def supports(tensors: list, *, dim: int = 0) -> str:
+        return not_copied(tensors[0])
+
+    return {"cpu": [native_kernel(run, supports, "csrc/isa/copy.cpp")]}
 
 
 def _vjp_cat(g: Any, tensors_shape: list, dim: int) -> list:
@@ -103,6 +144,7 @@ cat = register(
         check=_check_cat,
         promote=("tensors",),
         half="native",
+        kernels=_kernel(_native_cat),
         export=("pyframe",),
         aliases=("concat", "concatenate"),
         reference=_reference_cat,
@@ -171,6 +213,7 @@ stack = register(
         check=_check_stack,
         promote=("tensors",),
         half="native",
+        kernels=_kernel(_native_stack),
         export=("pyframe",),
         reference=_reference_stack,
         samples=_samples_stack,

@@ -1,4 +1,4 @@
-"""layer_norm and rms_norm: normalisation over the last dimensions."""
+"""layer_norm: normalisation over the last dimensions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
 from .cast import cast
-from .powers import rsqrt
 
 
 def row_sums(xp: Any, x: Any) -> Any:
@@ -325,6 +324,7 @@ layer_norm_backward = register(
         samples=_backward_samples,
         cost=lambda grad, input, *rest, last: Cost(11 * input.size, 3 * input.nbytes),
         kernels={"cpu": [native_kernel(_native_backward, not_native, "csrc/isa/norm.cpp")]},
+        kernels_from=1,
         export=(),
         doc="""Gradients of :func:`layer_norm` for input, weight and bias.
 
@@ -350,6 +350,7 @@ native_layer_norm = register(
         errors=_errors,
         cost=lambda input, *rest, **_: Cost(8 * input.size, 2 * input.nbytes),
         kernels={"cpu": [native_kernel(_native_forward, not_native, "csrc/isa/norm.cpp")]},
+        kernels_from=1,
         export=(),
         doc="""Layer normalisation; also returns the means and 1/√(variance + eps).
 
@@ -397,46 +398,3 @@ def layer_norm(
     tensor([[-1.,  1.]])
     """
     return native_layer_norm(input, weight, bias, normalized_shape, eps)[0]
-
-
-@composite(export=("pyframe", "functional"))
-def rms_norm(
-    input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None
-) -> Any:
-    """Input / √(mean(input²) + eps) · weight over the last dimensions.
-
-    Source: B. Zhang, R. Sennrich, "Root mean square layer normalization", 2019, arXiv:1910.07467.
-
-    Args:
-        input: floating point [..., *normalized_shape].
-        normalized_shape: the last dimensions, over which the mean is taken.
-        weight: of shape normalized_shape, or ``None``.
-        eps: added to the mean; by default the machine epsilon of the dtype computed in.
-
-    Raises:
-        ShapeError: if the shapes do not fit.
-        DtypeError: if the input is not floating point.
-
-    >>> import pyframe
-    >>> pyframe.rms_norm(pyframe.tensor([[3.0, 4.0]]), (2,))
-    tensor([[0.8485, 1.1314]])
-    """
-    if isinstance(normalized_shape, int):
-        normalized_shape = (normalized_shape,)
-    normalized_shape = tuple(normalized_shape)
-    last = len(normalized_shape)
-    if tuple(input.shape[-last:]) != normalized_shape or not last:
-        fail(
-            ShapeError,
-            "rms_norm",
-            f"normalized_shape is {normalized_shape}, but input does not end in these lengths",
-            input=input,
-        )
-    check_norm("rms_norm", input, weight=weight)
-    dtype = input.dtype
-    x = in_dtype(input, compute_dtype(dtype))
-    if eps is None:
-        eps = float(np.finfo(x.dtype).eps)
-    square = (x * x).mean(axis=tuple(range(-last, 0)), keepdims=True)
-    y = in_dtype(x * rsqrt(square + eps), dtype)
-    return y if weight is None else y * weight

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import config
 from ..backend import native
 from ..errors import DtypeError, ShapeError, fail
 from ..op.choice import run_portable
@@ -16,6 +17,10 @@ from ..op.samples import Maker
 from ..tensor.dispatch import unbroadcast
 from ..tensor.register import composite, register
 from .matmul import check_dtypes, float_bias, matmul, product, unsupported
+
+# The same in one call of the extension, for plain arrays; or None.
+_short = getattr(native.module, "linear", None)
+_column_sums = getattr(native.module, "column_sums", None)
 
 
 def _check(input: Any, weight: Any, bias: Any) -> tuple:
@@ -115,6 +120,15 @@ def _grad_weight(g: Any, input: Any, weight_shape: tuple) -> Any:
 
 
 def _grad_bias(g: Any, bias_shape: tuple) -> Any:
+    if (
+        _column_sums is not None
+        and g.__class__ is np.ndarray
+        and bias_shape == g.shape[-1:]
+        and config.get_mode().plain
+    ):
+        y = _column_sums(g)
+        if y is not None:
+            return y
     return g if g.shape == bias_shape else unbroadcast(g, bias_shape)
 
 
@@ -163,8 +177,10 @@ linear = register(
         samples=_samples,
         errors=_errors,
         cost=_cost,
+        short=_short,
         sized_by="input weight",
-        kernels_from=8192,  # lower than the product's: the bias comes with it
+        # Without the short way lower than the product's: the bias comes with it.
+        kernels_from=8192 if _short is None else 1,
         kernels={"cpu": [native_kernel(_native, _supports, "csrc/gemm.cpp")]},
         doc="""input · weightᵀ + bias over the last dimension.
 

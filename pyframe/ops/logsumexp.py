@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import native
 from ..dtypes import get_default_dtype, is_floating
 from ..errors import ArgumentError, RangeError
 from ..expr import exp, where
 from ..op.axes import count, normalize_all, restored
+from ..op.native_arrays import not_floats, packed
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import pointwise, register
@@ -38,6 +41,28 @@ def _forward(xp: Any, input: Any, *, dim: Any, keepdim: bool = False) -> Any:
 
 def _left(shape: tuple, dim: tuple) -> tuple:
     return tuple([s for i, s in enumerate(shape) if i not in dim])
+
+
+# ---- native kernel: csrc/isa/cross_entropy.cpp
+
+
+def _not_native(input: Any, *, dim: Any, keepdim: bool = False) -> str:
+    if not input.size or not input.ndim:
+        return "it has no elements to add up"
+    if dim[-1] - dim[0] != len(dim) - 1:
+        return "the dimensions are not next to each other"
+    return not_floats(input)
+
+
+def _native(input: Any, *, dim: Any, keepdim: bool = False) -> Any:
+    x = packed(input)
+    shape = x.shape
+    first, last = dim[0], dim[-1] + 1
+    kept = (1,) * (last - first) if keepdim else ()
+    y = native.empty(shape[:first] + kept + shape[last:], x.dtype)
+    outer, n = math.prod(shape[:first]), math.prod(shape[first:last])
+    native.module.logsumexp(x, y, outer, n, math.prod(shape[last:]))
+    return y
 
 
 def _grad_samples(make: Maker) -> Iterator[Sample]:
@@ -90,6 +115,8 @@ logsumexp = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, **_: Cost(3 * input.size, 2 * input.nbytes),
+        kernels={"cpu": [native_kernel(_native, _not_native, "csrc/isa/cross_entropy.cpp")]},
+        kernels_from=1,
         doc="""log Σ e^input over ``dim``, computed so that it neither overflows nor underflows.
 
     The maximum is subtracted first. Where all elements are -inf the result is -inf and the

@@ -14,6 +14,7 @@ from ..tensor.tensor import Tensor, make, tensor_types
 from .expand import broadcast_shapes, expand
 from .getitem import getitem
 from .reshape import reshape
+from .segments import nonzero as places_of
 from .setitem import setitem
 from .splitting import unbind
 
@@ -32,7 +33,7 @@ def argwhere(input: Any) -> Any:
     raw = input.array if input.__class__ in tensor_types else input
     xp = backend_of(raw).xp
     if raw.ndim:
-        places = xp.stack(raw.nonzero(), axis=1)
+        places = xp.stack(places_of(raw), axis=1)
     else:
         places = xp.zeros((int(bool(raw)), 0), np.int64)
     return make(places, input.device) if input.__class__ in tensor_types else places

@@ -21,7 +21,10 @@ from ..tensor.register import composite, register
 from .arithmetic import mul
 
 _SMALL = 4096  # elements up to which layout does not matter for speed
-# Elements of both factors from which choosing the native product (2 µs) pays: two of 80 × 80.
+# A product of plain arrays in one call of the extension, the fastest at every size; or None.
+_short = getattr(native.module, "matmul", None)
+# Elements of both factors from which choosing the native product (2 µs) pays where it has no short
+# way: two of 80 × 80.
 NATIVE_FROM = 12800
 
 
@@ -148,15 +151,15 @@ def _product(shape: tuple[int, ...]) -> int:
 def product(a: Any, b: Any) -> Any:
     """``matmul(a, b)`` of two matrices inside a rule.
 
-    Small arrays on the CPU skip the op's own call overhead, which would be a third of the backward.
+    Arrays on the CPU skip the op's own call overhead, which would be a third of a small backward.
     """
-    if (
-        a.__class__ is np.ndarray
-        and a.size + b.size < NATIVE_FROM
-        and a.dtype.itemsize >= 4
-        and config.get_mode().plain
-    ):
-        return a.dot(b)
+    if a.__class__ is np.ndarray and config.get_mode().plain:
+        if _short is not None:
+            y = _short(a, b)
+            if y is not None:
+                return y
+        elif a.size + b.size < NATIVE_FROM and a.dtype.itemsize >= 4:
+            return a.dot(b)
     return matmul(a, b)
 
 
@@ -252,8 +255,9 @@ matmul = register(
         samples=_samples,
         errors=_errors,
         cost=_cost,
+        short=_short,
         sized_by="input other",
-        kernels_from=NATIVE_FROM,
+        kernels_from=NATIVE_FROM if _short is None else 1,
         kernels={"cpu": [native_kernel(_native, unsupported, "csrc/gemm.cpp")]},
         doc="""Matrix product: y[..., i, j] = Σₖ input[..., i, k] · other[..., k, j].
 

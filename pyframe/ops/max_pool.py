@@ -312,13 +312,23 @@ def _native(
     return y, places
 
 
-def _native_grad(grad_output: Any, indices: Any, *, input_size: tuple, **geometry: Any) -> Any:
+def _native_grad(
+    grad_output: Any,
+    indices: Any,
+    *,
+    input_size: tuple,
+    kernel_size: tuple,
+    stride: tuple,
+    padding: tuple,
+    dilation: tuple,
+) -> Any:
     g, places = packed(grad_output), packed(indices)
-    n = len(geometry["kernel_size"])
+    n = len(kernel_size)
     gx = native.empty(input_size, g.dtype)
-    outputs, pixels = product(g.shape[-n:]), product(input_size[-n:])
-    planes = product(input_size[:-n])
-    native.module.max_pool_backward(g, places, gx, planes, outputs, pixels)
+    geometry = geometry_of(
+        tuple(input_size[-n:]), g.shape[-n:], kernel_size, stride, padding, dilation
+    )
+    native.module.max_pool_backward(g, places, gx, product(input_size[:-n]), *geometry)
     return gx
 
 
@@ -551,6 +561,7 @@ def _make(n: int) -> Callable:
             errors=pool_errors(n),
             cost=cost,
             kernels={"cpu": [native_kernel(_native, not_poolable, "csrc/isa/pool.cpp")]},
+            kernels_from=1,
             doc=f"""Largest value in every window, and its index in the flat {n}-D image.
 
     The first of equal values counts; NaN counts as the largest.
@@ -577,6 +588,7 @@ max_pool_grad: Callable = register(
         },
         check=_check_grad,
         kernels={"cpu": [native_kernel(_native_grad, not_poolable, "csrc/isa/pool.cpp")]},
+        kernels_from=1,
         export=(),
         reference=_reference_grad,
         samples=_grad_samples(take=False),

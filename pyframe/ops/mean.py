@@ -15,7 +15,7 @@ from ..op.record import Cost, Failing, Op
 from ..op.samples import Maker, reductions
 from ..tensor.register import register
 from .arithmetic import true_divide
-from .native_reduce import SOURCE, SUM, fold, not_native
+from .native_reduce import SOURCE, SUM, fold, not_folded
 from .sum import spread_out
 
 
@@ -75,7 +75,7 @@ mean = register(
         samples=reductions(),
         errors=_errors,
         cost=lambda input, **_: Cost(input.size, input.nbytes),
-        kernels={"cpu": [native_kernel(_native, not_native, SOURCE)]},
+        kernels={"cpu": [native_kernel(_native, not_folded, SOURCE)]},
         doc="""Mean of input over ``dim`` (all dimensions by default); nan over no elements.
 
     Args:

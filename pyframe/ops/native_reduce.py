@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from ..backend import native
-from ..op.native_arrays import not_floats
+from ..backend.copies import converted
+from ..op.native_arrays import not_floats, split
 
 SOURCE = "csrc/isa/reduce.cpp"
-SUM, MAX, MIN = 0, 1, 2
+SUM, MAX, MIN, PROD = 0, 1, 2, 4
 _INT64 = np.dtype(np.int64)
+_FLOAT32 = np.dtype(np.float32)
+_HALVES = {"float16": 2, "bfloat16": 3}  # as Storage in csrc/pointwise_ops.h, where float32 is 0
 
 
 def not_native(input: Any, **params: Any) -> str:
@@ -25,6 +28,18 @@ def not_native(input: Any, **params: Any) -> str:
     if dtype is not None and dtype != input.dtype:
         return "it converts to another dtype"
     return not_floats(input)
+
+
+def not_folded(input: Any, **params: Any) -> str:
+    """Why :func:`fold` cannot run: as :func:`not_native`, but it also takes half types."""
+    if input.dtype.name not in _HALVES:
+        return not_native(input, **params)
+    if not input.flags.c_contiguous or not input.flags.aligned:
+        return "input is not in C order"
+    if not input.ndim or not input.size:
+        return "there is nothing to reduce"
+    dtype = params.get("dtype")
+    return "" if dtype is None or dtype == input.dtype else "it converts to another dtype"
 
 
 def runs(shape: tuple, dim: Any) -> list[tuple[int, int, int]]:
@@ -62,6 +77,8 @@ def reduced(shape: tuple, dim: Any, keepdim: bool) -> tuple:
 def fold(input: Any, dim: Any, keepdim: bool, kind: int, factor: float = 1.0) -> Any:
     """``factor`` times the sum, or an extremum, over ``dim``."""
     shape, dtype = input.shape, input.dtype
+    if dtype.name in _HALVES:
+        return _fold_half(input, dim, keepdim, kind, factor)
     x, steps = input, runs(shape, dim)
     for number, (outer, n, inner) in enumerate(steps):
         last = number == len(steps) - 1
@@ -69,6 +86,36 @@ def fold(input: Any, dim: Any, keepdim: bool, kind: int, factor: float = 1.0) ->
         native.module.reduce(x, out, outer, n, inner, kind, factor if last else 1.0)
         x = out
     return x
+
+
+def _fold_half(input: Any, dim: Any, keepdim: bool, kind: int, factor: float) -> Any:
+    """The same for a half type: float32 until the last rounding."""
+    dtype, steps = input.dtype, runs(input.shape, dim)
+    storage = _HALVES[dtype.name]
+    outer, n, inner = steps[0]
+    alone = len(steps) == 1
+    shape = reduced(input.shape, dim, keepdim)
+    first = native.empty(shape if alone else (outer, inner), dtype if alone else _FLOAT32)
+    native.module.reduce_half(
+        input,
+        first,
+        outer,
+        n,
+        inner,
+        kind,
+        factor if alone else 1.0,
+        storage,
+        storage if alone else 0,
+    )
+    if alone:
+        return first
+    x = first
+    for number, (outer, n, inner) in enumerate(steps[1:], 1):
+        last = number == len(steps) - 1
+        out = native.empty(shape if last else (outer, inner), _FLOAT32)
+        native.module.reduce(x, out, outer, n, inner, kind, factor if last else 1.0)
+        x = out
+    return converted(x, dtype)
 
 
 def variance(input: Any, dim: Any, keepdim: bool, correction: float, root: bool) -> Any:
@@ -87,16 +134,24 @@ def not_one_run(input: Any, *, dim: Any, **params: Any) -> str:
     )
 
 
-def not_last(input: Any, *, dim: Any, **params: Any) -> str:
+def not_arg(input: Any, *, dim: Any, **params: Any) -> str:
     """Why :func:`arg` cannot run."""
-    if dim is not None and input.ndim and dim != input.ndim - 1:
-        return "it is not along the last dimension"
-    return not_native(input)
+    return not_native(input) or ("too many rows" if input.size >= 1 << 31 else "")
 
 
 def arg(input: Any, dim: Any, keepdim: bool, largest: bool) -> Any:
-    """Indices of extrema along the last dimension, or in the flat array."""
-    n = input.size if dim is None else input.shape[dim]
+    """Indices of extrema along a dimension, or in the flat array."""
+    outer, n, inner = (1, input.size, 1) if dim is None else split(input.shape, dim)
     out = native.empty(reduced(input.shape, dim, keepdim), _INT64)
-    native.module.arg_extreme(input, out, input.size // n, n, int(largest))
+    if inner == 1:
+        native.module.arg_extreme(input, out, outer, n, int(largest))
+    else:
+        native.module.arg_columns(input, out, outer, n, inner, int(largest))
+    return out
+
+
+def scanned(input: Any, dim: int, reverse: bool, product: bool) -> Any:
+    """Running sums or products."""
+    out = native.empty(input.shape, input.dtype)
+    native.module.scan(input, out, *split(input.shape, dim), int(reverse), int(product))
     return out

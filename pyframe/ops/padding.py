@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import backend_of
+from ..backend import backend_of, native
+from ..backend.copies import assign, not_copied
 from ..errors import ArgumentError, ShapeError, fail
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
@@ -52,6 +54,26 @@ def _forward(xp: Any, input: Any, *, pad: tuple, value: Any = 0) -> Any:
     return out
 
 
+def _native(input: Any, *, pad: tuple, value: Any = 0) -> Any:
+    widths = _widths(pad, input.ndim)
+    shape = tuple(s + a + b for s, (a, b) in zip(input.shape, widths, strict=True))
+    out = native.empty(shape, input.dtype)
+    middle: tuple = ()
+    for n, (a, b) in zip(shape, widths, strict=True):  # two slabs of every padded dimension
+        for slab in (slice(0, max(a, 0)), slice(n - max(b, 0), n)):
+            if slab.start < slab.stop:
+                assign(out[(*middle, slab)], input.dtype.type(value))
+        middle += (slice(max(a, 0), n - max(b, 0)),)
+    source = tuple(
+        slice(max(-a, 0), s - max(-b, 0)) for s, (a, b) in zip(input.shape, widths, strict=True)
+    )
+    assign(out[middle], input[source])
+    return out
+
+
+_NATIVE = native_kernel(_native, lambda input, **_: not_copied(input), "csrc/isa/copy.cpp")
+
+
 def _reference(input: np.ndarray, pad: tuple, value: Any = 0) -> np.ndarray:
     widths = _widths(pad, input.ndim)
     wide = [(max(a, 0), max(b, 0)) for a, b in widths]
@@ -82,6 +104,7 @@ constant_pad: Any = register(
         vjp={"input": lambda g, pad: constant_pad(g, tuple(-p for p in pad))},
         check=_check,
         half="native",
+        kernels={"cpu": [_NATIVE]},
         export=(),
         reference=_reference,
         samples=_samples,

@@ -176,7 +176,7 @@ t: Any = register(
         lambda xp, input: input.transpose(),
         vjp={"input": lambda g: t(g)},
         check=_check_t,
-        short=lambda input: (input.T,) if input.ndim == 2 else None,
+        short=lambda input: input.T if input.ndim == 2 else None,
         half="native",
         view="always",
         reference=lambda input: np.moveaxis(input, 0, -1) if input.ndim else input,

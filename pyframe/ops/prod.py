@@ -10,12 +10,14 @@ import numpy as np
 from ..dtypes import as_dtype, int64, is_floating
 from ..errors import RangeError
 from ..op.axes import normalize
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import register
 from .arithmetic import mul
 from .cast import cast
 from .cumulative import cumprod, shifted
+from .native_reduce import PROD, SOURCE, fold, not_native
 
 
 def _check(input: Any, *, dim: Any, keepdim: bool, dtype: Any) -> tuple:
@@ -35,6 +37,10 @@ def _forward(
     if is_floating(dtype) and dtype.itemsize == 2:
         return input.prod(axis=axis, dtype=np.float32, keepdims=keepdim).astype(dtype)
     return input.prod(axis=axis, dtype=dtype, keepdims=keepdim)
+
+
+def _native(input: Any, *, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
+    return fold(input, dim, keepdim, PROD)
 
 
 def _vjp(g: Any, input: Any, dim: Any, keepdim: bool) -> Any:
@@ -88,6 +94,7 @@ prod = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, **_: Cost(input.size, input.nbytes),
+        kernels={"cpu": [native_kernel(_native, not_native, SOURCE)]},
         doc="""Π input over ``dim`` (all dimensions by default).
 
     The gradient is exact also where elements are 0.

@@ -13,6 +13,7 @@ from ..op.record import Sample
 from ..op.samples import binary
 from ..tensor.register import composite, pointwise
 from ._losses import element_loss, reduced, reduced_with_weight, warn_unless_same_size
+from .summed_losses import summable, summed_loss
 
 squared_error = element_loss(
     "squared_error",
@@ -92,6 +93,8 @@ def mse_loss(
     >>> pyframe.nn.functional.mse_loss(pyframe.tensor([1.0, 2.0]), pyframe.tensor([1.0, 4.0]))
     tensor(2.)
     """
+    if weight is None and summable(input, target, reduction, size_average, reduce):
+        return summed_loss(input, target, "squared", 1.0, reduction == "mean")
     warn_unless_same_size("mse_loss", input, target, weight)
     losses = squared_error(input, target)
     return reduced_with_weight("mse_loss", losses, weight, reduction, size_average, reduce)
@@ -124,6 +127,8 @@ def l1_loss(
     >>> pyframe.nn.functional.l1_loss(pyframe.tensor([1.0, 2.0]), pyframe.tensor([1.0, 4.0]))
     tensor(1.)
     """
+    if weight is None and summable(input, target, reduction, size_average, reduce):
+        return summed_loss(input, target, "absolute", 1.0, reduction == "mean")
     warn_unless_same_size("l1_loss", input, target, weight)
     losses = absolute_error(input, target)
     return reduced_with_weight("l1_loss", losses, weight, reduction, size_average, reduce)
@@ -156,6 +161,8 @@ def smooth_l1_loss(
     >>> pyframe.nn.functional.smooth_l1_loss(pyframe.tensor([1.0, 2.0]), pyframe.tensor([0.5, 4.0]))
     tensor(0.8125)
     """
+    if beta > 0 and summable(input, target, reduction, size_average, reduce):
+        return summed_loss(input, target, "smooth", beta, reduction == "mean")
     warn_unless_same_size("smooth_l1_loss", input, target)
     if beta < 0:
         fail(ShapeError, "smooth_l1_loss", "beta must not be negative", beta=beta)
@@ -190,6 +197,8 @@ def huber_loss(
     >>> pyframe.nn.functional.huber_loss(pyframe.tensor([1.0, 2.0]), pyframe.tensor([0.5, 4.0]))
     tensor(0.8125)
     """
+    if delta > 0 and weight is None and summable(input, target, reduction, None, None):
+        return summed_loss(input, target, "huber", delta, reduction == "mean")
     warn_unless_same_size("huber_loss", input, target, weight)
     if delta <= 0:
         fail(ShapeError, "huber_loss", "delta must be positive", delta=delta)

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import backend_of
+from ..backend import backend_of, native
+from ..backend.copies import assign, not_copied
 from ..errors import ShapeError, fail
 from ..op.axes import normalize
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
@@ -43,6 +45,18 @@ def _vjp(g: Any, input_shape: tuple, repeats: tuple) -> Any:
     return reshape(total, input_shape)
 
 
+def _native(input: Any, *, repeats: tuple) -> Any:
+    shape = (1,) * (len(repeats) - input.ndim) + input.shape
+    out = native.empty(tuple(r * n for r, n in zip(repeats, shape, strict=True)), input.dtype)
+    pairs = [k for pair in zip(repeats, shape, strict=True) for k in pair]
+    once = [k for n in shape for k in (1, n)]
+    assign(out.reshape(pairs), input.reshape(once))
+    return out
+
+
+_NATIVE = native_kernel(_native, lambda input, **_: not_copied(input), "csrc/isa/copy.cpp")
+
+
 def _reference(input: np.ndarray, repeats: tuple) -> np.ndarray:
     out = np.asarray(input, np.float64).reshape((1,) * (len(repeats) - input.ndim) + input.shape)
     for d, r in enumerate(repeats):
@@ -70,6 +84,7 @@ repeat = register(
         vjp={"input": _vjp},
         check=_check,
         half="native",
+        kernels={"cpu": [_NATIVE]},
         export=("Tensor",),
         varargs="repeats",
         reference=_reference,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from ..backend.copies import LARGE, copied, not_copied
 from ..errors import ArgumentTypeError, ShapeError, fail
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
@@ -64,7 +67,21 @@ def resolve(op: str, given: Any, input: Any) -> tuple[int, ...]:
     return shape
 
 
+def _not_native(input: Any, *, shape: tuple) -> str:
+    if viewable(input.shape, input.strides, shape):
+        return "it is a view"
+    return not_copied(input)
+
+
+_NATIVE = native_kernel(
+    lambda input, *, shape: copied(input).reshape(shape), _not_native, "csrc/isa/copy.cpp"
+)
+
+
 def _short_reshape(input: Any, shape: Any) -> Any:
+    large = input.size > LARGE and not input.flags.c_contiguous
+    if large and (-1 in shape or not viewable(input.shape, input.strides, shape)):
+        return None  # it may be a copy, which the kernel makes
     y = input.reshape(shape)
     if y.shape == shape:
         return y, shape
@@ -82,6 +99,7 @@ def _short_view(input: Any, shape: Any) -> Any:
     return (y, y.shape) if min(shape) == -1 else None
 
 
+@lru_cache(maxsize=1024)
 def viewable(shape: tuple, strides: tuple, new: tuple) -> bool:
     """Whether elements laid out with ``strides`` can be seen with shape ``new`` without a copy."""
     if 0 in shape:
@@ -158,6 +176,7 @@ reshape: Any = register(
         short=_short_reshape,
         half="native",
         view="maybe",
+        kernels={"cpu": [_NATIVE]},
         varargs="shape",
         reference=_reference,
         samples=_samples,

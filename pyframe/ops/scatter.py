@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from .. import config
+from ..backend import native
+from ..backend.copies import LARGE, copied
 from ..errors import ArgumentError, DtypeError, RangeError, ShapeError, fail
 from ..op.axes import normalize
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.inplace import check_distinct, inplace
@@ -22,7 +25,7 @@ from ._assigning import assigned_value, recorded, zero_for
 from .expand import expand
 from .gather import _unsliced, check_elements, flat_places, gather_elements
 from .reshape import reshape
-from .segments import segment_sum
+from .segments import native_put_elements, not_moved, not_summed, segment_sum
 
 
 def _check(input: Any, index: Any, src: Any, *, dim: Any, accumulate: bool) -> tuple:
@@ -44,9 +47,26 @@ def _forward(
     return out
 
 
+def _native(input: Any, index: Any, src: Any, *, dim: int, accumulate: bool = False) -> Any:
+    out = copied(input)
+    if index.size:
+        native_put_elements(out, index, src, dim, accumulate)
+    return out
+
+
+def _not_native(input: Any, index: Any, src: Any, *, accumulate: bool, **_: Any) -> str:
+    if not (input.ndim and index.ndim):
+        return "no dimensions"
+    return not_summed(input) if accumulate else not_moved(input)
+
+
 def write_elements(xp: Any, out: Any, index: Any, src: Any, dim: int, accumulate: bool) -> None:
     """Stores (or adds) ``src``, a 0-d number or an array, at ``index`` of ``out`` in place."""
     if not index.size:
+        return
+    large = out.__class__ is np.ndarray and index.size > LARGE and native.available()
+    if large and out.flags.c_contiguous and not _not_native(out, index, src, accumulate=accumulate):
+        native_put_elements(out, index, src, dim, accumulate)
         return
     if src.ndim:
         src = src[tuple(slice(s) for s in index.shape)]
@@ -125,6 +145,8 @@ scatter_elements: Any = register(
             "src": _vjp_src,
         },
         check=_check,
+        kernels={"cpu": [native_kernel(_native, _not_native, "csrc/scatter.cpp")]},
+        sized_by="index",
         export=(),
         reference=_reference,
         samples=_samples,

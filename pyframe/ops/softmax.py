@@ -191,6 +191,7 @@ softmax_backward: Any = register(
         samples=_backward_samples(_softmax_reference),
         cost=_backward_cost,
         kernels={"cpu": _native_backward(0)},
+        kernels_from=1,
         export=(),
         doc="""Gradient of :func:`softmax`: output · (grad - Σ grad · output).
 
@@ -211,6 +212,7 @@ log_softmax_backward = register(
         samples=_backward_samples(lambda x, dim: np.log(_softmax_reference(x, dim))),
         cost=_backward_cost,
         kernels={"cpu": _native_backward(1)},
+        kernels_from=1,
         export=(),
         doc="""Gradient of :func:`log_softmax`: grad - exp(output) · Σ grad.
 
@@ -235,6 +237,7 @@ softmax = register(
         errors=_errors,
         cost=_cost,
         kernels={"cpu": _native(0)},
+        kernels_from=1,
         export=("pyframe", "Tensor", "functional"),
         doc="""exp(input) / Σ exp(input) along ``dim``, computed without overflow.
 
@@ -271,6 +274,7 @@ log_softmax = register(
         errors=_errors,
         cost=_cost,
         kernels={"cpu": _native(1)},
+        kernels_from=1,
         export=("pyframe", "Tensor", "functional"),
         doc="""log(softmax(input)) along ``dim``: input - max - log Σ exp(input - max).
 

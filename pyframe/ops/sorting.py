@@ -8,8 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..backend import native
+from ..backend.copies import copied
+from ..dtypes import float32, float64, int32, int64
 from ..errors import ArgumentTypeError, ParameterError, RangeError, fail
 from ..op.axes import normalize
+from ..op.native_arrays import packed
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
@@ -27,6 +32,72 @@ def order(xp: Any, input: Any, dim: int, descending: bool) -> Any:
     reverse = xp.argsort(xp.flip(input, axis=dim), axis=dim, kind="stable")
     return input.shape[dim] - 1 - xp.flip(reverse, axis=dim)
 
+
+# ---- native kernels: csrc/sort.cpp, along the last dimension
+
+
+def _not_native(input: Any, *, dim: int = -1, **_: Any) -> str:
+    if not input.ndim or not input.size:
+        return "it has no rows"
+    if input.shape[dim] >= 1 << 32:
+        return "rows of 2^32 elements or more"
+    if input.dtype not in (float32, float64, int32, int64):
+        return f"only float32, float64, int32 and int64, not {input.dtype}"
+    return ""
+
+
+def _as_rows(input: Any, dim: int) -> tuple[Any, int, int]:
+    """The array with ``dim`` last, packed; the number of rows and their length."""
+    x = packed(np.moveaxis(input, dim, -1))
+    return x, x.size // x.shape[-1], x.shape[-1]
+
+
+def _from_rows(out: Any, dim: int) -> Any:
+    """The reverse, in C order."""
+    moved = np.moveaxis(out, -1, dim)
+    return moved if moved.flags.c_contiguous else copied(moved)
+
+
+def _native_sort(input: Any, *, dim: int = -1, descending: bool = False) -> tuple:
+    x, rows, n = _as_rows(input, dim)
+    values, indices = native.empty(x.shape, x.dtype), native.empty(x.shape, int64)
+    native.module.sort_rows(x, values, indices, rows, n, int(descending))
+    return _from_rows(values, dim), _from_rows(indices, dim)
+
+
+def _native_argsort(input: Any, *, dim: int = -1, descending: bool = False) -> Any:
+    x, rows, n = _as_rows(input, dim)
+    indices = native.empty(x.shape, int64)
+    native.module.sort_rows(x, None, indices, rows, n, int(descending))
+    return _from_rows(indices, dim)
+
+
+def _native_topk(input: Any, *, k: int, dim: int = -1, largest: bool = True) -> tuple:
+    x, rows, n = _as_rows(input, dim)
+    shape = (*x.shape[:-1], k)
+    values, indices = native.empty(shape, x.dtype), native.empty(shape, int64)
+    native.module.first_of_rows(x, values, indices, rows, n, k, int(largest))
+    return _from_rows(values, dim), _from_rows(indices, dim)
+
+
+def _native_ranked(
+    input: Any, *, k: int, dim: int, keepdim: bool = False, nan_wins: bool = False
+) -> tuple:
+    x, rows, n = _as_rows(input, dim)
+    shape = x.shape[:-1]
+    values, indices = native.empty(shape, x.dtype), native.empty(shape, int64)
+    native.module.rank_of_rows(x, values, indices, rows, n, k - 1, int(nan_wins))
+    if keepdim:
+        values, indices = np.expand_dims(values, dim), np.expand_dims(indices, dim)
+    return values, indices
+
+
+def _kernel(run: Any) -> dict:
+    return {"cpu": [native_kernel(run, _not_native, "csrc/sort.cpp")]}
+
+
+# From here on sorting natively beats NumPy's lower call overhead.
+_SORTED_FROM = 257
 
 # ---- sort
 
@@ -87,6 +158,8 @@ sort_with_indices = register(
         samples=_sort_samples,
         errors=_sort_errors,
         cost=_sort_cost,
+        kernels=_kernel(_native_sort),
+        kernels_from=_SORTED_FROM,
         doc="""The elements in order along ``dim`` and where they were; equal ones keep their order.
 
     Args:
@@ -115,6 +188,8 @@ argsort_op = register(
         samples=_sort_samples,
         errors=_sort_errors,
         cost=_sort_cost,
+        kernels=_kernel(_native_argsort),
+        kernels_from=_SORTED_FROM,
         doc="""Indices that sort input along ``dim``; equal elements keep their order.
 
     Args: as for ``sort_with_indices``.
@@ -291,6 +366,8 @@ topk_with_indices = register(
         samples=_topk_samples,
         errors=_topk_errors,
         cost=lambda input, **_: Cost(input.size, input.nbytes),
+        kernels=_kernel(_native_topk),
+        kernels_from=_SORTED_FROM,
         doc="""The ``k`` largest (or smallest) elements along ``dim``, in order, with their indices.
 
     Args:
@@ -408,6 +485,8 @@ ranked = register(
         reference=_ranked_reference,
         samples=_ranked_samples,
         errors=_ranked_errors,
+        kernels=_kernel(_native_ranked),
+        kernels_from=_SORTED_FROM,
         cost=_sort_cost,
         doc="""The ``k``-th smallest element along ``dim`` and its index.
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from .. import config
+from ..backend import backends, native
+from ..backend.copies import assign
 from ..errors import RangeError, ShapeError, fail
 from ..op.axes import normalize
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
+from ..tape.node import Node, Output, freed, next_order
 from ..tensor.register import composite, register
-from ..tensor.tensor import tensor_types
+from ..tensor.tensor import Tensor, current_edge, make, tensor_types
 from .basic_indexing import basic_index, unindex
 
 _BEFORE = [(slice(None),) * d for d in range(8)]
@@ -167,6 +171,92 @@ select = register(
 )
 
 
+# ---- several parts at once: one node, whose backward writes one gradient
+
+
+class _Parts:
+    """Gradient of dividing a tensor: the parts' gradients, each written to its place once."""
+
+    name = "split"
+    saved: ClassVar[list[str]] = []
+    stamped: ClassVar[list[str]] = []
+
+    @staticmethod
+    def backward(node: Node, g: list, parents: tuple) -> tuple:
+        if node.saved is None:
+            freed(node)
+        shape, dtype, places, covered = node.saved
+        array_type = next(one for one in g if one is not None).__class__
+        on_cpu = array_type is np.ndarray
+        xp = backends[array_type].xp
+        whole = covered and all(one is not None for one in g)
+        if on_cpu:
+            out = native.empty(shape, dtype)
+            if not whole:
+                assign(out, dtype.type(0))
+        else:
+            out = xp.empty(shape, dtype=dtype) if whole else xp.zeros(shape, dtype=dtype)
+        for one, place in zip(g, places, strict=True):
+            if one is None:
+                continue
+            if on_cpu:
+                assign(out[place], one)
+            else:
+                out[place] = one
+        return (out,)
+
+    @staticmethod
+    def backward_graph(node: Node, g: list, parents: tuple) -> tuple:
+        if node.saved is None:
+            freed(node)
+        shape, _, places, _ = node.saved
+        total = None
+        for one, place in zip(g, places, strict=True):
+            if one is not None:
+                part = unindex(one, place, shape)
+                total = part if total is None else total + part
+        return (total,)
+
+
+_parts_rule = _Parts()
+
+
+def _parts(input: Any, places: list[tuple], covered: bool) -> tuple:
+    """``input[place]`` for each basic index, as views.
+
+    Args:
+        input: tensor or raw array.
+        places: basic indices as ``basic_index`` takes them, of parts that do not overlap.
+        covered: whether they hold every element.
+    """
+    mode = config.get_mode()
+    if input.__class__ not in tensor_types or not (mode.plain and mode.grad) or len(places) < 2:
+        return tuple([basic_index(input, place) for place in places])
+    edge = input._edge if input._cell[1] == 0 else current_edge(input)
+    if edge is None:
+        return tuple([basic_index(input, place) for place in places])
+    array, device, op = input.array, input.device, basic_index.op
+    parts = [array[place] for place in places]
+    node = Node()
+    node.rule, node.parents = _parts_rule, (edge,)
+    node.saved = (array.shape, array.dtype, places, covered)
+    node.stamps, node.hooks = (), None
+    node.meta = tuple([(part.shape, part.dtype) for part in parts])
+    node.order = next_order()
+    outs = []
+    for number, (part, place) in enumerate(zip(parts, places, strict=True)):
+        out: Tensor = make(part, device)
+        out._cell = input._cell
+        out._view = (input, op, (place,), input._cell[1])
+        way = Output()
+        way.rule, way.parents, way.saved, way.stamps = _parts_rule, (node,), (), ()
+        way.meta = way.hooks = None
+        way.order, way.index = next_order(), number
+        out._edge = way
+        outs.append(out)
+    return tuple(outs)
+
+
 def _length(op: str, tensor: Any, dim: Any) -> tuple[int, int]:
     shape = tensor.array.shape if tensor.__class__ in tensor_types else tensor.shape
     if not shape:
@@ -212,12 +302,12 @@ def split(
         if step < 0 or (step == 0 and size):
             fail(ShapeError, "split", f"a part cannot have length {step}", tensor=tensor)
         lengths = [min(step, size - start) for start in range(0, size, step or 1)] or [0]
-    parts, start, before = [], 0, _before(dim)
+    places, start, before = [], 0, _before(dim)
     for n in lengths:
         stop = start + n
-        parts.append(basic_index(tensor, (*before, slice(start, stop))))
+        places.append((*before, slice(start, stop)))
         start = stop
-    return tuple(parts)
+    return _parts(tensor, places, True)
 
 
 @composite()
@@ -281,4 +371,5 @@ def unbind(input: Any, dim: int = 0) -> tuple:
     if not shape:
         fail(RangeError, "unbind", "a 0-d tensor has no parts", input=input)
     dim = normalize("unbind", dim, len(shape))
-    return tuple(select(input, dim, k) for k in range(shape[dim]))
+    before = _before(dim)
+    return _parts(input, [(*before, k, ...) for k in range(shape[dim])], True)

@@ -16,7 +16,7 @@ from ..op.samples import Maker, reductions
 from ..tensor.register import register
 from .cast import cast
 from .expand import expand
-from .native_reduce import SOURCE, SUM, fold, not_native
+from .native_reduce import SOURCE, SUM, fold, not_folded
 
 
 def _check(input: Any, *, dim: Any, keepdim: bool, dtype: Any) -> tuple:
@@ -76,7 +76,7 @@ sum = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, **_: Cost(input.size, input.nbytes),
-        kernels={"cpu": [native_kernel(_native, not_native, SOURCE)]},
+        kernels={"cpu": [native_kernel(_native, not_folded, SOURCE)]},
         doc="""Σ input over ``dim`` (all dimensions by default).
 
     Args:

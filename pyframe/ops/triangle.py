@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import native
+from ..backend.copies import not_copied
 from ..errors import ShapeError, fail
+from ..op.native_arrays import packed
+from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
@@ -39,6 +43,17 @@ def _declare(name: str, lower: bool, doc: str) -> Callable:
                     out[..., i, j] = 0
         return out
 
+    def run(input: Any, *, diagonal: int = 0) -> Any:
+        x = packed(input)
+        out = native.empty(x.shape, x.dtype)
+        rows, columns = x.shape[-2:]
+        planes = x.size // (rows * columns) if x.size else 0
+        size = x.dtype.itemsize
+        diagonal = max(-rows - 1, min(diagonal, columns))
+        native.module.copy_triangle(out, x, planes, rows, columns, size, diagonal, int(lower))
+        return out
+
+    kernel = native_kernel(run, lambda input, *, diagonal: not_copied(input), "csrc/copy.cpp")
     function = register(
         Op(
             name,
@@ -47,6 +62,7 @@ def _declare(name: str, lower: bool, doc: str) -> Callable:
             check=check,
             half="native",
             inplace=True,
+            kernels={"cpu": [kernel]},
             reference=reference,
             samples=_samples,
             errors=lambda make: iter([Failing(ShapeError, "at least two dimensions", make(3))]),

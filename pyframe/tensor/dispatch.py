@@ -42,21 +42,26 @@ def general(op: Op, mode: config.Mode, inputs: tuple, params: tuple) -> Any:
 
 def listed(op: Op, mode: config.Mode, tensors: Any, params: tuple) -> Any:
     """Calls an op of one list on Tensors of one dtype and device; ``None`` for anything else."""
-    if tensors.__class__ not in (list, tuple) or not tensors or op.kernels or op.half != "native":
+    if tensors.__class__ not in (list, tuple) or not tensors or op.half != "native":
         return None
     first = tensors[0]
     if first.__class__ not in tensor_types:
         return None
     dtype, device = first.array.dtype, first.device
     arrays = []
+    size = 0
     for t in tensors:
         if t.__class__ not in tensor_types or t.array.dtype is not dtype or t.device is not device:
             return None
         arrays.append(t.array)
+        size += t.array.size
     assert op.check is not None  # else it is not called: see the template
     params = op.check(arrays, **dict(zip([p.name for p in op.params], params, strict=True)))
     named = {p.name: v for p, v in zip(op.params, params, strict=True)}
-    out = make(op.forward(device.backend.xp, arrays, **named), device)
+    if op.kernels and (size >= op.kernels_from or device.type != "cpu"):
+        out = make(choice.run(op, (arrays,), named), device)
+    else:
+        out = make(op.forward(device.backend.xp, arrays, **named), device)
     if mode.grad and op.vjp is not None:
         op.record((tensors,), (arrays,), params, (out,))
     return out

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from .. import config, dtypes
 from ..backend import backends
+from ..backend.copies import assign
 from ..errors import ArgumentError, AutogradError, DeviceError, DtypeError, ShapeError, fail
 from ..op import choice
 from ..op.record import Op
@@ -211,7 +212,7 @@ def _store(op: Op, x: Tensor, result: Any) -> Tensor:
     if result.shape != target.shape or result.dtype is not target.dtype:
         _check_result(op, x, result)
     try:
-        target[...] = result
+        assign(target, result)
     except ValueError as error:
         refuse_write(op.name + "_", target, error)
     x._cell[0] += 1
@@ -220,7 +221,7 @@ def _store(op: Op, x: Tensor, result: Any) -> Tensor:
 
 def _put(op: Op, target: Any, result: Any) -> None:
     try:
-        target[...] = result
+        assign(target, result)
     except ValueError as error:
         refuse_write(op.name + "_", target, error)
 

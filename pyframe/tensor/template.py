@@ -299,7 +299,7 @@ def _work(plan: Plan) -> str:
     if plan.op.short is None:
         return _check(plan) + _run(plan)
     arguments = ", ".join([*(f"a_{n}" for n in plan.inputs), *plan.params])
-    results = _tuple([_outputs(plan), *plan.params])
+    results = _tuple([_outputs(plan), *plan.params]) if plan.params else _outputs(plan)
     # The error of a declined call is not wanted in the traceback of the documented one.
     return f"""\
 try: done = short({arguments})

@@ -229,3 +229,83 @@ def test_every_instruction_set_level(isa: str) -> None:
     environment = {**os.environ, "PYFRAME_ISA": isa}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+@pytest.mark.parametrize("dtype", [d.name for d in dtypes.FLOATING])
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ((3, 4), (4, 5)),
+        ((4,), (4, 5)),
+        ((3, 4), (4,)),
+        ((4,), (4,)),
+        ((2, 3, 4), (4, 5)),
+        ((2, 3, 4), (2, 4, 5)),
+        ((2, 3, 4), (4,)),
+        ((0, 4), (4, 5)),
+        ((3, 0), (0, 5)),
+        ((2, 0, 4), (4, 5)),
+        ((90, 130), (130, 70)),
+    ],
+    ids=str,
+)
+def test_the_short_way_is_the_same_product(left: tuple, right: tuple, dtype: str) -> None:
+    """One call makes the array that ``gemm`` fills, in shape, dtype and bits."""
+    a, b = _values(left, "f4", 1).astype(dtype), _values(right, "f4", 2).astype(dtype)
+    got = native.module.matmul(a, b)
+    expected = np.matmul(a.astype("f8"), b.astype("f8"))
+    assert got.__class__ is np.ndarray
+    assert (got.shape, got.dtype) == (expected.shape, a.dtype)
+    want = np.empty(expected.shape, a.dtype)
+    assert native.module.gemm(a, b, False, want, None, 1.0, 0.0)
+    assert got.tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 3, 4), (0, 4), (70, 84)], ids=str)
+def test_the_short_way_of_a_layer(shape: tuple, dtype: str) -> None:
+    """``linear`` with and without bias is the product with the transposed weight."""
+    x = _values(shape, dtype, 1)
+    weight, bias = _values((37, shape[-1]), dtype, 2), _values((37,), dtype, 3)
+    want = np.empty((*shape[:-1], 37), dtype)
+    for b in (None, bias):
+        assert native.module.gemm(x, weight, True, want, b, 1.0, 0.0)
+        assert native.module.linear(x, weight, b).tobytes() == want.tobytes()
+
+
+def test_the_short_way_declines_what_it_cannot_do() -> None:
+    """Other dtypes, byte orders, shapes, layouts and classes are left to the general way."""
+    a, w = _values((3, 4), "f4", 1), _values((5, 4), "f4", 2)
+    matmul, linear = native.module.matmul, native.module.linear
+    for b in (
+        a,  # shapes do not fit
+        _values((4, 5), "f8", 2),
+        _values((4, 5), ">f4", 2),
+        np.ones((4, 5), "i4"),
+        _values((2, 4, 5), "f4", 2),
+        np.ma.ones((4, 5), "f4"),
+        np.float32(1),
+        None,
+    ):
+        assert matmul(a, b) is None
+    assert matmul(_values((2, 3, 4), "f4", 1), _values((1, 4, 5), "f4", 2)) is None
+    for bias in (np.ones(4, "f4"), np.ones(5, "f8"), np.ones((1, 5), "f4"), np.ones(10, "f4")[::2]):
+        assert linear(a, w, bias) is None
+    assert linear(a, w[None], None) is None
+    half = a.astype("f2")
+    assert linear(half, w.astype("f2"), np.ones(5, "f2")) is None
+    with pytest.raises(TypeError, match="expected 2 arguments"):
+        matmul(a)
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (5, 1), (128, 120), (3, 4, 50), (3000, 33)], ids=str)
+def test_column_sums(shape: tuple) -> None:
+    """Sums over all dimensions but the last, for any number of threads."""
+    for dtype in ("f4", "f8"):
+        a = _values(shape, dtype, 4)
+        flat = a.reshape(-1, shape[-1])
+        exact = flat.astype("f8").sum(0)
+        bound = len(flat) * _EPSILON[a.dtype.name] * np.abs(flat).astype("f8").sum(0)
+        assert (np.abs(native.module.column_sums(a) - exact) <= bound).all()
+    assert native.module.column_sums(np.ones((4, 6), "f4")[:, ::2]) is None
+    assert native.module.column_sums(np.ones((0, 6), "f4")) is None

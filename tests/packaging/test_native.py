@@ -519,6 +519,13 @@ def test_missing_and_broken_files_are_explained(tmp_path, monkeypatch):
     assert "cannot be loaded" in reason
 
 
+def test_a_stale_extension_says_how_to_build_it_again():
+    """A function that the extension lacks is named, with the command; ``getattr`` still works."""
+    with pytest.raises(AttributeError, match=r"'no_such'.*older than.*pip install --editable"):
+        native.module.no_such
+    assert getattr(native.module, "no_such", None) is None
+
+
 def test_threads_govern_the_blas():
     """One setting changes the pool and NumPy's OpenBLAS, and impossible counts are refused."""
     before = native.num_threads()

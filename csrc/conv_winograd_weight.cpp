@@ -1,0 +1,196 @@
+// The gradient of a 3×3 kernel by Winograd's transforms: the adjoint of the forward sums. Gradients of outputs and source
+// values are transformed tile by tile, their products summed over all tiles in each of sixteen planes, and the sums
+// transformed to nine taps at the end.
+#include <algorithm>
+#include <cstring>
+
+#include "conv_tiles.h"
+#include "conv_winograd.h"
+#include "thread_pool.h"
+
+namespace pyframe {
+namespace {
+
+using namespace winograd_detail;
+
+constexpr int64_t kTiles = 64;     // of a strip, summed in registers
+constexpr int64_t kChannels = 64;  // source channels of a block
+constexpr int64_t kOuts = 64;      // output channels of a block
+constexpr int64_t kTasks = 16;     // parts of the batch are made until there are so many tasks
+constexpr int64_t kPartWork = 1 << 20;
+constexpr int64_t kThreadWork = 1 << 18;
+
+template <class T>
+class WinogradWeight {
+ public:
+  WinogradWeight(const Correlation<T>& problem, T* target)
+      : p_(problem), target_(target), source_(source_tiles(problem)), gradient_(gradient_tiles(problem)) {
+    pixels_ = source_.out.size[0] * source_.out.size[1] * source_.out.size[2];
+    const int64_t vectors = ceil_div(p_.outs, use_.lanes);
+    width_ = std::min(vectors, use_.grad_vectors) * use_.lanes;
+    slices_ = std::min(ceil_div(p_.outs, width_), std::max<int64_t>(1, kOuts / width_));
+    outs_ = slices_ * width_;
+    out_blocks_ = ceil_div(p_.outs, outs_);
+    channels_ = even_part(p_.ins, kChannels);
+    channel_blocks_ = ceil_div(p_.ins, channels_);
+    plane_ = apart<T>(channels_ * outs_);
+  }
+
+  void run() {
+    const int64_t blocks = p_.groups * channel_blocks_ * out_blocks_;
+    const ConvStrips strips(p_.batch, pixels_, kTiles, use_.lanes);
+    const int64_t work = p_.groups * p_.outs * p_.ins * kPlanes * p_.batch * pixels_;
+    const int64_t wanted = std::min(ceil_div(kTasks, blocks), ceil_div(work, blocks * kPartWork));
+    const int64_t parts = std::max<int64_t>(1, std::min(wanted, strips.count()));
+    const int64_t size = kPlanes * plane_;
+    ConvScratch memory(parts > 1 ? parts * blocks * size * sizeof(T) : 0);
+    T* const sums = memory.template as<T>();
+    const bool alone = in_parallel() || work < 2 * kThreadWork;
+    parallel_for(0, blocks * parts, alone ? blocks * parts : 1, [&](int64_t begin, int64_t end) {
+      Worker worker(*this, strips);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t part = i % parts;
+        const int64_t first = part * strips.count() / parts, last = (part + 1) * strips.count() / parts;
+        worker.run(i / parts, first, last, parts > 1 ? sums + i * size : nullptr);
+      }
+    });
+    if (parts == 1) return;
+    parallel_for(0, blocks, alone ? blocks : 1, [&](int64_t begin, int64_t end) {
+      for (int64_t block = begin; block < end; ++block) {
+        T* const total = sums + block * parts * size;
+        for (int64_t plane = 0; plane < kPlanes; ++plane) {
+          T* const to = total + plane * plane_;
+          for (int64_t part = 1; part < parts; ++part) {
+            for (int64_t i = 0; i < channels_ * outs_; ++i) to[i] += to[part * size + i];
+          }
+        }
+        write(block, total);
+      }
+    });
+  }
+
+ private:
+  // The gradients of a tile's four outputs; zeros where it hangs over the end.
+  static Correlation<T> gradient_tiles(const Correlation<T>& p) {
+    Images<const T> g;
+    g.data = p.out.data, g.image = p.out.image, g.channel = p.out.channel;
+    std::copy_n(p.out.stride, 3, g.stride);
+    std::copy_n(p.out.size, 3, g.size);
+    const int64_t first[3] = {0, 0, 0};
+    return tiles_of(p, g, p.outs, 2, first, false);
+  }
+
+  // Transforms a block's sums, 16 planes of [slice][channel][width], and writes them to the target.
+  void write(int64_t block, const T* sums) const {
+    const int64_t out = block % out_blocks_ * outs_, channel = block / out_blocks_ % channel_blocks_ * channels_;
+    const int64_t group = block / out_blocks_ / channel_blocks_, channels = std::min(channels_, p_.ins - channel);
+    ConvScratch memory(9 * channels * width_ * sizeof(T));
+    T* const taps = memory.as<T>();
+    for (int64_t slice = 0; slice < slices_; ++slice) {
+      const int64_t first = out + slice * width_, outs = std::min(width_, p_.outs - first);
+      if (outs <= 0) break;
+      transforms_.weight_gradient(sums + slice * channels_ * width_, plane_, channels, width_, taps);
+      T* const to = target_ + (group * p_.outs + first) * p_.weight_out + channel * 9;
+      use_.copy_channels(taps, width_, outs, 9 * channels, to, p_.weight_out);
+    }
+  }
+
+  class Worker {
+   public:
+    Worker(const WinogradWeight& all, const ConvStrips& strips)
+        : s_(all), p_(all.p_), strips_(strips),
+          columns_(ceil_div(strips.longest(), all.use_.lanes) * all.use_.lanes),
+          reader_(all.source_, all.channels_, strips, columns_),
+          gradients_(all.gradient_, all.outs_, strips, columns_),
+          source_plane_(apart<T>(all.channels_ * columns_)), gradient_plane_(apart<T>(columns_ * all.outs_)),
+          patch_((kPlanes * columns_ + 64) * sizeof(T)), source_(kPlanes * source_plane_ * sizeof(T)),
+          read_((4 * all.width_ * columns_ + 64) * sizeof(T)), lined_(4 * columns_ * all.width_ * sizeof(T)),
+          gradient_(kPlanes * gradient_plane_ * sizeof(T)), own_(kPlanes * all.plane_ * sizeof(T)) {
+      for (int64_t c = 0; c < all.channels_; ++c) rows_at_.push_back(static_cast<std::int32_t>(c * columns_));
+      for (int64_t i = 0; i < columns_; ++i) pixels_.push_back(static_cast<std::int32_t>(i));
+    }
+
+    void run(int64_t block, int64_t first, int64_t last, T* sums) {
+      const int64_t out = block % s_.out_blocks_ * s_.outs_;
+      const int64_t channel = block / s_.out_blocks_ % s_.channel_blocks_ * s_.channels_;
+      const int64_t group = block / s_.out_blocks_ / s_.channel_blocks_;
+      const int64_t channels = std::min(s_.channels_, p_.ins - channel), outs = std::min(s_.outs_, p_.outs - out);
+      T* const to = sums ? sums : own_.template as<T>();
+      if (first >= last) std::memset(static_cast<void*>(to), 0, kPlanes * s_.plane_ * sizeof(T));
+      ConvGradBlock<T> b{};
+      b.rows_at = rows_at_.data(), b.rows = channels, b.pixels = pixels_.data(), b.width = s_.width_;
+      for (int64_t i = first; i < last; ++i) {
+        const ConvStrip strip = strips_.at(i);
+        transform_source(strip, group, channel, channels);
+        transform_gradient(strip, group, out, outs);
+        b.depth = reader_.columns();
+        b.add = i > first;
+        for (int64_t plane = 0; plane < kPlanes; ++plane) {
+          b.window = source_.template as<T>() + plane * source_plane_;
+          for (int64_t slice = 0; slice * s_.width_ < outs; ++slice) {
+            b.right = gradient_.template as<T>() + plane * gradient_plane_ + slice * columns_ * s_.width_;
+            b.sums = to + plane * s_.plane_ + slice * s_.channels_ * s_.width_;
+            s_.use_.accumulate(b);
+          }
+        }
+      }
+      if (!sums) s_.write(block, to);
+    }
+
+   private:
+    void transform_source(const ConvStrip& strip, int64_t group, int64_t channel, int64_t channels) {
+      reader_.move_to(strip);
+      reader_.read(group, channel, channels);
+      T* const patch = patch_.template as<T>();
+      for (int64_t c = 0; c < channels; ++c) {
+        reader_.tiles(c, patch);
+        s_.transforms_.source(patch, columns_, reader_.columns(), source_.template as<T>() + c * columns_, source_plane_);
+      }
+    }
+
+    // To 16 planes of [slice][tile][width]: lined up with output channels side by side first, then transformed.
+    void transform_gradient(const ConvStrip& strip, int64_t group, int64_t out, int64_t outs) {
+      gradients_.move_to(strip);
+      gradients_.read(group, out, outs);
+      const int64_t width = s_.width_, tiles = gradients_.columns();
+      T *const read = read_.template as<T>(), *const lined = lined_.template as<T>();
+      for (int64_t slice = 0; slice * width < outs; ++slice) {
+        const int64_t first = slice * width, count = std::min(width, outs - first);
+        for (int64_t o = 0; o < count; ++o) gradients_.tiles(first + o, read + 4 * o * columns_);
+        for (int64_t tap = 0; tap < 4; ++tap) {
+          s_.use_.transpose(read + tap * columns_, 4 * columns_, 1, count, tiles, lined + tap * tiles * width, width);
+        }
+        T* const to = gradient_.template as<T>() + slice * columns_ * width;
+        s_.transforms_.gradient(lined, tiles * width, to, gradient_plane_);
+      }
+    }
+
+    const WinogradWeight& s_;
+    const Correlation<T>& p_;
+    const ConvStrips& strips_;
+    const int64_t columns_;
+    TileReader<T> reader_, gradients_;
+    const int64_t source_plane_, gradient_plane_;
+    ConvScratch patch_, source_, read_, lined_, gradient_, own_;
+    std::vector<std::int32_t> rows_at_, pixels_;
+  };
+
+  const Correlation<T>& p_;
+  T* const target_;
+  const Correlation<T> source_, gradient_;
+  const ConvKernels<T>& use_ = conv_kernels_of<T>();
+  const WinogradKernels<T>& transforms_ = winograd_kernels_of<T>();
+  int64_t pixels_, width_, slices_, outs_, out_blocks_, channels_, channel_blocks_, plane_;
+};
+
+}  // namespace
+
+template <class T>
+void winograd_weight(const Correlation<T>& problem, T* target) {
+  WinogradWeight<T>(problem, target).run();
+}
+
+template void winograd_weight(const Correlation<float>&, float*);
+template void winograd_weight(const Correlation<double>&, double*);
+
+}  // namespace pyframe
