@@ -12,10 +12,10 @@ NATIVE := setup.py CMakeLists.txt $(wildcard csrc/*)
 JOBS ?= 2
 SANITIZE ?= address
 
-.PHONY: help venv train test lint typecheck docs bench sanitize tsan-check aarch64-check wheel clean gpu-check gpu-bench
+.PHONY: help venv train test lint typecheck docs bench sanitize tsan-check aarch64-check wheel clean gpu-check gpu-bench gpu-resources
 
 help:
-	@sed -n 's/^#   //p' Makefile; echo "other targets: venv lint typecheck docs bench sanitize tsan-check aarch64-check wheel clean gpu-check gpu-bench"
+	@sed -n 's/^#   //p' Makefile; echo "other targets: venv lint typecheck docs bench sanitize tsan-check aarch64-check wheel clean gpu-check gpu-bench gpu-resources"
 
 # --- set-up -----------------------------------------------------------------------------------------------------------
 
@@ -124,8 +124,18 @@ wheel: $(VENV)/.stamp-dev
 	$(BIN)/python -m build
 	@ls -l dist
 
-gpu-check gpu-bench:
-	@echo "make $@: not available yet, it arrives with the CUDA runtime" >&2; exit 1
+# On a machine with a GPU and no network: any Python that has NumPy, CuPy, cuda.core and the rest will do
+# (make gpu-check GPU_PYTHON=python3). Results are written to benchmarks/results/<gpu>.json after every item.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+gpu-check:
+	@$(GPU_PYTHON) -m tests.gpu.check
+
+gpu-bench:
+	@$(GPU_PYTHON) -m benchmarks.gpu.bench
+
+# What every kernel needs on three architectures: kernels/resources.json, which a test compares. Needs no GPU.
+gpu-resources: $(VENV)/.stamp-dev
+	$(BIN)/python -m benchmarks.gpu.resources
 
 clean:
 	rm -rf build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache

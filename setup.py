@@ -195,11 +195,13 @@ def _cpus() -> int:
 
 
 setup(
-    packages=[*PACKAGES, "pyframe._kernels"],
-    package_dir={"pyframe._kernels": "kernels"},
+    packages=[*PACKAGES, "pyframe._kernels", "pyframe._emulator"],
+    package_dir={"pyframe._kernels": "kernels", "pyframe._emulator": "csrc/emulator"},
     package_data={
         "pyframe": ["py.typed", "*.pyi", "**/*.pyi"],
-        "pyframe._kernels": ["*.cu", "*.cuh", "*.h"],
+        "pyframe._kernels": ["*.cu", "**/*.cuh"],
+        # The CUDA emulator: compiled on the user's machine, with the kernels to be tested.
+        "pyframe._emulator": ["*.h", "*.cpp", "**/*.cuh", "**/*.h"],
     },
     exclude_package_data={"pyframe": ["_native*"]},
     ext_modules=[Extension("pyframe._native", sources=[], optional=True)],

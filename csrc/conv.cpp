@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "conv_batched.h"
 #include "conv_table.h"
 #include "conv_window.h"
 #include "conv_winograd.h"
@@ -17,6 +18,9 @@ using std::int64_t;
 // needs of the source for one part lies in the second-level cache. Only kDepth has an effect on the bits of the result.
 constexpr int64_t kDepth = 320;
 constexpr int64_t kColumns = 240;
+
+// With fewer panels there is too little to do meanwhile for fetching the next window's source to pay.
+constexpr int64_t kFetchPanels = 4;
 
 // Multiplications below which a second thread costs more than it saves.
 constexpr int64_t kThreadWork = 1 << 18;
@@ -60,7 +64,9 @@ class Sums {
     parallel_for(0, tasks, threads == 1 ? tasks : 1, [&](int64_t begin, int64_t end) {
       Worker worker(*this, strips, share, packed);
       for (int64_t i = begin; i < end; ++i) {
-        worker.run(strips.at(i / (p_.groups * blocks)), i / blocks % p_.groups, i % blocks * share);
+        const int64_t next = std::min(i + 1, end - 1);
+        worker.run(strips.at(i / (p_.groups * blocks)), i / blocks % p_.groups, i % blocks * share,
+                   strips.at(next / (p_.groups * blocks)), next / blocks % p_.groups);
       }
     });
   }
@@ -146,8 +152,8 @@ class Sums {
       right_.resize(static_cast<std::size_t>(columns_ / s_.use_.lanes));
     }
 
-    // Panels [first, first + share) of a group's output channels.
-    void run(const ConvStrip& strip, int64_t group, int64_t first) {
+    // Panels [first, first + share) of a group's output channels. What is worked on after it is already fetched.
+    void run(const ConvStrip& strip, int64_t group, int64_t first, const ConvStrip& next, int64_t next_group) {
       window_.move_to(strip);
       find_pieces(strip);
       const int64_t last = std::min(s_.panels_, first + share_);
@@ -166,11 +172,20 @@ class Sums {
         line_up(block.depth);
         block.offsets = s_.direct_ ? offsets_.data() : panel_offsets_.data();
         block.add = k > 0;
+        const bool more = k + block.depth < s_.depth_;
+        const int64_t next_k = more ? k + block.depth : 0, next_channel = next_k / s_.taps_;
+        const int64_t next_end = (std::min(next_k + s_.part_, s_.depth_) - 1) / s_.taps_ + 1;
         for (int64_t panel = first; panel < last; ++panel) {
+          if (last - first >= kFetchPanels) {
+            const int64_t ahead = next_end - next_channel, from = next_channel + ahead * (panel - first) / (last - first);
+            const int64_t to = next_channel + ahead * (panel - first + 1) / (last - first);
+            window_.fetch(more ? strip : next, more ? group : next_group, from, to - from);
+          }
           const int64_t line = panel * s_.height_;
           block.rows = std::min(s_.height_, p_.outs - line);
           block.left = weights_ + (group * s_.panels_ + panel) * block.left_panel + k * s_.height_;
           block.sums = several ? sums + (panel - first) * s_.height_ * columns_ : sums;
+          if (k + block.depth == s_.depth_) fetch_outputs(strip, group * p_.outs + line, block.rows);
           s_.use_.multiply(block);
           if (k + block.depth == s_.depth_) finish(strip, group, line, block.rows, block.sums);
         }
@@ -256,11 +271,29 @@ class Sums {
       }
     }
 
+    // Outputs are on their way from memory while they are computed.
+    void fetch_outputs(const ConvStrip& strip, int64_t channel, int64_t rows) const {
+      const Images<T>& out = p_.out;
+      if (!dense_rows() || strip.images > 1) return;
+      constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+      for (int64_t r = 0; r < rows; ++r) {
+        T* const to = out.data + strip.image * out.image + (channel + r) * out.channel + strip.first;
+        for (int64_t i = 0; i < strip.count; i += kLine) __builtin_prefetch(to + i, 1);
+      }
+    }
+
+    // Whether all pixels of an output channel follow each other.
+    bool dense_rows() const {
+      const Images<T>& out = p_.out;
+      const int64_t* const size = out.size;
+      return out.stride[2] == 1 && (out.stride[1] == size[2] || size[1] == 1) &&
+             (out.stride[0] == size[1] * size[2] || size[0] == 1);
+    }
+
     void finish(const ConvStrip& strip, int64_t group, int64_t line, int64_t rows, const T* sums) const {
       const Images<T>& out = p_.out;
       const int64_t* const size = out.size;
-      const bool together = out.stride[2] == 1 && (out.stride[1] == size[2] || size[1] == 1) &&
-                            (out.stride[0] == size[1] * size[2] || size[0] == 1) && !s_.direct_;
+      const bool together = dense_rows() && !s_.direct_;
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t channel = group * p_.outs + line + r;
         const T bias = p_.bias ? p_.bias[channel] : T{0};
@@ -304,13 +337,16 @@ class Sums {
   bool direct_;
 };
 
+template <class T>
+void choose(const Correlation<T>& problem) {
+  if (fits_winograd(problem)) return winograd(problem);
+  if (fits_batched(problem)) return batched(problem);
+  Sums<T>(problem).run();
+}
+
 }  // namespace
 
-void correlate(const Correlation<float>& problem) {
-  fits_winograd(problem) ? winograd(problem) : Sums<float>(problem).run();
-}
-void correlate(const Correlation<double>& problem) {
-  fits_winograd(problem) ? winograd(problem) : Sums<double>(problem).run();
-}
+void correlate(const Correlation<float>& problem) { choose(problem); }
+void correlate(const Correlation<double>& problem) { choose(problem); }
 
 }  // namespace pyframe

@@ -57,8 +57,8 @@ struct ConvKernels {
   void (*pack)(const T* from, const std::int32_t* offsets, std::int64_t depth, const ConvPiece* pieces,
                std::int64_t count, std::int64_t columns, bool exact, T* packed, std::int64_t width);
 
-  // to[i] = from[i * stride]
-  void (*copy_row)(const T* from, std::int64_t stride, std::int64_t count, T* to);
+  // to[i] = from[(i - begin) * stride] for begin <= i < end, else 0 up to `length`; up to a vector more is overwritten.
+  void (*fill_row)(const T* from, std::int64_t stride, std::int64_t begin, std::int64_t end, std::int64_t length, T* to);
   // to[c * to_channel + i] = from[c + i * stride]: channels lie side by side.
   void (*copy_channels)(const T* from, std::int64_t stride, std::int64_t channels, std::int64_t count, T* to,
                         std::int64_t to_channel);
@@ -79,12 +79,24 @@ template <class T>
 struct WinogradKernels {
   // from[16][width], the 4×4 source values of `columns` tiles, to their transforms; whole vectors are written.
   void (*source)(const T* from, std::int64_t width, std::int64_t columns, T* to, std::int64_t plane);
+  // The same with channels in the lanes, for `count` tiles side by side: value (i, j) of tile t is the vector at
+  // from + i * row + (2 * t + j) * lanes, its transform the vectors at to + t * step.
+  void (*source_lanes)(const T* from, std::int64_t row, std::int64_t count, T* to, std::int64_t plane, std::int64_t step);
   // Weights of `depth` channels, from[depth][9][rows] to to[16 planes][depth][rows]; `rows` is the tile's.
   void (*weight)(const T* from, std::int64_t depth, T* to, std::int64_t plane);
+  // Weights of `width` output channels in lanes, from[depth][9][width], tap t of row major order at order[t], to
+  // to[16 planes][depth][width].
+  void (*weight_lanes)(const T* from, const std::int32_t* order, std::int64_t depth, std::int64_t width, T* to,
+                       std::int64_t plane);
   // Sums of products back to outputs: row r of the 2×2 tiles at to + r * row, tiles side by side; whole vectors of tiles.
   void (*result)(const T* from, std::int64_t plane, std::int64_t columns, T* to, std::int64_t row);
-  // The adjoint of `result`: from[4][count], the outputs' gradients, to 16 planes.
-  void (*gradient)(const T* from, std::int64_t count, T* to, std::int64_t plane);
+  // The same with one vector of channels in the lanes, tile t at from + t * step, plus the channels' bias, then relu;
+  // laid out as for `source_lanes`.
+  void (*result_lanes)(const T* from, std::int64_t plane, std::int64_t step, std::int64_t count, const T* bias, bool relu,
+                       T* to, std::int64_t row);
+  // The adjoint of `result` for the 2×2 gradients of outputs, laid out as for `source_lanes`.
+  void (*gradient_lanes)(const T* from, std::int64_t row, std::int64_t count, T* to, std::int64_t plane,
+                         std::int64_t step);
   // The adjoint of `weight`: 16 planes of [depth][width] to to[depth][9][width].
   void (*weight_gradient)(const T* from, std::int64_t plane, std::int64_t depth, std::int64_t width, T* to);
 };

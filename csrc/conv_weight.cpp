@@ -19,7 +19,8 @@ using std::int64_t;
 
 constexpr int64_t kPixels = 240;     // of a strip, summed in registers
 constexpr int64_t kRows = 640;       // taps of all channels of a block, about
-constexpr int64_t kTasks = 16;       // parts of the batch are made until there are so many tasks
+constexpr int64_t kSlices = 4;       // of output channels, that share what a block reads of the source
+constexpr int64_t kTasks = 16;       // parts of the batch are made where there are fewer than half as many blocks
 constexpr int64_t kPartWork = 1 << 20;  // the least multiplications of one
 constexpr int64_t kThreadWork = 1 << 18;
 
@@ -35,7 +36,8 @@ class WeightGradient {
     channels_ = even_part(p_.ins, std::max<int64_t>(1, kRows / std::max<int64_t>(1, taps_)));
     channel_blocks_ = ceil_div(p_.ins, std::max<int64_t>(1, channels_));
     outs_ = even_part(ceil_div(p_.outs, use_.lanes), use_.grad_vectors) * use_.lanes;
-    out_blocks_ = ceil_div(p_.outs, outs_);
+    slices_ = even_part(ceil_div(p_.outs, outs_), kSlices);
+    out_blocks_ = ceil_div(p_.outs, slices_ * outs_);
   }
 
   void run() {
@@ -43,9 +45,10 @@ class WeightGradient {
     if (blocks * taps_ <= 0) return;
     const ConvStrips strips(p_.batch, pixels_, kPixels, 1);
     const int64_t work = p_.groups * p_.outs * p_.ins * taps_ * p_.batch * pixels_;
-    const int64_t wanted = std::min(ceil_div(kTasks, blocks), ceil_div(work, blocks * kPartWork));
+    const int64_t wanted =
+        2 * blocks >= kTasks ? 1 : std::min(ceil_div(kTasks, blocks), ceil_div(work, blocks * kPartWork));
     const int64_t parts = std::max<int64_t>(1, std::min(wanted, strips.count()));
-    const int64_t size = channels_ * taps_ * outs_;  // of one block's sums
+    const int64_t rows = channels_ * taps_, size = slices_ * rows * outs_;  // of one block's sums
     ConvScratch memory(parts > 1 ? parts * blocks * size * sizeof(T) : 0);
     T* const sums = memory.template as<T>();
     const bool alone = in_parallel() || work < 2 * kThreadWork;
@@ -58,32 +61,39 @@ class WeightGradient {
       }
     });
     if (parts == 1) return;
-    const int64_t rows = channels_ * taps_;
-    const int64_t grain = std::max<int64_t>(1, (1 << 14) / (parts * outs_));
-    parallel_for(0, blocks * rows, alone ? blocks * rows : grain, [&](int64_t begin, int64_t end) {
+    const int64_t grain = std::max<int64_t>(1, (1 << 14) / (parts * outs_)), total_rows = blocks * slices_ * rows;
+    parallel_for(0, total_rows, alone ? total_rows : grain, [&](int64_t begin, int64_t end) {
       while (begin < end) {
-        const int64_t block = begin / rows, row = begin % rows, count = std::min(rows - row, end - begin);
-        T* const total = sums + block * parts * size + row * outs_;
+        const int64_t slice = begin / rows % slices_, block = begin / rows / slices_;
+        const int64_t row = begin % rows, count = std::min(rows - row, end - begin);
+        T* const total = sums + block * parts * size + (slice * rows + row) * outs_;
         for (int64_t part = 1; part < parts; ++part) {
           const T* const more = total + part * size;
           for (int64_t i = 0; i < count * outs_; ++i) total[i] += more[i];
         }
-        write(block, total, row, count);
+        write(place(block), slice, total, row, count);
         begin += count;
       }
     });
   }
 
  private:
-  // Writes rows [row, row + count) of a block's sums to the target.
-  void write(int64_t block, const T* sums, int64_t row, int64_t count) const {
-    const int64_t out = block % out_blocks_ * outs_, channel = block / out_blocks_ % channel_blocks_ * channels_;
-    const int64_t group = block / out_blocks_ / channel_blocks_;
-    const int64_t outs = std::min(outs_, p_.outs - out);
-    count = std::min(count, std::min(channels_, p_.ins - channel) * taps_ - row);
-    if (count <= 0) return;
+  // The first channels of a block, within the group.
+  struct Place {
+    int64_t group, channel, out;
+  };
+  Place place(int64_t block) const {
+    return {block / out_blocks_ / channel_blocks_, block / out_blocks_ % channel_blocks_ * channels_,
+            block % out_blocks_ * slices_ * outs_};
+  }
+
+  // Writes rows [row, row + count) of the sums of a block's slice to the target.
+  void write(const Place& at, int64_t slice, const T* sums, int64_t row, int64_t count) const {
+    const int64_t out = at.out + slice * outs_, outs = std::min(outs_, p_.outs - out);
+    count = std::min(count, std::min(channels_, p_.ins - at.channel) * taps_ - row);
+    if (count <= 0 || outs <= 0) return;
     // The target is contiguous: rows are its last dimensions.
-    T* const to = target_ + (group * p_.outs + out) * p_.weight_out + channel * taps_ + row;
+    T* const to = target_ + (at.group * p_.outs + out) * p_.weight_out + at.channel * taps_ + row;
     use_.copy_channels(sums, outs_, outs, count, to, p_.weight_out);
   }
 
@@ -92,31 +102,29 @@ class WeightGradient {
     Worker(const WeightGradient& gradient, const ConvStrips& strips)
         : s_(gradient), p_(gradient.p_), strips_(strips),
           window_(p_, s_.channels_, strips.longest(), strips.images(), true),
-          lined_((strips.longest() * s_.outs_) * sizeof(T)), own_(s_.channels_ * s_.taps_ * s_.outs_ * sizeof(T)),
+          lined_((strips.longest() * s_.outs_) * sizeof(T)),
+          own_(s_.slices_ * s_.channels_ * s_.taps_ * s_.outs_ * sizeof(T)),
           rows_at_(static_cast<std::size_t>(s_.channels_ * s_.taps_)),
           pixels_(static_cast<std::size_t>(strips.longest())) {}
 
     // The sums over strips [first, last), to `sums`, or with nullptr to the target.
     void run(int64_t block, int64_t first, int64_t last, T* sums) {
-      const int64_t out = block % s_.out_blocks_ * s_.outs_;
-      const int64_t channel = block / s_.out_blocks_ % s_.channel_blocks_ * s_.channels_;
-      const int64_t group = block / s_.out_blocks_ / s_.channel_blocks_;
-      const int64_t channels = std::min(s_.channels_, p_.ins - channel);
+      const Place at = s_.place(block);
+      const int64_t channels = std::min(s_.channels_, p_.ins - at.channel);
+      const int64_t slice_size = s_.channels_ * s_.taps_ * s_.outs_;
       T* const to = sums ? sums : own_.template as<T>();
       ConvGradBlock<T> b{};
       b.width = s_.outs_;
       b.rows = channels * s_.taps_;
-      b.sums = to;
-      if (first >= last) std::memset(static_cast<void*>(to), 0, b.rows * b.width * sizeof(T));
+      if (first >= last) std::memset(static_cast<void*>(to), 0, s_.slices_ * slice_size * sizeof(T));
       for (int64_t i = first; i < last; ++i) {
         const ConvStrip strip = strips_.at(i);
         window_.move_to(strip);
-        window_.read(group, channel, channels);
-        line_up(strip, group * p_.outs + out, std::min(s_.outs_, p_.outs - out));
-        std::int32_t* at = rows_at_.data();
+        window_.read(at.group, at.channel, channels);
+        std::int32_t* row = rows_at_.data();
         for (int64_t c = 0; c < channels; ++c) {
           const std::int32_t here = static_cast<std::int32_t>(c * window_.channel());
-          for (int64_t t = 0; t < s_.taps_; ++t) *at++ = here + window_.tap(t);
+          for (int64_t t = 0; t < s_.taps_; ++t) *row++ = here + window_.tap(t);
         }
         b.window = window_.data();
         b.rows_at = rows_at_.data();
@@ -124,9 +132,14 @@ class WeightGradient {
         b.depth = strip.images * strip.count;
         b.right = lined_.template as<T>();
         b.add = i > first;
-        s_.use_.accumulate(b);
+        for (int64_t slice = 0, out = at.out; slice < s_.slices_ && out < p_.outs; ++slice, out += s_.outs_) {
+          line_up(strip, at.group * p_.outs + out, std::min(s_.outs_, p_.outs - out));
+          b.sums = to + slice * slice_size;
+          s_.use_.accumulate(b);
+        }
       }
-      if (!sums) s_.write(block, to, 0, b.rows);
+      if (sums) return;
+      for (int64_t slice = 0; slice < s_.slices_; ++slice) s_.write(at, slice, to + slice * slice_size, 0, b.rows);
     }
 
    private:
@@ -170,22 +183,16 @@ class WeightGradient {
   const Correlation<T>& p_;
   T* const target_;
   const ConvKernels<T>& use_ = conv_kernels_of<T>();
-  int64_t taps_, pixels_, channels_, channel_blocks_, outs_, out_blocks_;
+  int64_t taps_, pixels_, channels_, channel_blocks_, outs_, slices_, out_blocks_;
 };
-
-// Lining up tiles of short rows takes as long as their transforms save.
-template <class T>
-bool tiles_pay(const Correlation<T>& problem) {
-  return fits_winograd(problem) && problem.out.size[2] >= 16;
-}
 
 }  // namespace
 
 void correlate_weight(const Correlation<float>& problem, float* target) {
-  tiles_pay(problem) ? winograd_weight(problem, target) : WeightGradient<float>(problem, target).run();
+  fits_winograd(problem) ? winograd_weight(problem, target) : WeightGradient<float>(problem, target).run();
 }
 void correlate_weight(const Correlation<double>& problem, double* target) {
-  tiles_pay(problem) ? winograd_weight(problem, target) : WeightGradient<double>(problem, target).run();
+  fits_winograd(problem) ? winograd_weight(problem, target) : WeightGradient<double>(problem, target).run();
 }
 
 }  // namespace pyframe

@@ -175,14 +175,16 @@ void ConvWindow<T>::fill_rows(const T* source, T* target, int64_t channels) cons
               const auto [x, first, stop] = reach_[static_cast<std::size_t>(xp)];
               const int64_t begin = inside ? first : 0, end = inside ? stop : 0;
               const T* const row = from + z * s.stride[0] + y * s.stride[1] + (x + begin * step[2]) * s.stride[2];
+              if (!together) {
+                use_.fill_row(row, step[2] * s.stride[2], begin, end, length_[2], to);
+                continue;
+              }
               for (int64_t i = 0; i < inner; ++i) {
                 T* const here = to + i * channel_;
                 for (int64_t k = 0; k < begin; ++k) here[k] = 0;
                 for (int64_t k = end; k < length_[2]; ++k) here[k] = 0;
               }
-              if (begin == end) continue;
-              if (together) use_.copy_channels(row, step[2] * s.stride[2], inner, end - begin, to + begin, channel_);
-              else use_.copy_row(row, step[2] * s.stride[2], end - begin, to + begin);
+              if (begin < end) use_.copy_channels(row, step[2] * s.stride[2], inner, end - begin, to + begin, channel_);
             }
           }
         }
@@ -204,6 +206,30 @@ void ConvWindow<T>::read(int64_t group, int64_t first, int64_t count) {
   // Whole vectors are read from the last rows.
   std::memset(static_cast<void*>(window + (strip_.images - 1) * image_ + count * channel_), 0, 64 * sizeof(T));
   data_ = window;
+}
+
+template <class T>
+void ConvWindow<T>::fetch(const ConvStrip& strip, int64_t group, int64_t first, int64_t count) const {
+  const Images<const T>& s = problem_.source;
+  const int64_t width = s.size[2], rows = s.size[0] * s.size[1];
+  // Only where an image's rows follow each other; it is about these bytes, not about exact ones.
+  if (s.stride[2] != 1 || (s.size[1] > 1 && s.stride[1] != width) || (s.size[0] > 1 && s.stride[0] != s.size[1] * width)) {
+    return;
+  }
+  const auto row_of = [&](int64_t pixel, int64_t tap_z, int64_t tap_y) {
+    const int64_t row = pixel / problem_.out.size[2], y = row % problem_.out.size[1], z = row / problem_.out.size[1];
+    const int64_t at = (z * problem_.step[0] + tap_z) * s.size[1] + y * problem_.step[1] + tap_y;
+    return std::min(std::max<int64_t>(at, 0), rows - 1);
+  };
+  const int64_t begin = row_of(strip.first, least_[0], least_[1]) * width;
+  const int64_t end = (row_of(strip.first + strip.count - 1, least_[0] + span_[0], least_[1] + span_[1]) + 1) * width;
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t n = 0; n < strip.images; ++n) {
+    const T* from = s.data + (strip.image + n) * s.image + (group * problem_.ins + first) * s.channel;
+    for (int64_t c = 0; c < count; ++c, from += s.channel) {
+      for (int64_t i = begin; i < end; i += kLine) __builtin_prefetch(from + i, 0, 2);
+    }
+  }
 }
 
 template class ConvWindow<float>;

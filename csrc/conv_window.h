@@ -61,6 +61,9 @@ class ConvWindow {
   // Reads channels [first, first + count) of the group.
   void read(std::int64_t group, std::int64_t first, std::int64_t count);
 
+  // Starts to bring what `read` will read for that strip from memory.
+  void fetch(const ConvStrip& strip, std::int64_t group, std::int64_t first, std::int64_t count) const;
+
   const T* data() const { return data_; }
   std::int64_t image() const { return image_; }
   std::int64_t channel() const { return channel_; }

@@ -190,7 +190,7 @@ bool fits_winograd(const Correlation<T>& p) {
 
 template <class T>
 void winograd(const Correlation<T>& problem) {
-  Winograd<T>(problem).run();
+  fits_deep_winograd(problem) ? deep_winograd(problem) : Winograd<T>(problem).run();
 }
 
 template bool fits_winograd(const Correlation<float>&);

@@ -15,4 +15,10 @@ void winograd(const Correlation<T>& problem);
 template <class T>
 void winograd_weight(const Correlation<T>& problem, T* target);
 
+// As winograd(), which calls it, for problems where the weights are the larger part by far.
+template <class T>
+bool fits_deep_winograd(const Correlation<T>& problem);
+template <class T>
+void deep_winograd(const Correlation<T>& problem);
+
 }  // namespace pyframe

@@ -13,9 +13,10 @@ namespace {
 
 using namespace winograd_detail;
 
-constexpr int64_t kTiles = 64;     // of a strip, summed in registers
-constexpr int64_t kChannels = 64;  // source channels of a block
-constexpr int64_t kOuts = 64;      // output channels of a block
+constexpr int64_t kTiles = 128;      // of a strip, summed in registers
+constexpr int64_t kChannels = 128;   // source channels of a block
+constexpr int64_t kOuts = 128;       // output channels of a block
+constexpr int64_t kMemory = 1 << 23;  // bytes of all parts' sums
 constexpr int64_t kTasks = 16;     // parts of the batch are made until there are so many tasks
 constexpr int64_t kPartWork = 1 << 20;
 constexpr int64_t kThreadWork = 1 << 18;
@@ -24,8 +25,8 @@ template <class T>
 class WinogradWeight {
  public:
   WinogradWeight(const Correlation<T>& problem, T* target)
-      : p_(problem), target_(target), source_(source_tiles(problem)), gradient_(gradient_tiles(problem)) {
-    pixels_ = source_.out.size[0] * source_.out.size[1] * source_.out.size[2];
+      : p_(problem), target_(target), grid_(tile_grid(problem)) {
+    pixels_ = grid_.size[0] * grid_.size[1] * grid_.size[2];
     const int64_t vectors = ceil_div(p_.outs, use_.lanes);
     width_ = std::min(vectors, use_.grad_vectors) * use_.lanes;
     slices_ = std::min(ceil_div(p_.outs, width_), std::max<int64_t>(1, kOuts / width_));
@@ -38,11 +39,12 @@ class WinogradWeight {
 
   void run() {
     const int64_t blocks = p_.groups * channel_blocks_ * out_blocks_;
-    const ConvStrips strips(p_.batch, pixels_, kTiles, use_.lanes);
+    const ConvStrips strips(p_.batch, pixels_, kTiles, std::min(grid_.size[2], kTiles));
     const int64_t work = p_.groups * p_.outs * p_.ins * kPlanes * p_.batch * pixels_;
     const int64_t wanted = std::min(ceil_div(kTasks, blocks), ceil_div(work, blocks * kPartWork));
-    const int64_t parts = std::max<int64_t>(1, std::min(wanted, strips.count()));
     const int64_t size = kPlanes * plane_;
+    const int64_t room = kMemory / (blocks * size * static_cast<int64_t>(sizeof(T)));
+    const int64_t parts = std::max<int64_t>(1, std::min({wanted, strips.count(), room}));
     ConvScratch memory(parts > 1 ? parts * blocks * size * sizeof(T) : 0);
     T* const sums = memory.template as<T>();
     const bool alone = in_parallel() || work < 2 * kThreadWork;
@@ -70,16 +72,6 @@ class WinogradWeight {
   }
 
  private:
-  // The gradients of a tile's four outputs; zeros where it hangs over the end.
-  static Correlation<T> gradient_tiles(const Correlation<T>& p) {
-    Images<const T> g;
-    g.data = p.out.data, g.image = p.out.image, g.channel = p.out.channel;
-    std::copy_n(p.out.stride, 3, g.stride);
-    std::copy_n(p.out.size, 3, g.size);
-    const int64_t first[3] = {0, 0, 0};
-    return tiles_of(p, g, p.outs, 2, first, false);
-  }
-
   // Transforms a block's sums, 16 planes of [slice][channel][width], and writes them to the target.
   void write(int64_t block, const T* sums) const {
     const int64_t out = block % out_blocks_ * outs_, channel = block / out_blocks_ % channel_blocks_ * channels_;
@@ -98,16 +90,16 @@ class WinogradWeight {
   class Worker {
    public:
     Worker(const WinogradWeight& all, const ConvStrips& strips)
-        : s_(all), p_(all.p_), strips_(strips),
-          columns_(ceil_div(strips.longest(), all.use_.lanes) * all.use_.lanes),
-          reader_(all.source_, all.channels_, strips, columns_),
-          gradients_(all.gradient_, all.outs_, strips, columns_),
-          source_plane_(apart<T>(all.channels_ * columns_)), gradient_plane_(apart<T>(columns_ * all.outs_)),
-          patch_((kPlanes * columns_ + 64) * sizeof(T)), source_(kPlanes * source_plane_ * sizeof(T)),
-          read_((4 * all.width_ * columns_ + 64) * sizeof(T)), lined_(4 * columns_ * all.width_ * sizeof(T)),
-          gradient_(kPlanes * gradient_plane_ * sizeof(T)), own_(kPlanes * all.plane_ * sizeof(T)) {
-      for (int64_t c = 0; c < all.channels_; ++c) rows_at_.push_back(static_cast<std::int32_t>(c * columns_));
-      for (int64_t i = 0; i < columns_; ++i) pixels_.push_back(static_cast<std::int32_t>(i));
+        : s_(all), p_(all.p_), strips_(strips), columns_(strips.longest()),
+          source_(all.p_.source, all.grid_, 4, strips), gradients_(gradient_of(all.p_), all.grid_, 2, strips),
+          source_plane_(apart<T>(whole(all.channels_) * columns_)), gradient_plane_(apart<T>(all.outs_ * columns_)),
+          left_(kPlanes * source_plane_ * sizeof(T)), right_(kPlanes * gradient_plane_ * sizeof(T)),
+          own_(kPlanes * all.plane_ * sizeof(T)) {
+      const int64_t lanes = all.use_.lanes;
+      for (int64_t c = 0; c < all.channels_; ++c) {
+        rows_at_.push_back(static_cast<std::int32_t>(c / lanes * columns_ * lanes + c % lanes));
+      }
+      for (int64_t i = 0; i < columns_; ++i) pixels_.push_back(static_cast<std::int32_t>(i * lanes));
     }
 
     void run(int64_t block, int64_t first, int64_t last, T* sums) {
@@ -121,14 +113,14 @@ class WinogradWeight {
       b.rows_at = rows_at_.data(), b.rows = channels, b.pixels = pixels_.data(), b.width = s_.width_;
       for (int64_t i = first; i < last; ++i) {
         const ConvStrip strip = strips_.at(i);
-        transform_source(strip, group, channel, channels);
-        transform_gradient(strip, group, out, outs);
-        b.depth = reader_.columns();
+        transform_source(strip, group * p_.ins + channel, channels);
+        transform_gradient(strip, group * p_.outs + out, outs);
+        b.depth = strip.images * strip.count;
         b.add = i > first;
         for (int64_t plane = 0; plane < kPlanes; ++plane) {
-          b.window = source_.template as<T>() + plane * source_plane_;
+          b.window = left_.template as<T>() + plane * source_plane_;
           for (int64_t slice = 0; slice * s_.width_ < outs; ++slice) {
-            b.right = gradient_.template as<T>() + plane * gradient_plane_ + slice * columns_ * s_.width_;
+            b.right = right_.template as<T>() + plane * gradient_plane_ + slice * columns_ * s_.width_;
             b.sums = to + plane * s_.plane_ + slice * s_.channels_ * s_.width_;
             s_.use_.accumulate(b);
           }
@@ -138,30 +130,41 @@ class WinogradWeight {
     }
 
    private:
-    void transform_source(const ConvStrip& strip, int64_t group, int64_t channel, int64_t channels) {
-      reader_.move_to(strip);
-      reader_.read(group, channel, channels);
-      T* const patch = patch_.template as<T>();
-      for (int64_t c = 0; c < channels; ++c) {
-        reader_.tiles(c, patch);
-        s_.transforms_.source(patch, columns_, reader_.columns(), source_.template as<T>() + c * columns_, source_plane_);
+    int64_t whole(int64_t channels) const { return ceil_div(channels, s_.use_.lanes) * s_.use_.lanes; }
+
+    static Images<const T> gradient_of(const Correlation<T>& p) {
+      Images<const T> g;
+      g.data = p.out.data, g.image = p.out.image, g.channel = p.out.channel;
+      std::copy_n(p.out.stride, 3, g.stride);
+      std::copy_n(p.out.size, 3, g.size);
+      return g;
+    }
+
+    // To 16 planes of [vector of channels][tile][lanes].
+    void transform_source(const ConvStrip& strip, int64_t channel, int64_t channels) {
+      const int64_t lanes = s_.use_.lanes;
+      source_.move_to(strip);
+      for (int64_t c = 0; c < channels; c += lanes) {
+        source_.read(channel + c, std::min(lanes, channels - c));
+        T* to = left_.template as<T>() + c * columns_;
+        source_.each_run([&](const T* from, int64_t count) {
+          s_.transforms_.source_lanes(from, source_.row(), count, to, source_plane_, lanes);
+          to += count * lanes;
+        });
       }
     }
 
-    // To 16 planes of [slice][tile][width]: lined up with output channels side by side first, then transformed.
-    void transform_gradient(const ConvStrip& strip, int64_t group, int64_t out, int64_t outs) {
+    // To 16 planes of [slice][tile][width].
+    void transform_gradient(const ConvStrip& strip, int64_t channel, int64_t outs) {
+      const int64_t lanes = s_.use_.lanes, width = s_.width_;
       gradients_.move_to(strip);
-      gradients_.read(group, out, outs);
-      const int64_t width = s_.width_, tiles = gradients_.columns();
-      T *const read = read_.template as<T>(), *const lined = lined_.template as<T>();
-      for (int64_t slice = 0; slice * width < outs; ++slice) {
-        const int64_t first = slice * width, count = std::min(width, outs - first);
-        for (int64_t o = 0; o < count; ++o) gradients_.tiles(first + o, read + 4 * o * columns_);
-        for (int64_t tap = 0; tap < 4; ++tap) {
-          s_.use_.transpose(read + tap * columns_, 4 * columns_, 1, count, tiles, lined + tap * tiles * width, width);
-        }
-        T* const to = gradient_.template as<T>() + slice * columns_ * width;
-        s_.transforms_.gradient(lined, tiles * width, to, gradient_plane_);
+      for (int64_t o = 0; o < ceil_div(outs, width) * width; o += lanes) {
+        gradients_.read(channel + o, std::min(lanes, std::max<int64_t>(0, outs - o)));
+        T* to = right_.template as<T>() + o / width * width * columns_ + o % width;
+        gradients_.each_run([&](const T* from, int64_t count) {
+          s_.transforms_.gradient_lanes(from, gradients_.row(), count, to, gradient_plane_, width);
+          to += count * width;
+        });
       }
     }
 
@@ -169,15 +172,15 @@ class WinogradWeight {
     const Correlation<T>& p_;
     const ConvStrips& strips_;
     const int64_t columns_;
-    TileReader<T> reader_, gradients_;
+    TilePixels<T> source_, gradients_;
     const int64_t source_plane_, gradient_plane_;
-    ConvScratch patch_, source_, read_, lined_, gradient_, own_;
+    ConvScratch left_, right_, own_;
     std::vector<std::int32_t> rows_at_, pixels_;
   };
 
   const Correlation<T>& p_;
   T* const target_;
-  const Correlation<T> source_, gradient_;
+  const TileGrid grid_;
   const ConvKernels<T>& use_ = conv_kernels_of<T>();
   const WinogradKernels<T>& transforms_ = winograd_kernels_of<T>();
   int64_t pixels_, width_, slices_, outs_, out_blocks_, channels_, channel_blocks_, plane_;

@@ -1,14 +1,9 @@
 #include "gemm.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <new>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
-#include "allocator.h"
+#include "gemm_pairs.h"
+#include "gemm_scratch.h"
 #include "gemm_table.h"
 #include "thread_pool.h"
 
@@ -26,6 +21,9 @@ constexpr int64_t kStripBytes = 256 << 10;
 constexpr int64_t kSharedBytes = 4 << 20;
 constexpr int64_t kStreamBytes = 2 << 20;  // a matrix larger than this is not in the second-level cache
 
+// A product is split among up to so many threads where the factor that each of them then packs for itself is no larger.
+constexpr int64_t kSplitThreads = 4, kSplitBytes = 640 << 10;
+
 // Operations below which a second thread costs more than it saves.
 constexpr int64_t kThreadWork = 1 << 19;
 
@@ -34,72 +32,19 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // n cut into the fewest parts of at most `most`, as equal as possible: the length of a part.
 constexpr int64_t even_part(int64_t n, int64_t most) { return n > most ? ceil_div(n, ceil_div(n, most)) : n; }
 
-// Memory that a thread keeps for packed panels, a stack of pieces. Blocks of the shared allocator wander between the
-// threads, and each of their lines would then have to be fetched from the other core's cache before it is written.
-class Arena {
- public:
-  static constexpr int64_t kBytes = 2 << 20;  // a huge page
-
-  Arena() = default;
-  Arena(const Arena&) = delete;
-  Arena& operator=(const Arena&) = delete;
-  ~Arena() { std::free(base_); }
-
-  // nullptr where the piece does not fit.
-  void* push(int64_t bytes) {
-    if (used_ + bytes > kBytes || (!base_ && !start())) return nullptr;
-    void* const piece = base_ + used_;
-    used_ += bytes;
-    return piece;
-  }
-  void pop(int64_t bytes) { used_ -= bytes; }
-
- private:
-  bool start() {
-    base_ = static_cast<char*>(std::aligned_alloc(kBytes, kBytes));
-#if defined(__linux__)
-    if (base_) madvise(base_, kBytes, MADV_HUGEPAGE);  // a hint: one entry of the translation cache instead of 512
-#endif
-    return base_ != nullptr;
-  }
-
-  char* base_ = nullptr;
-  int64_t used_ = 0;
-};
-thread_local Arena tl_arena;
-
-// Scratch memory of a scope: small pieces on the stack, larger ones from the arena, the largest from the allocator.
-class Scratch {
- public:
-  explicit Scratch(int64_t bytes) {
-    if (bytes <= kLocal) return;
-    arena_bytes_ = (bytes + 63) / 64 * 64;
-    data_ = tl_arena.push(arena_bytes_);
-    if (data_) return;
-    arena_bytes_ = 0;
-    data_ = allocate(static_cast<std::size_t>(bytes));
-    if (!data_) throw std::bad_alloc();
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() {
-    if (arena_bytes_) tl_arena.pop(arena_bytes_);
-    else if (data_ != local_) deallocate(data_);
-  }
-  template <class T>
-  T* as() { return static_cast<T*>(data_); }
-
- private:
-  static constexpr int64_t kLocal = 24 << 10;
-  alignas(64) char local_[kLocal];
-  void* data_ = local_;
-  int64_t arena_bytes_ = 0;
-};
-
 template <class T>
 const GemmKernels<T>& kernels() {
   if constexpr (sizeof(T) == 8) return gemm_kernels().f64;
   else return gemm_kernels().f32;
+}
+
+// The kernels for a product.
+template <class T>
+const GemmKernels<T>& kernels(const Gemm<T>& p) {
+  if constexpr (sizeof(T) == 4) {
+    if (p.left.pairs_of) return *pair_kernels();
+  }
+  return kernels<T>();
 }
 
 template <class T>
@@ -121,13 +66,13 @@ bool is_plain(const Gemm<T>& p) {
 // How a product is cut, and which factors are read where they lie.
 template <class T>
 struct Plan {
-  const GemmKernels<T>& use = kernels<T>();
+  const GemmKernels<T>& use;
   int64_t height;  // of a row panel
   int64_t depth;   // of a part of K
   bool left_direct, right_direct;
   int64_t threads;  // that work on it
 
-  explicit Plan(const Gemm<T>& p) {
+  explicit Plan(const Gemm<T>& p) : use(kernels(p)) {
     threads = p.m * p.n * p.k > kThreadWork && !in_parallel() ? num_threads() : 1;
     height = even_height(p.m, use.rows, threads);
     depth = std::max<int64_t>(1, even_part(p.k, kDepth<T>));
@@ -231,7 +176,7 @@ void run_columns(const Gemm<T>& p, const Plan<T>& plan) {
   const int64_t depth = plan.left_direct ? std::max<int64_t>(1, p.k) : shared_depth(p, plan, rows);
   const int64_t strip = strip_length(plan, p.n, width);
   const int64_t strips = ceil_div(p.n, strip);
-  Scratch left_memory(plan.left_direct ? 0 : rows * std::max<int64_t>(depth, 1) * sizeof(T));
+  PanelScratch left_memory(plan.left_direct ? 0 : rows * std::max<int64_t>(depth, 1) * sizeof(T));
   T* const shared = plan.left_direct ? nullptr : left_memory.as<T>();
   for (int64_t row = 0; row < p.m; row += rows) {
     const int64_t rows_here = std::min(rows, p.m - row);
@@ -240,7 +185,7 @@ void run_columns(const Gemm<T>& p, const Plan<T>& plan) {
       const int64_t depth_here = std::min(depth, p.k - k);
       if (shared) pack_shared(p, plan, p.left, row, rows_here, k, depth_here, plan.height, shared);
       parallel_for(0, strips, plan.threads > 1 ? 1 : strips, [&](int64_t begin, int64_t end) {
-        Scratch memory(std::max<int64_t>(plan.right_direct ? width : strip, 1) * plan.depth * sizeof(T));
+        PanelScratch memory(std::max<int64_t>(plan.right_direct ? width : strip, 1) * plan.depth * sizeof(T));
         T* const packed = memory.as<T>();
         for (int64_t s = begin; s < end; ++s) {
           const int64_t column = s * strip, columns = std::min(strip, p.n - column);
@@ -270,7 +215,7 @@ void run_rows(const Gemm<T>& p, const Plan<T>& plan) {
   const int64_t depth = plan.right_direct ? plan.depth : shared_depth(p, plan, columns);
   const int64_t strip = strip_length(plan, p.m, plan.height);
   const int64_t strips = ceil_div(p.m, strip);
-  Scratch right_memory((plan.right_direct ? width : columns) * std::max<int64_t>(depth, 1) * sizeof(T));
+  PanelScratch right_memory((plan.right_direct ? width : columns) * std::max<int64_t>(depth, 1) * sizeof(T));
   T* const shared = right_memory.as<T>();
   for (int64_t column = 0; column < p.n; column += columns) {
     const int64_t columns_here = std::min(columns, p.n - column);
@@ -281,7 +226,7 @@ void run_rows(const Gemm<T>& p, const Plan<T>& plan) {
       if (plan.right_direct) plan.set_right(all, p, k, nullptr, shared);
       else pack_shared(p, plan, p.right, column, columns_here, k, depth_here, width, shared);
       parallel_for(0, strips, plan.threads > 1 ? 1 : strips, [&](int64_t begin, int64_t end) {
-        Scratch memory(plan.left_direct ? 0 : strip * plan.depth * sizeof(T));
+        PanelScratch memory(plan.left_direct ? 0 : strip * plan.depth * sizeof(T));
         T* const packed = plan.left_direct ? nullptr : memory.as<T>();
         for (int64_t s = begin; s < end; ++s) {
           const int64_t row = s * strip, rows_here = std::min(strip, p.m - row);
@@ -312,11 +257,54 @@ double balance(int64_t panels, int64_t threads) {
 
 // Sharing the smaller factor saves packing; but threads want equal numbers of panels.
 template <class T>
+void run_blocked(const Gemm<T>& p);
+
+// Rows [row, row + rows) and columns [column, column + columns) of a product of strided matrices.
+template <class T>
+Gemm<T> part_of(const Gemm<T>& p, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+  Gemm<T> part = p;
+  part.m = rows, part.n = columns;
+  const auto moved = [](const Factor<T>& f, int64_t line) -> const void* {
+    const bool half = f.type == Element::float16 || f.type == Element::bfloat16;
+    return static_cast<const char*>(f.data) + line * f.line_stride * (half ? 2 : static_cast<int64_t>(sizeof(T)));
+  };
+  part.left.data = moved(p.left, row), part.right.data = moved(p.right, column);
+  const int64_t offset = row * p.row_stride + column * p.column_stride;
+  if (p.c) part.c = p.c + offset;
+  if (p.residual) part.residual = p.residual + offset;
+  if (p.half) part.half = static_cast<char*>(p.half) + 2 * offset;
+  if (p.row_bias) part.row_bias = p.row_bias + row;
+  if (p.column_bias) part.column_bias = p.column_bias + column;
+  return part;
+}
+
+// Each thread computes its own part of C on its own, panels of both factors included: fetching panels that others packed
+// from their caches, and a second loop, cost more than packing (256 × 256 × 256 on two threads: 173 µs, so 151 µs).
+template <class T>
+void run_split(const Gemm<T>& p, bool by_columns, int64_t unit, int64_t threads) {
+  const int64_t length = by_columns ? p.n : p.m, panels = ceil_div(length, unit);
+  parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = std::min(length, i * panels / threads * unit);
+      const int64_t last = std::min(length, (i + 1) * panels / threads * unit);
+      if (first == last) continue;
+      run_blocked(by_columns ? part_of(p, 0, p.m, first, last - first) : part_of(p, first, last - first, 0, p.n));
+    }
+  });
+}
+
+template <class T>
 void run_blocked(const Gemm<T>& p) {
   const Plan<T> plan(p);
   const double columns = balance(ceil_div(p.n, plan.use.columns), plan.threads);
   const double rows = balance(ceil_div(p.m, plan.height), plan.threads);
-  if (p.m <= p.n ? columns > 0.9 * rows : rows <= 0.9 * columns) run_columns(p, plan);
+  const bool by_columns = p.m <= p.n ? columns > 0.9 * rows : rows <= 0.9 * columns;
+  const int64_t repeated = (by_columns ? p.m : p.n) * p.k * static_cast<int64_t>(sizeof(T));
+  if (plan.threads > 1 && plan.threads <= kSplitThreads && repeated <= kSplitBytes && p.segment == 0 && !p.left.pack &&
+      !p.right.pack) {
+    return run_split(p, by_columns, by_columns ? plan.use.columns : plan.height, plan.threads);
+  }
+  if (by_columns) run_columns(p, plan);
   else run_rows(p, plan);
 }
 
@@ -330,7 +318,7 @@ void run_thin(const Gemm<T>& p, bool few_left) {
   const int64_t count = few_left ? p.m : p.n, lines = few_left ? p.n : p.m;
   const bool dot = big.depth_stride == 1;
   const bool in_place = is_matrix(few) && few.depth_stride == 1 && (few.line_stride == p.k || count == 1);
-  Scratch few_memory(in_place ? 0 : count * p.k * sizeof(T));
+  PanelScratch few_memory(in_place ? 0 : count * p.k * sizeof(T));
   const T* packed = few_memory.as<T>();
   if (in_place) packed = at(few, 0, p.k_begin);
   else use.pack(few, 0, count, p.k_begin, p.k, 1, few_memory.as<T>());
@@ -338,11 +326,12 @@ void run_thin(const Gemm<T>& p, bool few_left) {
   const int64_t out_few = few_left ? p.row_stride : p.column_stride;
   const int64_t out_line = few_left ? p.column_stride : p.row_stride;
   const bool straight = is_plain(p) && (dot || out_line == 1);
-  const int64_t chunk = dot ? 256 : 1024;
+  const int64_t share = ceil_div(ceil_div(lines, num_threads()), 64) * 64;
+  const int64_t chunk = dot ? 256 : std::clamp<int64_t>(share, 128, 1024);
   const int64_t chunks = ceil_div(lines, chunk);
   const int64_t grain = std::max<int64_t>(1, kThreadWork / 4 / std::max<int64_t>(1, chunk * p.k * count));
   parallel_for(0, chunks, grain, [&](int64_t begin, int64_t end) {
-    Scratch memory(straight ? 0 : count * chunk * sizeof(T));
+    PanelScratch memory(straight ? 0 : count * chunk * sizeof(T));
     for (int64_t c = begin; c < end; ++c) {
       const int64_t line = c * chunk, here = std::min(chunk, lines - line);
       T* const out = straight ? p.c + line * out_line : memory.as<T>();
@@ -361,7 +350,7 @@ void run_thin(const Gemm<T>& p, bool few_left) {
 // factor comes from memory, which has to be read front to back.
 template <class T>
 bool fits_thin(const Factor<T>& few, const Factor<T>& big, int64_t count, int64_t lines, int64_t k) {
-  if (count > kThin || lines <= count || k <= 0 || few.pack || !is_matrix(big)) return false;
+  if (count > kThin || lines <= count || k <= 0 || few.pack || few.pairs_of || !is_matrix(big)) return false;
   if (big.depth_stride == 1) return true;
   return big.line_stride == 1 && (count <= 3 || k * lines * static_cast<int64_t>(sizeof(T)) > kStreamBytes);
 }
@@ -393,7 +382,7 @@ void run_whole(const Gemm<T>& p) {
 // threads there are.
 template <class T>
 int64_t depth_parts(const Gemm<T>& p) {
-  const GemmKernels<T>& use = kernels<T>();
+  const GemmKernels<T>& use = kernels(p);
   constexpr int64_t kParts = 8, kLeast = 1024;
   const int64_t tiles = ceil_div(p.m, use.rows) * ceil_div(p.n, use.columns);
   if (tiles > 16 || p.m * p.n * p.k < 8 * kThreadWork) return 1;
@@ -402,9 +391,9 @@ int64_t depth_parts(const Gemm<T>& p) {
 
 template <class T>
 void run_parts(const Gemm<T>& p, int64_t parts) {
-  const GemmKernels<T>& use = kernels<T>();
+  const GemmKernels<T>& use = kernels(p);
   const int64_t size = p.m * p.n;
-  Scratch memory(parts * size * sizeof(T));
+  PanelScratch memory(parts * size * sizeof(T));
   T* const sums = memory.as<T>();
   parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -425,13 +414,16 @@ void run_parts(const Gemm<T>& p, int64_t parts) {
 template <class T>
 void run(const Gemm<T>& p) {
   if (p.m <= 0 || p.n <= 0) return;
+  if constexpr (sizeof(T) == 4) {
+    if (fits_pairs(p)) return run(paired(p));
+  }
   if (p.segment == 0 && p.column_stride != 1 && p.row_stride == 1 && !p.left.pack && !p.right.pack) {
     return run(transposed(p));
   }
   if (const int64_t parts = depth_parts(p); parts > 1) return run_parts(p, parts);
   if (p.half && p.k > kDepth<T>) {
     // Sums of several parts of K meet in float32; their home is as large as C.
-    Scratch memory(p.m * p.n * sizeof(T));
+    PanelScratch memory(p.m * p.n * sizeof(T));
     Gemm<T> sum;
     sum.m = p.m, sum.n = p.n, sum.k = p.k, sum.k_begin = p.k_begin;
     sum.left = p.left, sum.right = p.right;
@@ -439,7 +431,7 @@ void run(const Gemm<T>& p) {
     sum.c = memory.as<T>(), sum.row_stride = p.n;
     run_whole(sum);
     return parallel_for(0, p.m, std::max<int64_t>(1, (1 << 14) / p.n), [&](int64_t begin, int64_t end) {
-      kernels<T>().finish(p, begin, end - begin, 0, p.n, sum.c + begin * p.n, p.n, 1);
+      kernels(p).finish(p, begin, end - begin, 0, p.n, sum.c + begin * p.n, p.n, 1);
     });
   }
   run_whole(p);

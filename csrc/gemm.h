@@ -23,6 +23,11 @@ struct Factor {
   std::int64_t line_stride = 0, depth_stride = 0;
   Element type = sizeof(T) == 8 ? Element::float64 : Element::float32;
 
+  // Set by gemm() alone: of how many bfloat16 elements K consists where it counts pairs of them, two in one T, the last
+  // one zero where the number is odd. depth_stride then still counts elements; a factor whose `type` is float32 can be
+  // read as pairs where it lies. 0: K counts elements.
+  std::int64_t pairs_of = 0;
+
   // Anything else: writes `lines` lines from `line` on, elements [k, k + depth), as panels of `width` lines:
   //   packed[panel * depth * width + (kk - k) * width + l] = element kk of line (line + panel * width + l)
   // and zeros for the lines that the last panel lacks. Nothing may be written past the last panel. Called from several

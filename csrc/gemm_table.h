@@ -62,4 +62,14 @@ struct GemmTable {
 };
 PYFRAME_ISA_TABLE(GemmTable, gemm_table, gemm_kernels)
 
+// The kernels for pairs of bfloat16 elements (Factor::pairs_of), without the thin ones; nullptr where there are none.
+#if defined(PYFRAME_AVX512_BF16)
+namespace avx512_bf16 { extern const GemmKernels<float> gemm_pair_kernels; }
+inline const GemmKernels<float>* pair_kernels() {
+  return active_isa() == Isa::avx512_bf16 ? &avx512_bf16::gemm_pair_kernels : nullptr;
+}
+#else
+inline const GemmKernels<float>* pair_kernels() { return nullptr; }
+#endif
+
 }  // namespace pyframe

@@ -1,69 +1,98 @@
-// softmax and log_softmax over the rows of a matrix, forward and backward: one block per row.
+// softmax and log_softmax over the rows of a matrix, forward and backward: a warp or a block per row.
 //
-// A row that fits is read once and kept in registers; a longer one is read once for the maximum and the sum together
-// (the sum rescaled when the maximum grows: Milakov and Gimelshein, arXiv:1805.02867) and once more for the result.
-#include "pyframe/device.cuh"
+// The forward reads a row once for the maximum and the sum together (the sum rescaled when the maximum grows: Milakov
+// and Gimelshein, arXiv:1805.02867) and once more, from the cache, for the result.
+#include "pyframe/rows.cuh"
 
 namespace {
 
-// A maximum and the sum of exp(x - maximum).
-template <class T>
+template <class C>
+__device__ __forceinline__ C lowest() { return -static_cast<C>(__int_as_float(0x7f800000)); }
+
+// A maximum and the sum of exp(x - maximum), for the columns that this thread has seen.
+template <class C>
 struct Normalizer {
-  T maximum, sum;
-};
+  C maximum = lowest<C>(), sum = C(0);
 
-template <class T>
-__device__ __forceinline__ T lowest() { return -static_cast<T>(__int_as_float(0x7f800000)); }
-
-struct Merge {
-  template <class T>
-  __device__ __forceinline__ Normalizer<T> operator()(Normalizer<T> a, Normalizer<T> b) const {
-    const T maximum = pf::Max()(a.maximum, b.maximum);
-    if (maximum == lowest<T>()) return {maximum, a.sum + b.sum};
-    return {maximum, a.sum * exp(a.maximum - maximum) + b.sum * exp(b.maximum - maximum)};
+  template <int N, class T>
+  __device__ __forceinline__ void add(const pf::Pack<T, N>& pack) {
+    C top = maximum;
+#pragma unroll
+    for (int k = 0; k < N; ++k) top = pf::Max()(top, static_cast<C>(pf::widen(pack.values[k])));
+    if (top == lowest<C>()) return;  // -inf - -inf is NaN, and these add nothing
+    sum *= exp(maximum - top);
+#pragma unroll
+    for (int k = 0; k < N; ++k) sum += exp(pf::widen(pack.values[k]) - top);
+    maximum = top;
   }
 };
-
-template <int THREADS, class C>
-__device__ Normalizer<C> reduce_normalizer(Normalizer<C> mine) {
-  const C maximum = pf::block_reduce<THREADS>(mine.maximum, pf::Max());
-  const C scale = maximum == lowest<C>() ? C(1) : exp(mine.maximum - maximum);
-  return {maximum, pf::block_reduce<THREADS>(mine.sum * scale, pf::Sum())};
-}
 
 }  // namespace
 
-template <class T, int THREADS, bool LOG>
-__global__ void __launch_bounds__(THREADS) softmax_forward(const T* __restrict__ x, T* __restrict__ y, int columns) {
+// Block: (GROUP, rows of a block). Without the 2 (at least two blocks at a time, 128 registers a thread) the compiler
+// spills 8 bytes around the logarithm of doubles on sm_90.
+template <class T, int GROUP, bool LOG>
+__global__ void __launch_bounds__(256, 2)
+    softmax_forward(const T* __restrict__ x, T* __restrict__ y, long long rows, int columns, int vector) {
   using C = pf::compute_t<T>;
-  const T* const row = x + static_cast<long long>(blockIdx.x) * columns;
-  T* const out = y + static_cast<long long>(blockIdx.x) * columns;
-  Normalizer<C> mine{lowest<C>(), C(0)};
-  for (int j = threadIdx.x; j < columns; j += THREADS) {
-    mine = Merge()(mine, Normalizer<C>{pf::widen(row[j]), C(1)});
-  }
-  const Normalizer<C> all = reduce_normalizer<THREADS>(mine);
-  const C offset = LOG ? all.maximum + log(all.sum) : all.maximum;
-  const C scale = C(1) / all.sum;
-  for (int j = threadIdx.x; j < columns; j += THREADS) {
-    const C value = pf::widen(row[j]) - offset;
-    out[j] = pf::narrow<T>(LOG ? value : exp(value) * scale);
-  }
+  constexpr int V = pf::kPack<T>;
+  const long long row = pf::row_here<GROUP>();
+  if (row >= rows) return;  // a whole warp: there is no barrier where a block has several rows
+  const T* const in = x + row * columns;
+  T* const out = y + row * columns;
+  Normalizer<C> mine;
+  pf::for_columns<GROUP, V>(vector, columns, [&](int j, auto width) {
+    mine.add(pf::load<decltype(width)::value>(in + j));
+  });
+  const C maximum = pf::group_reduce<GROUP>(mine.maximum, pf::Max());
+  const C scale = mine.maximum == lowest<C>() ? C(0) : exp(mine.maximum - maximum);
+  // A row of -inf alone has the sum 0; its result is NaN, from -inf - -inf.
+  const C sum = pf::group_reduce<GROUP>(mine.sum * scale, pf::Sum());
+  const C scaled = LOG ? log(sum) : C(1) / sum;
+  pf::for_columns<GROUP, V>(vector, columns, [&](int j, auto width) {
+    auto pack = pf::load<decltype(width)::value>(in + j);
+#pragma unroll
+    for (int k = 0; k < decltype(width)::value; ++k) {
+      const C shifted = pf::widen(pack.values[k]) - maximum;
+      pack.values[k] = pf::narrow<T>(LOG ? shifted - scaled : exp(shifted) * scaled);
+    }
+    pf::store(out + j, pack);
+  });
 }
 
-template <class T, int THREADS, bool LOG>
-__global__ void __launch_bounds__(THREADS)
-    softmax_backward(const T* __restrict__ grad, const T* __restrict__ y, T* __restrict__ out, int columns) {
+template <class T, int GROUP, bool LOG>
+__global__ void __launch_bounds__(256)
+    softmax_backward(const T* __restrict__ grad, const T* __restrict__ y, T* __restrict__ out, long long rows,
+                     int columns, int vector) {
   using C = pf::compute_t<T>;
-  const long long start = static_cast<long long>(blockIdx.x) * columns;
+  constexpr int V = pf::kPack<T>;
+  const long long row = pf::row_here<GROUP>();
+  if (row >= rows) return;
+  const T* const g = grad + row * columns;
+  const T* const p = y + row * columns;
   C sum = 0;
-  for (int j = threadIdx.x; j < columns; j += THREADS) {
-    const C g = pf::widen(grad[start + j]);
-    sum += LOG ? g : g * pf::widen(y[start + j]);
-  }
-  sum = pf::block_reduce<THREADS>(sum, pf::Sum());
-  for (int j = threadIdx.x; j < columns; j += THREADS) {
-    const C g = pf::widen(grad[start + j]), p = pf::widen(y[start + j]);
-    out[start + j] = pf::narrow<T>(LOG ? g - exp(p) * sum : p * (g - sum));
-  }
+  pf::for_columns<GROUP, V>(vector, columns, [&](int j, auto width) {
+    constexpr int N = decltype(width)::value;
+    const auto gs = pf::load<N>(g + j);
+    if constexpr (LOG) {
+#pragma unroll
+      for (int k = 0; k < N; ++k) sum += pf::widen(gs.values[k]);
+    } else {
+      const auto ps = pf::load<N>(p + j);
+#pragma unroll
+      for (int k = 0; k < N; ++k) sum += pf::widen(gs.values[k]) * pf::widen(ps.values[k]);
+    }
+  });
+  sum = pf::group_reduce<GROUP>(sum, pf::Sum());
+  pf::for_columns<GROUP, V>(vector, columns, [&](int j, auto width) {
+    constexpr int N = decltype(width)::value;
+    const auto gs = pf::load<N>(g + j);
+    auto ps = pf::load<N>(p + j);
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+      const C a = pf::widen(gs.values[k]), b = pf::widen(ps.values[k]);
+      ps.values[k] = pf::narrow<T>(LOG ? a - exp(b) * sum : b * (a - sum));
+    }
+    pf::store(out + row * columns + j, ps);
+  });
 }

@@ -34,6 +34,10 @@ class DeviceError(PyframeError, RuntimeError):
     """Operands on different devices, or a device that is not there."""
 
 
+class OutOfMemoryError(PyframeError, RuntimeError, MemoryError):
+    """A device without room for what was asked; the message says what is alive on it."""
+
+
 class ArgumentError(PyframeError, ValueError):
     """A parameter with a value outside its range."""
 

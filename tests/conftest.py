@@ -18,7 +18,7 @@ class StrictBackend(Backend):
     xp = double.strict
     array_type = double.StrictArray
 
-    def asarray(self, value: object, dtype: object = None) -> object:
+    def asarray(self, value: object, dtype: object = None, non_blocking: bool = False) -> object:
         array = value if isinstance(value, double.StrictArray) else double.to_strict(value)
         return array if dtype is None or array.dtype == dtype else array.astype(dtype)
 
@@ -27,7 +27,7 @@ class StrictBackend(Backend):
         device._backend = self
         return device
 
-    def to_numpy(self, array: object) -> object:
+    def to_numpy(self, array: object, non_blocking: bool = False) -> object:
         return double.from_strict(array)
 
 
@@ -45,3 +45,14 @@ def strict_device() -> Device:
 def seeded() -> None:
     """Every test starts from the same random numbers."""
     pf.manual_seed(0)
+
+
+AWAITS = "awaits a GPU"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Counts what could not be tested without a GPU, so that nothing is skipped silently."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    count = sum(AWAITS in str(report.longrepr) for report in skipped)
+    if count:
+        terminalreporter.write_line(f"{count} tests await a GPU: make gpu-check runs them there")

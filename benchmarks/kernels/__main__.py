@@ -67,7 +67,7 @@ def _run(case: kernels.Case, quick: bool, peak: float, bandwidth: float) -> dict
     calls = {"ours": case.ours}
     if case.torch is not None:
         calls["torch"] = case.torch
-    stats = interleaved(calls, repeats=7 if quick else 15, min_time=0.005 if quick else 0.02)
+    stats = interleaved(calls, repeats=5 if quick else 9, min_time=0.004 if quick else 0.01)
     seconds = stats["ours"].median
     row: dict[str, Any] = {"case": case.name, "time": stats["ours"], "target": case.target}
     if case.torch is not None:

@@ -110,6 +110,10 @@ void fiber_started([[maybe_unused]] Fiber& from) {
 }
 
 void prepare_fiber(Fiber& fiber, void (*main)()) {
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(fiber.stack, fiber.size);  // a failed launch leaves frames behind
+  fiber.fake_stack = nullptr;
+#endif
   auto top = reinterpret_cast<std::uintptr_t>(fiber.stack) + fiber.size;
   top &= ~std::uintptr_t{15};
 #if defined(__x86_64__)

@@ -16,7 +16,7 @@ using std::int64_t;
 
 // The register tile: kHeight × kTileVectors vectors of sums. Eight chains hide the latency of a fused multiply-add.
 constexpr int kTileVectors = 2;
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if defined(__AVX512F__)
 constexpr int kHeight = 8;
 #else
 constexpr int kHeight = 4;

@@ -146,6 +146,9 @@ void accumulate(const ConvGradBlock<T>& b) {
   }
 }
 
+// How many rows ahead a source in place is fetched: each lies in another page, where the hardware does not look ahead.
+constexpr int64_t kRowsAhead = 6;
+
 template <class T, bool Exact>
 void pack_pieces(const T* from, const std::int32_t* offsets, int64_t depth, const ConvPiece* pieces, int64_t count,
                  int64_t columns, T* packed, int64_t width) {
@@ -162,6 +165,12 @@ void pack_pieces(const T* from, const std::int32_t* offsets, int64_t depth, cons
   }
   for (int64_t k = 0; k < depth; ++k, packed += width) {
     const T* const tap = from + offsets[k];
+    if (Exact && k + kRowsAhead < depth) {
+      const T* const next = from + offsets[k + kRowsAhead];
+      for (int64_t p = 0; p < count; ++p) {
+        for (int64_t i = 0; i < pieces[p].count; i += kLane) __builtin_prefetch(next + pieces[p].from + i);
+      }
+    }
     if (whole < columns) store<T>(packed + whole, Vec<T>{});
     for (int64_t p = 0; p < count; ++p) {
       const T* const source = tap + pieces[p].from;
@@ -194,18 +203,33 @@ PYFRAME_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b) {
   else return __builtin_shufflevector(a, b, 0, 3);
 }
 
+// The first `count` of every other element from `from` on, nothing behind the last of them being read.
 template <class T>
-void copy_row(const T* from, int64_t stride, int64_t count, T* to) {
-  if (stride == 1) return copy_exact(to, from, count);
+PYFRAME_INLINE Vec<T> load_every_other(const T* from, int64_t count) {
   constexpr int kLane = kLanes<T>;
-  int64_t i = 0;
-  if (stride == 2) {
+  const int64_t reach = 2 * count - 1;
+  if (reach <= kLane) return every_other<T>(load_part(from, reach), Vec<T>{});
+  return every_other<T>(load(from), load_part(from + kLane - 1, reach - kLane + 1));
+}
+
+template <class T>
+void fill_row(const T* from, int64_t stride, int64_t begin, int64_t end, int64_t length, T* to) {
+  constexpr int kLane = kLanes<T>;
+  for (int64_t i = 0; i < begin; i += kLane) store<T>(to + i, Vec<T>{});
+  int64_t i = begin;
+  if (stride == 1) {
+    for (; i + kLane <= end; i += kLane, from += kLane) store<T>(to + i, load(from));
+    if (i < end) store<T>(to + i, load_part(from, end - i));
+  } else if (stride == 2) {
     // Two vectors give one; they share an element, so that nothing behind the last one used is read.
-    for (; i + kLane <= count; i += kLane) {
-      store<T>(to + i, every_other<T>(load(from + 2 * i), load(from + 2 * i + kLane - 1)));
+    for (; i + kLane <= end; i += kLane, from += 2 * kLane) {
+      store<T>(to + i, every_other<T>(load(from), load(from + kLane - 1)));
     }
+    if (i < end) store<T>(to + i, load_every_other(from, end - i));
+  } else {
+    for (; i < end; ++i, from += stride) to[i] = *from;
   }
-  for (; i < count; ++i) to[i] = from[i * stride];
+  for (i = end; i < length; i += kLane) store<T>(to + i, Vec<T>{});
 }
 
 template <class T>
@@ -235,6 +259,23 @@ void copy_channels(const T* from, int64_t stride, int64_t channels, int64_t coun
   }
 }
 
+#if defined(__AVX512F__)
+// to[2 * i] = v[i] for i < count.
+template <class T>
+PYFRAME_INLINE void store_every_other(T* to, Vec<T> v, int64_t count) {
+  constexpr int kLane = kLanes<T>;
+  const Vec<T> low = zip<T, false>(v, v), high = zip<T, true>(v, v);
+  const unsigned places = 0x55555555u >> (32 - 2 * kLane) & static_cast<unsigned>((std::uint64_t{1} << 2 * count) - 1);
+  if constexpr (sizeof(T) == 4) {
+    _mm512_mask_storeu_epi32(to, static_cast<__mmask16>(places), (__m512i)low);
+    _mm512_mask_storeu_epi32(to + kLane, static_cast<__mmask16>(places >> kLane), (__m512i)high);
+  } else {
+    _mm512_mask_storeu_epi64(to, static_cast<__mmask8>(places), (__m512i)low);
+    _mm512_mask_storeu_epi64(to + kLane, static_cast<__mmask8>(places >> kLane), (__m512i)high);
+  }
+}
+#endif
+
 template <class T>
 void finish_run(const T* from, int64_t count, T bias, bool relu, T* to, int64_t step) {
   constexpr int kLane = kLanes<T>;
@@ -253,6 +294,17 @@ void finish_run(const T* from, int64_t count, T bias, bool relu, T* to, int64_t 
     }
     return;
   }
+#if defined(__AVX512F__)
+  if (step == 2) {  // masked stores of the values and of nothing between them
+    for (; i < count; i += kLane) {
+      const int64_t n = smaller<int64_t>(count - i, kLane);
+      Vec<T> v = (n == kLane ? load(from + i) : load_part(from + i, n)) + bias;
+      if (relu) v = v < zero ? zero : v;
+      store_every_other<T>(to + 2 * i, v, n);
+    }
+    return;
+  }
+#endif
   for (; i < count; ++i) {
     const T v = from[i] + bias;
     to[i * step] = relu && v < 0 ? T{0} : v;
@@ -268,7 +320,7 @@ void pack_weights(const T* from, int64_t line, int64_t lines, int64_t depth, int
 
 template <class T>
 constexpr ConvKernels<T> conv_kernels_for{kTileRows,     kTileVectors,   kLanes<T>,           kGradVectors,
-                                          &multiply<T>,  &accumulate<T>, &pack_taps<T>,       &copy_row<T>,
+                                          &multiply<T>,  &accumulate<T>, &pack_taps<T>,       &fill_row<T>,
                                           &copy_channels<T>, &transpose_lines<T>, &finish_run<T>, &pack_weights<T>};
 
 }  // namespace

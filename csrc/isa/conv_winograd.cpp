@@ -36,6 +36,29 @@ void source(const T* from, int64_t width, int64_t columns, T* to, int64_t plane)
   }
 }
 
+// The same for tiles side by side with channels in the lanes: value (i, j) of tile t at from[i * row + (2t + j) lanes].
+template <class T>
+void source_lanes(const T* from, int64_t row, int64_t count, T* to, int64_t plane, int64_t step) {
+  constexpr int kLane = kLanes<T>;
+  for (int64_t t = 0; t < count; ++t, from += 2 * kLane, to += step) {
+    Vec<T> rows[4][4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const T* const at = from + j * kLane;
+      const Vec<T> d0 = load(at), d1 = load(at + row), d2 = load(at + 2 * row), d3 = load(at + 3 * row);
+      rows[0][j] = d0 - d2, rows[1][j] = d1 + d2, rows[2][j] = d2 - d1, rows[3][j] = d1 - d3;
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      T* const at = to + 4 * i * plane;
+      store<T>(at, rows[i][0] - rows[i][2]);
+      store<T>(at + plane, rows[i][1] + rows[i][2]);
+      store<T>(at + 2 * plane, rows[i][2] - rows[i][1]);
+      store<T>(at + 3 * plane, rows[i][1] - rows[i][3]);
+    }
+  }
+}
+
 // G applied to three numbers.
 #define PYFRAME_SPREAD(a, b, c, out)       \
   {                                        \
@@ -70,6 +93,27 @@ void weight(const T* from, int64_t depth, T* to, int64_t plane) {
 }
 
 template <class T>
+void weight_lanes(const T* from, const int32_t* order, int64_t depth, int64_t width, T* to, int64_t plane) {
+  const T half = T(0.5);
+  for (int64_t k = 0; k < depth; ++k, from += 9 * width, to += width) {
+    for (int64_t c = 0; c < width; c += kLanes<T>) {
+      Vec<T> g[9], columns[3][4];
+#pragma GCC unroll 9
+      for (int i = 0; i < 9; ++i) g[i] = load(from + order[i] * width + c);
+#pragma GCC unroll 3
+      for (int j = 0; j < 3; ++j) PYFRAME_SPREAD(g[j], g[3 + j], g[6 + j], columns[j])
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        Vec<T> out[4];
+        PYFRAME_SPREAD(columns[0][i], columns[1][i], columns[2][i], out)
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) store<T>(to + (4 * i + j) * plane + c, out[j]);
+      }
+    }
+  }
+}
+
+template <class T>
 void result(const T* from, int64_t plane, int64_t columns, T* to, int64_t row) {
   constexpr int kLane = kLanes<T>;
   for (int64_t c = 0; c < columns; c += kLane) {
@@ -92,17 +136,41 @@ void result(const T* from, int64_t plane, int64_t columns, T* to, int64_t row) {
 }
 
 template <class T>
-void gradient(const T* from, int64_t count, T* to, int64_t plane) {
-  for (int64_t c = 0; c < count; c += kLanes<T>) {
+void result_lanes(const T* from, int64_t plane, int64_t step, int64_t count, const T* bias, bool relu, T* to, int64_t row) {
+  constexpr int kLane = kLanes<T>;
+  const Vec<T> zero{}, more = load(bias);
+  for (int64_t t = 0; t < count; ++t, from += step, to += 2 * kLane) {
+    Vec<T> rows[2][4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const T* const at = from + j * plane;
+      const Vec<T> m0 = load(at), m1 = load(at + 4 * plane), m2 = load(at + 8 * plane), m3 = load(at + 12 * plane);
+      rows[0][j] = m0 + m1 + m2;
+      rows[1][j] = m1 - m2 - m3;
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      Vec<T> left = rows[i][0] + rows[i][1] + rows[i][2] + more, right = rows[i][1] - rows[i][2] - rows[i][3] + more;
+      if (relu) left = left < zero ? zero : left, right = right < zero ? zero : right;  // NaN stays
+      store<T>(to + i * row, left);
+      store<T>(to + i * row + kLane, right);
+    }
+  }
+}
+
+template <class T>
+void gradient_lanes(const T* from, int64_t row, int64_t count, T* to, int64_t plane, int64_t step) {
+  constexpr int kLane = kLanes<T>;
+  for (int64_t t = 0; t < count; ++t, from += 2 * kLane, to += step) {
     Vec<T> rows[4][2];
 #pragma GCC unroll 2
     for (int j = 0; j < 2; ++j) {
-      const Vec<T> a = load(from + j * count + c), b = load(from + (2 + j) * count + c);
+      const Vec<T> a = load(from + j * kLane), b = load(from + row + j * kLane);
       rows[0][j] = a, rows[1][j] = a + b, rows[2][j] = a - b, rows[3][j] = -b;
     }
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      T* const at = to + 4 * i * plane + c;
+      T* const at = to + 4 * i * plane;
       store<T>(at, rows[i][0]);
       store<T>(at + plane, rows[i][0] + rows[i][1]);
       store<T>(at + 2 * plane, rows[i][0] - rows[i][1]);
@@ -142,7 +210,8 @@ void weight_gradient(const T* from, int64_t plane, int64_t depth, int64_t width,
 }
 
 template <class T>
-constexpr WinogradKernels<T> kernels_for{&source<T>, &weight<T>, &result<T>, &gradient<T>, &weight_gradient<T>};
+constexpr WinogradKernels<T> kernels_for{&source<T>, &source_lanes<T>, &weight<T>,         &weight_lanes<T>,
+                                         &result<T>, &result_lanes<T>, &gradient_lanes<T>, &weight_gradient<T>};
 
 }  // namespace
 

@@ -57,7 +57,9 @@ PYFRAME_INLINE void write_half(const Gemm<T>& p, const T* from, int64_t row, int
                __attribute__((always_inline)) {
       if (p.half_type == Element::bfloat16) {
         BFloat16* const to = static_cast<BFloat16*>(p.half) + offset;
-        for (int64_t j = 0; j < count; ++j) to[j * step] = narrow_bfloat16(from[at + j]);
+        int64_t j = 0;
+        for (; step == 1 && j + kLanes<T> <= count; j += kLanes<T>) store_bfloat16(to + j, load(from + at + j));
+        for (; j < count; ++j) to[j * step] = narrow_bfloat16(from[at + j]);
       } else {
         Float16* const to = static_cast<Float16*>(p.half) + offset;
         for (int64_t j = 0; j < count; ++j) to[j * step] = narrow_float16(from[at + j]);

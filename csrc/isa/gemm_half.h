@@ -53,6 +53,16 @@ PYFRAME_INLINE BFloat16 narrow_bfloat16(float value) {
   return {static_cast<std::uint16_t>((nan ? bits | 0x400000 : rounded) >> 16)};
 }
 
+// The same for a vector.
+PYFRAME_INLINE void store_bfloat16(BFloat16* to, Vec<float> value) {
+  typedef std::uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
+  const Vec<std::uint32_t> bits = bit_cast<Vec<std::uint32_t>>(value);
+  const Vec<std::uint32_t> rounded = bits + 0x7fff + (bits >> 16 & 1);
+  const Vec<std::uint32_t> chosen = (bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : rounded;
+  const Half half = __builtin_convertvector(chosen >> 16, Half);
+  __builtin_memcpy(to, &half, sizeof half);
+}
+
 PYFRAME_INLINE Float16 narrow_float16(float value) {
   std::uint32_t bits;
   __builtin_memcpy(&bits, &value, sizeof bits);

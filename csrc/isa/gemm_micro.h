@@ -90,11 +90,17 @@ PYFRAME_INLINE void finish_tile(Vec<T> (&sum)[Height][Vectors], const Target<T>&
   }
 }
 
+// What a step along K adds to a vector of sums.
+struct Multiply {
+  template <class T>
+  static PYFRAME_INLINE Vec<T> add(Vec<T> sum, Vec<T> a, Vec<T> b) { return sum + a * b; }
+};
+
 // left · right for Height × (Vectors * lanes) elements. Strides as in GemmBlock.
 //
 // One broadcast per row, multiplied with Vectors vectors of the right row. Rows are addressed in groups of three from
 // one pointer (base, + stride, + 2 * stride are addressing modes), so that the left factor needs no packing.
-template <class T, int Height, int Vectors>
+template <class T, class Step, int Height, int Vectors>
 void microkernel(std::int64_t depth, const T* left, std::int64_t left_line, std::int64_t left_depth, const T* right,
                  std::int64_t right_depth, const Target<T>& to) {
   constexpr int kLane = kLanes<T>;
@@ -123,7 +129,7 @@ void microkernel(std::int64_t depth, const T* left, std::int64_t left_line, std:
     for (int i = 0; i < Height; ++i) {
       const Vec<T> a = splat(row[i / 3][(i % 3) * left_line]);
 #pragma GCC unroll 4
-      for (int j = 0; j < Vectors; ++j) sum[i][j] += a * b[j];
+      for (int j = 0; j < Vectors; ++j) sum[i][j] = Step::template add<T>(sum[i][j], a, b[j]);
     }
 #pragma GCC unroll 8
     for (int g = 0; g < kGroups; ++g) row[g] += left_depth;
@@ -137,7 +143,7 @@ using Microkernel = void (*)(std::int64_t depth, const T* left, std::int64_t lef
                              const T* right, std::int64_t right_depth, const Target<T>& to);
 
 // One microkernel per height and number of vectors: tiles at the edges multiply no padding.
-template <class T>
+template <class T, class Step>
 struct Microkernels {
   Microkernel<T> of[kRows + 1][kVectors + 1];
 
@@ -154,7 +160,7 @@ struct Microkernels {
   template <int Height, int Vectors>
   constexpr void fill_vectors() {
     if constexpr (Vectors > 0) {
-      of[Height][Vectors] = &microkernel<T, Height, Vectors>;
+      of[Height][Vectors] = &microkernel<T, Step, Height, Vectors>;
       fill_vectors<Height, Vectors - 1>();
     }
   }

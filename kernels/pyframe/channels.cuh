@@ -40,6 +40,7 @@ __device__ __forceinline__ void for_pairs(int first, int last, int positions, F 
   int i = first + (COLUMNS ? static_cast<int>(threadIdx.y) : static_cast<int>(threadIdx.x) * V);
   int n = i / positions, s = i - n * positions;
   const int step_n = kStep / positions, step_s = kStep - step_n * positions;
+#pragma unroll 2
   for (; i < last; i += kStep) {
     f(n, s);
     n += step_n;

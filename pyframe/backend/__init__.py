@@ -34,7 +34,9 @@ def load(kind: str, index: int | None) -> Backend:
     from .cuda import CudaBackend
 
     backend = CudaBackend(index or 0)
-    register_array_type(backend.array_type, backend)
+    if backend.array_type not in backends:
+        # Ops allocate beside their inputs, whose device is current while they run.
+        register_array_type(backend.array_type, CudaBackend(None))
     return backend
 
 

@@ -18,6 +18,8 @@ class CpuBackend(Backend):
     xp = np
     array_type = np.ndarray
     checks_values = True
+    if native.layout is not None:  # 50 ns instead of 200 per array
+        layout = staticmethod(native.layout)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         return native.empty(shape, dtype)
@@ -25,5 +27,5 @@ class CpuBackend(Backend):
     def device_of(self, array: Any) -> Device:
         return cpu
 
-    def to_numpy(self, array: Any) -> np.ndarray:
+    def to_numpy(self, array: Any, non_blocking: bool = False) -> np.ndarray:
         return array

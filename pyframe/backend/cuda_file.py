@@ -1,7 +1,8 @@
 """Files of CUDA C++ kernels and launching their instances (L1).
 
-A kernel is written once, in ``kernels/NAME.cu``, and runs in two places: on CuPy arrays, compiled by
-NVRTC for the device at hand, and on NumPy arrays in the emulator (:mod:`pyframe.backend.emulator`).
+A kernel is written once, in ``kernels/NAME.cu``, and runs in two places: on CuPy arrays, compiled
+by NVRTC for the device at hand, and on NumPy arrays in the emulator
+(:mod:`pyframe.backend.emulator`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from . import kernel_sources
+
+known: list[CudaFile] = []
+"""Every one made so far of a file in ``kernels/``."""
 
 
 class CudaFile:
@@ -28,6 +32,10 @@ class CudaFile:
         self.name, self.instances = name, tuple(instances)
         self._source = source
         self._emulated: Any = None
+        self._on_device: Any = None
+        self._device_class: Any = Any  # of the arrays on a device, once one was given
+        if source is None:
+            known.append(self)
 
     @property
     def source(self) -> str:
@@ -58,11 +66,39 @@ class CudaFile:
             deterministic: whether the bits of the result are the same in every run; the emulator
                 checks it.
         """
-        if any(isinstance(arg, np.ndarray) for arg in args):
-            if self._emulated is None:
-                from .emulator import EmulatedFile
+        if args[0].__class__ is self._device_class:
+            self._on_device.launch(instance, signature, grid, block, args, shared)
+            return
+        for arg in args:
+            if isinstance(arg, np.ndarray):
+                self._emulate(instance, signature, grid, block, args, shared, deterministic)
+                return
+        self._launch_on_device(instance, signature, grid, block, args, shared)
 
-                self._emulated = EmulatedFile(self.source, self.name, self.instances)
-            self._emulated.launch(instance, signature, grid, block, args, shared, deterministic)
-        else:
-            self._launch_on_device(instance, signature, grid, block, args, shared)
+    def emulate_with(self, compiled: Any) -> None:
+        """Use an :class:`~pyframe.backend.emulator.EmulatedFile` that has the same instances."""
+        self._emulated = compiled
+
+    def _emulate(self, *args: Any) -> None:
+        if self._emulated is None:
+            from .emulator import EmulatedFile
+
+            self._emulated = EmulatedFile(self.source, self.name, self.instances)
+        self._emulated.launch(*args)
+
+    def _launch_on_device(
+        self,
+        instance: str,
+        signature: str,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        args: Sequence[Any],
+        shared: int,
+    ) -> None:
+        if self._on_device is None:
+            from .launch import DeviceFile
+
+            self._on_device = DeviceFile(self)
+            if signature[:1] == "P" and args[0] is not None:
+                self._device_class = args[0].__class__
+        self._on_device.launch(instance, signature, grid, block, args, shared)

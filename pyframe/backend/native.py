@@ -155,6 +155,12 @@ if hasattr(module, "philox_words"):
 empty = _empty_numpy if module is None else module.empty
 """``empty(shape, dtype, /)``: an uninitialised C-ordered array, on cached memory if any."""
 
+layout: Any = getattr(module, "layout", None)
+"""``layout(*arrays) -> bytes``: what :meth:`pyframe.backend.base.Backend.layout` returns, or None.
+
+Raises TypeError for what is neither a plain array nor None.
+"""
+
 enter_cache: Any = None if module is None else module.enter_cache
 """``enter_cache()``: from here on NumPy allocates from the cache, in this context; or None.
 

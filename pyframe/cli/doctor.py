@@ -78,7 +78,26 @@ def _devices() -> list[tuple[str, str]]:
             rows.append((f"device cuda:{index}", name))
     except DeviceError as error:
         rows.append(("device cuda", f"not available: {error}"))
-    return rows
+    return [*rows, *_cuda_kernels()]
+
+
+def _cuda_kernels() -> list[tuple[str, str]]:
+    from ..backend import emulator, kernel_sources, nvrtc
+    from ..backend.cuda import size
+
+    why = nvrtc.why_not() or ("" if nvrtc.version() else "the library NVRTC is not installed")
+    files, held = nvrtc.cached_on_disk()
+    counts = nvrtc.counts
+    return [
+        ("CUDA kernels", f"{len(kernel_sources.names('.cu'))} files"),
+        ("NVRTC", f"not available: {why}" if why else nvrtc.version()),
+        (
+            "compiled kernels",
+            f"{files // 2} on disk ({size(held)}) in {nvrtc.cache_folder()}; this process compiled "
+            f"{counts.compiled} in {counts.seconds:.1f} s and found {counts.from_disk}",
+        ),
+        ("CUDA emulator", emulator.why_not() or "ready"),
+    ]
 
 
 def _extras() -> list[tuple[str, str]]:

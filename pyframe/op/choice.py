@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import config
 from ..backend import backend_of, native
+from ..backend.base import several_devices
 from ..dtypes import compute_dtype, float32, is_half
 from ..errors import KernelError, fail
 from .record import Kernel, Op
@@ -33,9 +34,51 @@ _MOST_CHOICES = 4096
 _chosen: dict[tuple, Kernel | None] = {}
 
 
+_memos: list[dict] = []
+
+
 def clear_choices() -> None:
     """Forgets all cached choices (after a change of settings that ``available`` depends on)."""
     _chosen.clear()
+    for memo in _memos:
+        memo.clear()
+
+
+def new_memo() -> dict:
+    """Where a compiled op keeps ``{layouts and parameters: (run, parameters, checked ones)}``."""
+    memo: dict = {}
+    _memos.append(memo)
+    return memo
+
+
+_PLAIN = frozenset({type(None), bool, int, float, str})
+
+
+def _is_plain(values: tuple) -> bool:
+    """Whether these parameters can neither change nor compare in ways of their own."""
+    for v in values:
+        if v.__class__ is tuple:
+            if not _is_plain(v):
+                return False
+        elif v.__class__ not in _PLAIN and not isinstance(v, np.dtype):
+            return False
+    return True
+
+
+def alike(given: tuple, known: tuple) -> bool:
+    """Whether parameters that are equal also are of the same classes, and zeros of one sign."""
+    for one, other in zip(given, known, strict=True):
+        if one is other:
+            continue
+        cls = one.__class__
+        if cls is not other.__class__:
+            return False
+        if cls is tuple:
+            if not alike(one, other):
+                return False
+        elif one != other or (cls is float and not one and str(one) != str(other)):
+            return False
+    return True
 
 
 def choose(
@@ -99,7 +142,40 @@ def _backend(arrays: tuple) -> Any:
 
 def run(op: Op, arrays: tuple, params: dict[str, Any], forced: str | None = None) -> Any:
     """Runs the chosen implementation; the portable forward computes half types in float32."""
-    kernel = choose(op, arrays, params, forced)
+    if several_devices[0]:  # ops run on the device of their arrays
+        with _backend(arrays).beside(arrays):
+            return _run(op, arrays, params, forced)
+    return _run(op, arrays, params, forced)
+
+
+def _run(op: Op, arrays: tuple, params: dict[str, Any], forced: str | None) -> Any:
+    return run_kernel(choose(op, arrays, params, forced), op, arrays, params)
+
+
+def run_and_remember(
+    op: Op, arrays: tuple, params: dict[str, Any], memo: dict, key: Any, given: tuple
+) -> Any:
+    """As :func:`run`; notes the kernel in ``memo`` for further calls of the same ``key``.
+
+    Args:
+        op, arrays, params: the call.
+        memo: what :func:`new_memo` returned.
+        key: the layouts of the arrays and the parameters as given; ``None``: cannot be a key.
+        given: the parameters as given, in order; ``params`` has what ``check`` made of them.
+    """
+    kernel = choose(op, arrays, params)
+    out = run_kernel(kernel, op, arrays, params)
+    if key is not None and kernel is not None:
+        checked = tuple(params.values())[: len(given)]  # without a random op's seed and offset
+        if _is_plain(given) and _is_plain(checked):
+            if len(memo) >= _MOST_CHOICES:  # shapes that never repeat
+                memo.clear()
+            memo[key] = (kernel.run, given, checked)
+    return out
+
+
+def run_kernel(kernel: Kernel | None, op: Op, arrays: tuple, params: dict[str, Any]) -> Any:
+    """Runs ``kernel``, or the portable forward if it is ``None``."""
     try:
         if kernel is not None:
             return kernel.run(*arrays, **params)
@@ -109,6 +185,11 @@ def run(op: Op, arrays: tuple, params: dict[str, Any], forced: str | None = None
             if kernel is not None:
                 return kernel.run(*arrays, **params)
             return run_portable(op, arrays, params)
+    except Exception as error:
+        better = _backend(arrays).explain(error)  # of a device whose errors need names
+        if better is None:
+            raise
+        raise better from error
 
 
 def run_portable(op: Op, arrays: tuple, params: dict[str, Any]) -> Any:

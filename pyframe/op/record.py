@@ -92,7 +92,10 @@ class Op:
             return fresh arrays, ``g`` itself or views of those. ``None``: not differentiable.
         check: ``(*arrays, **params) -> tuple`` of canonical parameters in ``forward``'s order;
             raises the documented errors. Runs before any kernel. Must not look at values, except
-            under ``backend_of(x).checks_values``.
+            under ``backend_of(x).checks_values`` and if ``check_values`` says so.
+        check_values: the part of ``check`` that looks at values, ``(*arrays, **canonical params)``,
+            called after it; True where all of ``check`` does. What ``check`` alone answers is
+            remembered per dtypes, shapes, strides and parameters where a kernel runs.
         outputs: names of the outputs; several names mean that ``forward`` returns a tuple.
         nondiff: outputs that carry no gradient, and inputs that a joint rule has none for.
         promote: names of inputs that are brought to one dtype by PyTorch's promotion.
@@ -129,6 +132,7 @@ class Op:
     forward: Callable
     vjp: Any  # dict[str, Callable] | Callable | None
     check: Callable | None = None
+    check_values: Callable | bool = False
     outputs: tuple[str, ...] = ("y",)
     nondiff: tuple[str, ...] = ()
     promote: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from ..op.record import Failing, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, pointwise
 from ._declare import document, unary_op
+from ._numba import SILU
 from .trigonometry import tanh
 
 _ROOT_HALF = math.sqrt(0.5)
@@ -185,7 +186,7 @@ def _silu_gradient(g: Any, input: Any) -> Any:
     return g * (s + input * (s - s * s))
 
 
-silu = activation(
+silu: Any = activation(
     "silu",
     lambda input: input * expr.sigmoid(input),
     lambda input: input * _sigmoid_of(input),
@@ -193,6 +194,7 @@ silu = activation(
     ("-1.0, 2.0", "-0.2689,  1.7616"),
     derivative={"input": _silu_gradient},
 )
+silu.op.kernels["cuda"].append(SILU)  # after the generated one: an alternative to compare with
 
 
 @composite("silu", export=("functional",))

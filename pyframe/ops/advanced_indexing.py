@@ -144,6 +144,7 @@ advanced_index = register(
             "input": lambda g, index, input_shape, dims: advanced_sum(g, index, dims, input_shape)
         },
         check=check_advanced,
+        check_values=True,
         short=_short,
         half="native",
         kernels={
@@ -293,6 +294,7 @@ put: Any = register(
             ),
         },
         check=check_put,
+        check_values=True,
         kernels={"cpu": [native_kernel(_native_write, _not_written, _SOURCE)]},
         sized_by="index",
         export=(),

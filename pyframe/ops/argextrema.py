@@ -14,6 +14,7 @@ from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import register
+from . import _cuda_reduce
 from .native_reduce import SOURCE, arg, not_arg
 
 
@@ -66,7 +67,11 @@ def _native(largest: bool) -> dict:
     def run(input: Any, *, dim: Any = None, keepdim: bool = False) -> Any:
         return arg(input, dim, keepdim, largest)
 
-    return {"cpu": [native_kernel(run, not_arg, SOURCE)]}
+    cuda = _cuda_reduce.FIRST_LARGEST if largest else _cuda_reduce.FIRST_SMALLEST
+    return {
+        "cpu": [native_kernel(run, not_arg, SOURCE)],
+        "cuda": _cuda_reduce.first_places(cuda),
+    }
 
 
 def _op(name: str, forward: Callable, function: Callable, word: str, value: int) -> Callable:

@@ -11,12 +11,14 @@ import numpy as np
 from ..backend import native
 from ..dtypes import is_floating
 from ..errors import ArgumentTypeError, DtypeError, ShapeError, fail
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import packed
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..op.windows import pool_output, product, spatial
 from ..tensor.register import register
+from . import _cuda_pool as cuda
 from .max_pool import (
     check_pool,
     geometry_of,
@@ -377,7 +379,10 @@ avg_pool_grad = register(
         _grad_forward,
         vjp={"grad_output": _pooling},
         check=_check_grad,
-        kernels={"cpu": [native_kernel(_native_grad, not_poolable, "csrc/isa/pool.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native_grad, not_poolable, "csrc/isa/pool.cpp")],
+            "cuda": [cuda_kernel(cuda.average_pool_backward, cuda.not_pooled, cuda.SOURCE)],
+        },
         kernels_from=1,
         export=(),
         reference=_reference_grad,
@@ -457,7 +462,10 @@ def _record(n: int, forward: Callable, check: Callable, vjp: Callable) -> Callab
             export=("pyframe", "functional") if n == 1 else ("functional",),
             reference=_reference(n),
             samples=_samples(n),
-            kernels={"cpu": [native_kernel(_native, not_poolable, "csrc/isa/pool.cpp")]},
+            kernels={
+                "cpu": [native_kernel(_native, not_poolable, "csrc/isa/pool.cpp")],
+                "cuda": [cuda_kernel(cuda.average_pool, cuda.not_pooled, cuda.SOURCE)],
+            },
             kernels_from=1,
             errors=_errors(n),
             cost=_cost,

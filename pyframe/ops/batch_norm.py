@@ -12,12 +12,14 @@ from ..autograd.composed import gradients_of
 from ..backend import native
 from ..dtypes import compute_dtype
 from ..errors import ArgumentError, DtypeError, ParameterError, ShapeError, fail
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import packed as in_order
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
+from ._cuda_norm import batch_backward, batch_forward, batch_inference, not_cuda_norm
 from .layer_norm import as_dtype_of, check_norm, in_dtype, not_native, packed, wide
 from .powers import rsqrt
 
@@ -247,7 +249,10 @@ batch_norm_backward = register(
         reference=_backward_reference,
         samples=_backward_samples,
         cost=lambda grad, input, *rest: Cost(10 * input.size, 3 * input.nbytes),
-        kernels={"cpu": [native_kernel(_native_backward, not_native, "csrc/isa/norm.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native_backward, not_native, "csrc/isa/norm.cpp")],
+            "cuda": [cuda_kernel(batch_backward, not_cuda_norm, "kernels/batch_norm.cu")],
+        },
         kernels_from=1,
         export=(),
         doc="""Gradients of :func:`native_batch_norm` for input, weight and bias.
@@ -272,7 +277,10 @@ native_batch_norm = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, *rest, **_: Cost(7 * input.size, 2 * input.nbytes),
-        kernels={"cpu": [native_kernel(_native_forward, not_native, "csrc/isa/norm.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native_forward, not_native, "csrc/isa/norm.cpp")],
+            "cuda": [cuda_kernel(batch_forward, not_cuda_norm, "kernels/batch_norm.cu")],
+        },
         kernels_from=1,
         export=(),
         doc="""Batch normalisation with the batch's own statistics, which it also returns.
@@ -404,7 +412,10 @@ batch_norm_inference = register(
         samples=_fixed_samples,
         errors=_fixed_errors,
         cost=lambda input, *rest, **_: Cost(3 * input.size, 2 * input.nbytes),
-        kernels={"cpu": [native_kernel(_native_fixed, not_native, "csrc/isa/norm.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native_fixed, not_native, "csrc/isa/norm.cpp")],
+            "cuda": [cuda_kernel(batch_inference, not_cuda_norm, "kernels/batch_norm.cu")],
+        },
         kernels_from=1,
         export=(),
         doc="""(input - mean) / √(var + eps) · weight + bias, with constant ``mean`` and ``var``.
@@ -486,8 +497,10 @@ def batch_norm(
                 "Pass training=True to use the batch's own statistics.",
             )
         return batch_norm_inference(input, running_mean, running_var, weight, bias, eps)
+    shape = input.shape
+    channels = shape[1:2]
     for name, value in (("running_mean", running_mean), ("running_var", running_var)):
-        if value is not None and tuple(value.shape) != tuple(input.shape[1:2]):
+        if value is not None and value.shape != channels:
             fail(
                 ShapeError,
                 "batch_norm",
@@ -497,7 +510,6 @@ def batch_norm(
             )
     y, mean, var, _ = native_batch_norm(input, weight, bias, eps)
     if running_mean is not None or running_var is not None:
-        shape = input.shape
         n = shape[0] * math.prod(shape[2:])
         update_running(running_mean, mean, momentum)
         update_running(running_var, var, momentum, n / max(n - 1, 1))

@@ -14,6 +14,7 @@ from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import register
+from . import _cuda_copy
 
 
 def _forward(xp: Any, input: Any, *, dtype: Any) -> Any:
@@ -65,7 +66,7 @@ cast: Any = register(
         check=_check,
         half="native",
         view="maybe",
-        kernels={"cpu": [_NATIVE]},
+        kernels={"cpu": [_NATIVE], "cuda": [_cuda_copy.CAST]},
         export=(),
         reference=lambda input, dtype: np.asarray(input, np.float64),
         samples=_samples,
@@ -91,7 +92,7 @@ discretize = register(
         check=_check,
         half="native",
         view="maybe",
-        kernels={"cpu": [_NATIVE]},
+        kernels={"cpu": [_NATIVE], "cuda": [_cuda_copy.CAST]},
         export=(),
         reference=lambda input, dtype: np.trunc(input).astype(np.int64),
         samples=_integer_samples,

@@ -18,6 +18,7 @@ from ..tensor.dispatch import unbroadcast, zero_gradient
 from ..tensor.inplace import inplace
 from ..tensor.register import composite, register
 from ..tensor.tensor import Tensor, tensor_types
+from . import _cuda_copy
 from .cast import cast
 
 
@@ -50,7 +51,7 @@ clone = register(
         lambda xp, input, *, memory_format=None: input.copy(),
         vjp={"input": lambda g: g},
         half="native",
-        kernels={"cpu": [_NATIVE]},
+        kernels={"cpu": [_NATIVE], "cuda": [_cuda_copy.COPY]},
         reference=_same,
         samples=unary(),
         cost=_copy_cost,
@@ -78,7 +79,7 @@ contiguous = register(
         short=_short_contiguous,
         half="native",
         view="maybe",
-        kernels={"cpu": [_NATIVE]},
+        kernels={"cpu": [_NATIVE], "cuda": [_cuda_copy.COPY]},
         export=("Tensor",),
         reference=_same,
         samples=unary(),

@@ -11,17 +11,22 @@ import numpy as np
 
 from ..autograd.composed import gradients_of
 from ..backend import backend_of, native
-from ..dtypes import compute_dtype, is_floating
+from ..dtypes import compute_dtype, int64, is_floating
 from ..errors import ArgumentError, DtypeError, RangeError, ShapeError, SizeError, fail
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import not_floats, packed
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
+from . import _cuda_losses as cuda
 from .arithmetic import div
 from .layer_norm import wide
 from .softmax import log_softmax
+
+_CUDA = "kernels/cross_entropy.cu"
+_all_below = getattr(native.module, "all_below", None)
 
 # An input [N, C, d1, ...] is treated as [N, C, S], a target of classes as [N, S]; [C] as [1, C, 1].
 
@@ -62,7 +67,7 @@ def _target_shape(shape: tuple) -> tuple:
     return (*shape[:1], *shape[2:]) if len(shape) > 1 else ()
 
 
-def _check_classes(op: str, input: Any, target: Any, weight: Any, ignore_index: int) -> None:
+def _check_classes(op: str, input: Any, target: Any, weight: Any) -> None:
     if not input.ndim:
         fail(ShapeError, op, "input needs a dimension of classes", input=input)
     if not is_floating(input.dtype):
@@ -86,8 +91,6 @@ def _check_classes(op: str, input: Any, target: Any, weight: Any, ignore_index: 
             target=target,
         )
     _check_weight(op, input, weight)
-    if backend_of(target).checks_values:
-        _check_range(op, target, _sizes(input.shape)[1], ignore_index)
 
 
 def _check_weight(op: str, input: Any, weight: Any) -> None:
@@ -107,12 +110,12 @@ def _check_weight(op: str, input: Any, weight: Any) -> None:
 
 
 def _check_range(op: str, target: Any, classes: int, ignore_index: int) -> None:
-    if not target.size:
+    if not backend_of(target).checks_values or not target.size:
         return
-    if hasattr(native.module, "all_below") and target.dtype == np.int64:
+    if _all_below is not None and target.dtype == int64:
         flags = target.flags  # two NumPy reductions cost 7 µs, more than the loss of a small batch
         if flags.c_contiguous and flags.aligned:
-            if native.module.all_below(target, target.size, classes):
+            if _all_below(target, target.size, classes):
                 return
         elif target.min() >= 0 and target.max() < classes:
             return
@@ -167,8 +170,15 @@ def _spread(g: Any, total: Any, reduction: str, n: int, s: int) -> Any:
 
 
 def _check_nll(input: Any, target: Any, weight: Any, *, ignore_index: int, reduction: str) -> tuple:
-    _check_classes("nll_loss", input, target, weight, ignore_index)
+    _check_classes("nll_loss", input, target, weight)
     return int(ignore_index), reduction
+
+
+def _check_nll_values(
+    input: Any, target: Any, weight: Any, *, ignore_index: int, reduction: str
+) -> None:
+    shape = input.shape
+    _check_range("nll_loss", target, shape[1 if len(shape) > 1 else 0], ignore_index)
 
 
 def _nll(
@@ -215,7 +225,7 @@ def _nll_backward(
 
 
 def _classes(target: Any) -> Any:
-    return packed(target if target.dtype == np.int64 else target.astype(np.int64))
+    return packed(target if target.dtype == int64 else target.astype(int64))
 
 
 def _no_native_nll(input: Any, target: Any, weight: Any = None, **params: Any) -> str:
@@ -390,7 +400,8 @@ nll_loss_backward = register(
                 native_kernel(
                     _native_nll_backward, _no_native_nll_backward, "csrc/bind_cross_entropy.cpp"
                 )
-            ]
+            ],
+            "cuda": [cuda_kernel(cuda.nll_backward, cuda.not_cuda_nll_backward, _CUDA)],
         },
         kernels_from=1,
         export=(),
@@ -417,12 +428,14 @@ native_nll_loss = register(
         half="native",
         nondiff=("total",),
         check=_check_nll,
+        check_values=_check_nll_values,
         reference=_nll_reference,
         samples=_class_samples,
         errors=_class_errors,
         cost=lambda input, target, *rest, **_: Cost(target.size, 2 * target.nbytes),
         kernels={
-            "cpu": [native_kernel(_native_nll, _no_native_nll, "csrc/bind_cross_entropy.cpp")]
+            "cpu": [native_kernel(_native_nll, _no_native_nll, "csrc/bind_cross_entropy.cpp")],
+            "cuda": [cuda_kernel(cuda.nll, cuda.not_cuda_loss, _CUDA)],
         },
         kernels_from=1,
         export=(),
@@ -508,11 +521,19 @@ def _check_cross(
             )
         _check_weight(op, input, weight)
     else:
-        _check_classes(op, input, target, weight, ignore_index)
+        _check_classes(op, input, target, weight)
     if not 0 <= label_smoothing <= 1:
         # The class that PyTorch raises here.
         fail(ShapeError, op, "label_smoothing must be in [0, 1]", label_smoothing=label_smoothing)
     return int(ignore_index), reduction, float(label_smoothing)
+
+
+def _check_cross_values(
+    input: Any, target: Any, weight: Any, *, ignore_index: int, **params: Any
+) -> None:
+    shape = input.shape
+    if len(target.shape) < len(shape):  # classes, no probabilities
+        _check_range("cross_entropy", target, shape[1 if len(shape) > 1 else 0], ignore_index)
 
 
 def _coefficients(xp: Any, x: Any, target: Any, weight: Any, smoothing: float, c: int) -> Any:
@@ -887,7 +908,8 @@ cross_entropy_backward = register(
                 native_kernel(
                     _native_cross_backward, _not_native_backward, "csrc/isa/cross_entropy.cpp"
                 )
-            ]
+            ],
+            "cuda": [cuda_kernel(cuda.class_loss_backward, cuda.not_cuda_loss_backward, _CUDA)],
         },
         sized_by="input",
         kernels_from=1,
@@ -913,11 +935,15 @@ native_cross_entropy = register(
         half="native",
         nondiff=("top", "mass", "total"),
         check=_check_cross,
+        check_values=_check_cross_values,
         reference=_cross_reference,
         samples=_cross_samples,
         errors=_cross_errors,
         cost=lambda input, *rest, **_: Cost(4 * input.size, input.nbytes),
-        kernels={"cpu": [native_kernel(_native_cross, _not_native, "csrc/isa/cross_entropy.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native_cross, _not_native, "csrc/isa/cross_entropy.cpp")],
+            "cuda": [cuda_kernel(cuda.class_loss, cuda.not_cuda_loss, _CUDA)],
+        },
         kernels_from=1,
         export=(),
         doc="""The cross entropy loss, and what its gradient needs.

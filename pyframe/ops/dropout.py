@@ -12,6 +12,7 @@ from .. import philox
 from ..backend import native
 from ..dtypes import is_floating
 from ..errors import ArgumentError, ArgumentTypeError, DtypeError, ShapeError, fail
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import not_floats, packed
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
@@ -19,6 +20,7 @@ from ..op.samples import Maker
 from ..tensor.inplace import inplace as write_inplace
 from ..tensor.register import composite, register
 from ..tensor.tensor import Tensor
+from . import _cuda_dropout as cuda
 from .arithmetic import mul
 
 
@@ -127,7 +129,10 @@ masked_dropout: Any = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, **_: Cost(2 * input.size, 2 * input.nbytes),
-        kernels={"cpu": [native_kernel(_native, _not_native, "csrc/isa/random.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native, _not_native, "csrc/isa/random.cpp")],
+            "cuda": [cuda_kernel(cuda.dropout, cuda.not_cuda_dropout, "kernels/dropout.cu")],
+        },
         doc="""input · mask / (1 - p), where the mask is 1 with probability 1 - p.
 
     Args:

@@ -10,18 +10,21 @@ from typing import Any
 import numpy as np
 
 from ..backend import backend_of, native
-from ..backend.copies import not_copied
+from ..backend.copies import LARGE, not_copied
 from ..dtypes import int64
 from ..errors import ArgumentError, DtypeError, RangeError, ShapeError, fail
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import not_floats, packed
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
+from . import _cuda_gather as cuda
 from .layer_norm import wide
 from .segments import index_range, native_put_elements, native_take, zeros
 
+_all_below = getattr(native.module, "all_below", None)
 # Up to this many rows a product with the one-hot matrix is the fastest sum of rows.
 _FEW_ROWS = 128
 
@@ -56,11 +59,21 @@ def sum_rows(xp: Any, indices: Any, values: Any, rows: int) -> Any:
 
 
 def _in_range(input: Any, rows: int) -> bool:
+    small = input.__class__ is np.ndarray and input.size <= LARGE and input.dtype == int64
+    if small and _all_below is not None:
+        flags = input.flags  # two NumPy reductions cost 3 µs, more than looking up a small batch
+        if flags.c_contiguous and flags.aligned:
+            return bool(_all_below(input, input.size, rows))
     least, greatest = index_range(input)
     return bool(least >= 0 and greatest < rows)
 
 
 def _check_indices(op: str, input: Any, rows: int) -> None:
+    _check_integers(op, input)
+    _check_range(op, input, rows)
+
+
+def _check_integers(op: str, input: Any) -> None:
     if input.dtype.kind not in "iu" or input.dtype.itemsize < 4:
         fail(
             DtypeError,
@@ -69,6 +82,9 @@ def _check_indices(op: str, input: Any, rows: int) -> None:
             "Convert them with .long().",
             input=input,
         )
+
+
+def _check_range(op: str, input: Any, rows: int) -> None:
     if backend_of(input).checks_values and input.size and not _in_range(input, rows):
         bad = input[(input < 0) | (input >= rows)]
         fail(
@@ -84,7 +100,7 @@ def _check(input: Any, weight: Any, *, padding_idx: Any, scale_grad_by_freq: boo
     if weight.ndim != 2:
         fail(ShapeError, "embedding", "weight must have two dimensions", weight=weight)
     rows = weight.shape[0]
-    _check_indices("embedding", input, rows)
+    _check_integers("embedding", input)
     if padding_idx is not None:
         if not -rows <= padding_idx < rows:
             fail(
@@ -95,6 +111,10 @@ def _check(input: Any, weight: Any, *, padding_idx: Any, scale_grad_by_freq: boo
             )
         padding_idx = int(padding_idx) % rows
     return padding_idx, bool(scale_grad_by_freq)
+
+
+def _check_values(input: Any, weight: Any, **params: Any) -> None:
+    _check_range("embedding", input, weight.shape[0])
 
 
 def _forward(
@@ -273,7 +293,8 @@ embedding_backward = register(
                 native_kernel(
                     _native_sum, lambda grad, input, **_: not_floats(grad), "csrc/isa/gather.cpp"
                 )
-            ]
+            ],
+            "cuda": [cuda_kernel(cuda.embedding_backward, cuda.not_added, cuda.SOURCE)],
         },
         samples=_backward_samples,
         cost=lambda grad, input, num_weights, **_: Cost(
@@ -330,6 +351,7 @@ native_embedding = register(
             )
         },
         check=_check,
+        check_values=_check_values,
         half="native",
         reference=_reference,
         kernels={
@@ -339,7 +361,14 @@ native_embedding = register(
                     lambda input, weight, **_: not_copied(weight),
                     "csrc/scatter.cpp",
                 )
-            ]
+            ],
+            "cuda": [
+                cuda_kernel(
+                    lambda input, weight, **_: cuda.take(weight, input, 0),
+                    lambda input, weight, **_: cuda.not_taken(weight),
+                    cuda.SOURCE,
+                )
+            ],
         },
         kernels_from=256,
         samples=_samples,
@@ -555,6 +584,7 @@ one_hot = register(
         _one_hot,
         vjp=None,
         check=_check_one_hot,
+        check_values=True,
         half="native",
         kernels={"cpu": [native_kernel(_native_one_hot, source="csrc/scatter.cpp")]},
         kernels_from=257,

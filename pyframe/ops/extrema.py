@@ -14,6 +14,7 @@ from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker, reductions
 from ..tensor.register import composite, pointwise, register
+from . import _cuda_reduce
 from .arithmetic import true_divide
 from .comparison import maximum, minimum
 from .gather import gather_elements
@@ -95,7 +96,11 @@ def _native_extreme(kind: int) -> dict:
     def run(input: Any, *, dim: Any = None, keepdim: bool = False) -> Any:
         return fold(input, dim, keepdim, kind)
 
-    return {"cpu": [native_kernel(run, not_folded, SOURCE)]}
+    cuda = _cuda_reduce.LARGEST if kind == MAX else _cuda_reduce.SMALLEST
+    return {
+        "cpu": [native_kernel(run, not_folded, SOURCE)],
+        "cuda": _cuda_reduce.extrema(cuda),
+    }
 
 
 def _extreme(name: str, forward: Callable, reference: Callable, word: str, value: str) -> Callable:
@@ -262,7 +267,11 @@ def _native_at(largest: bool) -> dict:
         shape = reduced(input.shape, dim, False)
         return values.reshape(shape), indices.reshape(shape)
 
-    return {"cpu": [native_kernel(run, not_arg, SOURCE)]}
+    cuda = _cuda_reduce.FIRST_LARGEST if largest else _cuda_reduce.FIRST_SMALLEST
+    return {
+        "cpu": [native_kernel(run, not_arg, SOURCE)],
+        "cuda": _cuda_reduce.first_extrema(cuda),
+    }
 
 
 def _with_indices(name: str, forward: Callable, reference: Callable, word: str) -> Callable:

@@ -11,11 +11,13 @@ from ..backend import native
 from ..dtypes import int64, is_integral
 from ..errors import DtypeError, PlaceError, RangeError, ShapeError, fail
 from ..op.axes import normalize
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import packed, split
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
+from . import _cuda_gather as cuda
 from .basic_indexing import unindex
 from .expand import expand
 from .reshape import reshape
@@ -161,8 +163,12 @@ gather_elements = register(
             "input": lambda g, index, input_shape, dim: scatter_sum(g, index, dim, input_shape),
         },
         check=lambda input, index, *, dim: (check_elements("gather", input, index, dim),),
+        check_values=True,
         half="native",
-        kernels={"cpu": [native_kernel(_native, _not_native, "csrc/scatter.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native, _not_native, "csrc/scatter.cpp")],
+            "cuda": [cuda_kernel(cuda.gather_elements, cuda.not_gathered, cuda.SOURCE)],
+        },
         sized_by="index",
         export=(),
         reference=_reference,
@@ -221,7 +227,10 @@ scatter_sum: Any = register(
                 gather_elements(g, index, dim), src_shape
             )
         },
-        kernels={"cpu": [native_kernel(_native_sum, _not_native_sum, "csrc/scatter.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native_sum, _not_native_sum, "csrc/scatter.cpp")],
+            "cuda": [cuda_kernel(cuda.scatter_sum, cuda.not_scattered, cuda.SOURCE)],
+        },
         export=(),
         reference=_reference_sum,
         samples=_samples_sum,

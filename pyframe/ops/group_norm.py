@@ -11,12 +11,14 @@ import numpy as np
 from ..autograd.composed import gradients_of
 from ..backend import native
 from ..errors import ArgumentError, DtypeError, ShapeError, fail
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import packed as in_order
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
+from ._cuda_norm import norm_backward, norm_forward, not_cuda_norm, weight_sums
 from .batch_norm import batch_norm
 from .layer_norm import (
     as_dtype_of,
@@ -138,6 +140,25 @@ def _native_backward(grad: Any, input: Any, mean: Any, rstd: Any, weight: Any = 
     weight = in_order(weight)
     native.module.group_norm_backward(g, x, mean, rstd, weight, gx, gw, gb, n, c, s, groups)
     return gx, gw, gb
+
+
+# ---- CUDA kernels: kernels/norm.cu
+
+
+def _cuda_forward(
+    input: Any, weight: Any = None, bias: Any = None, *, num_groups: int, eps: float = 1e-5
+) -> tuple:
+    shape, positions = (input.shape[0], num_groups), math.prod(input.shape[2:])
+    layout = {"positions": positions, "groups": num_groups}
+    return norm_forward(input, weight, bias, math.prod(shape), shape, eps, **layout)
+
+
+def _cuda_backward(grad: Any, input: Any, mean: Any, rstd: Any, weight: Any = None) -> tuple:
+    (n, c), groups, positions = input.shape[:2], mean.shape[1], math.prod(input.shape[2:])
+    layout = {"positions": positions, "groups": groups}
+    gx = norm_backward(grad, input, mean, rstd, weight, n * groups, **layout)
+    where = (groups, max(c // groups, 1))
+    return gx, *weight_sums(grad, input, mean, rstd, (n, c, positions), where)
 
 
 def _statistics(x: Any, groups: int, eps: float) -> tuple[Any, Any]:
@@ -263,7 +284,10 @@ group_norm_backward = register(
         reference=_backward_reference,
         samples=_backward_samples,
         cost=lambda grad, input, *rest: Cost(11 * input.size, 3 * input.nbytes),
-        kernels={"cpu": [native_kernel(_native_backward, not_native, "csrc/isa/norm.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native_backward, not_native, "csrc/isa/norm.cpp")],
+            "cuda": [cuda_kernel(_cuda_backward, not_cuda_norm, "kernels/norm.cu")],
+        },
         kernels_from=1,
         export=(),
         doc="""Gradients of :func:`group_norm` for input, weight and bias.
@@ -288,7 +312,10 @@ native_group_norm = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, *rest, **_: Cost(8 * input.size, 2 * input.nbytes),
-        kernels={"cpu": [native_kernel(_native_forward, not_native, "csrc/isa/norm.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native_forward, not_native, "csrc/isa/norm.cpp")],
+            "cuda": [cuda_kernel(_cuda_forward, not_cuda_norm, "kernels/norm.cu")],
+        },
         kernels_from=1,
         export=(),
         doc="""Group normalisation; also returns means and 1/√(variance + eps), [N, groups] each.

@@ -12,10 +12,12 @@ from ..backend.copies import LARGE, not_copied
 from ..dtypes import is_integral
 from ..errors import DtypeError, RangeError, fail
 from ..op.axes import normalize
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
+from . import _cuda_gather as cuda
 from .reshape import reshape
 from .segments import check_index, native_put, native_take, not_summed, segment_sum, zeros
 
@@ -91,9 +93,19 @@ take_rows = register(
         lambda xp, input, index, *, dim: xp.take(input, index, axis=dim),
         vjp={"input": lambda g, index, input_shape, dim: add_rows(g, index, dim, input_shape[dim])},
         check=_check,
+        check_values=True,
         short=_short,
         half="native",
-        kernels={"cpu": [_NATIVE_TAKE]},
+        kernels={
+            "cpu": [_NATIVE_TAKE],
+            "cuda": [
+                cuda_kernel(
+                    lambda input, index, *, dim: cuda.take(input, index, dim),
+                    cuda.not_taken,
+                    cuda.SOURCE,
+                )
+            ],
+        },
         sized_by="input index",
         export=(),
         reference=_reference,
@@ -153,7 +165,10 @@ add_rows: Any = register(
         _forward_add,
         vjp={"src": lambda g, index, dim: take_rows(g, index, dim)},
         check=_check_add,
-        kernels={"cpu": [_NATIVE_ADD]},
+        kernels={
+            "cpu": [_NATIVE_ADD],
+            "cuda": [cuda_kernel(cuda.add_rows, cuda.not_added, cuda.SOURCE), cuda.ATOMIC],
+        },
         export=(),
         reference=_reference_add,
         samples=_samples_add,

@@ -12,6 +12,7 @@ from ..autograd.composed import gradients_of
 from ..backend import native
 from ..dtypes import compute_dtype, is_floating
 from ..errors import DtypeError, ShapeError, fail
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import not_floats
 from ..op.native_arrays import packed as in_order
 from ..op.native_kernel import native_kernel
@@ -19,6 +20,7 @@ from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
+from ._cuda_norm import norm_backward, norm_forward, not_cuda_norm, weight_sums
 from .cast import cast
 
 
@@ -192,6 +194,27 @@ def _native_backward(
     return gx, gw, gb
 
 
+# ---- CUDA kernels: kernels/norm.cu
+
+
+def _cuda_forward(
+    input: Any, weight: Any = None, bias: Any = None, *, normalized_shape: tuple, eps: float = 1e-5
+) -> tuple:
+    kept = input.ndim - len(normalized_shape)
+    shape = statistics_shape(input.shape, kept)
+    return norm_forward(input, weight, bias, math.prod(input.shape[:kept]), shape, eps)
+
+
+def _cuda_backward(
+    grad: Any, input: Any, mean: Any, rstd: Any, weight: Any = None, *, last: int
+) -> tuple:
+    kept = input.ndim - last
+    rows, n = math.prod(input.shape[:kept]), math.prod(input.shape[kept:])
+    gx = norm_backward(grad, input, mean, rstd, weight, rows)
+    gw, gb = weight_sums(grad, input, mean, rstd, (rows, n, 1), (1, max(n, 1)))
+    return gx, gw.reshape(input.shape[kept:]), gb.reshape(input.shape[kept:])
+
+
 def _statistics(x: Any, last: int, eps: float) -> tuple[Any, Any]:
     axes = tuple(range(-last, 0))
     mean = x.mean(axes, keepdim=True)
@@ -323,7 +346,10 @@ layer_norm_backward = register(
         reference=_backward_reference,
         samples=_backward_samples,
         cost=lambda grad, input, *rest, last: Cost(11 * input.size, 3 * input.nbytes),
-        kernels={"cpu": [native_kernel(_native_backward, not_native, "csrc/isa/norm.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native_backward, not_native, "csrc/isa/norm.cpp")],
+            "cuda": [cuda_kernel(_cuda_backward, not_cuda_norm, "kernels/norm.cu")],
+        },
         kernels_from=1,
         export=(),
         doc="""Gradients of :func:`layer_norm` for input, weight and bias.
@@ -349,7 +375,10 @@ native_layer_norm = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, *rest, **_: Cost(8 * input.size, 2 * input.nbytes),
-        kernels={"cpu": [native_kernel(_native_forward, not_native, "csrc/isa/norm.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native_forward, not_native, "csrc/isa/norm.cpp")],
+            "cuda": [cuda_kernel(_cuda_forward, not_cuda_norm, "kernels/norm.cu")],
+        },
         kernels_from=1,
         export=(),
         doc="""Layer normalisation; also returns the means and 1/√(variance + eps).

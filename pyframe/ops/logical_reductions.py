@@ -9,10 +9,11 @@ import numpy as np
 
 from ..dtypes import uint8
 from ..errors import ArgumentError, RangeError
-from ..op.axes import normalize_all
+from ..op.axes import count, normalize_all
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import register
+from . import _cuda_reduce
 
 
 def _checker(op: str) -> Callable:
@@ -49,6 +50,11 @@ def _errors(make: Maker) -> Iterator[Failing]:
     yield Failing(ArgumentError, "a dim occurs twice", make(3, 4), dim=(0, -2))
 
 
+def _least(name: str) -> Callable:
+    """How many elements must not be 0."""
+    return lambda shape, dim: float(count(shape, dim)) if name == "all" else 1.0
+
+
 def _op(name: str, forward: Callable, function: Callable, what: str, value: str) -> Callable:
     return register(
         Op(
@@ -62,6 +68,7 @@ def _op(name: str, forward: Callable, function: Callable, what: str, value: str)
             samples=_samples,
             errors=_errors,
             cost=lambda input, **_: Cost(input.size, input.nbytes),
+            kernels={"cuda": _cuda_reduce.truth(_least(name))},
             doc=f"""Whether {what} of input over ``dim`` (all dimensions by default) is not 0.
 
     Args:
@@ -97,6 +104,7 @@ count_nonzero = register(
         samples=lambda make: (s for s in _samples(make) if not s.params.pop("keepdim", False)),
         errors=_errors,
         cost=lambda input, **_: Cost(input.size, input.nbytes),
+        kernels={"cuda": _cuda_reduce.counts()},
         doc="""How many elements of input over ``dim`` (all dimensions by default) are not 0.
 
     Args:

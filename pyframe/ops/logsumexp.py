@@ -13,11 +13,15 @@ from ..dtypes import get_default_dtype, is_floating
 from ..errors import ArgumentError, RangeError
 from ..expr import exp, where
 from ..op.axes import count, normalize_all, restored
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import not_floats, packed
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import pointwise, register
+from . import _cuda_losses as cuda
+from . import _cuda_reduce
+from ._numba import LOGSUMEXP
 
 
 def _check(input: Any, *, dim: Any, keepdim: bool) -> tuple:
@@ -115,7 +119,14 @@ logsumexp = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, **_: Cost(3 * input.size, 2 * input.nbytes),
-        kernels={"cpu": [native_kernel(_native, _not_native, "csrc/isa/cross_entropy.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native, _not_native, "csrc/isa/cross_entropy.cpp")],
+            "cuda": [
+                cuda_kernel(cuda.logsumexp, cuda.not_cuda_logsumexp, "kernels/cross_entropy.cu"),
+                *_cuda_reduce.logsumexps(),
+                LOGSUMEXP,
+            ],
+        },
         kernels_from=1,
         doc="""log Σ e^input over ``dim``, computed so that it neither overflows nor underflows.
 

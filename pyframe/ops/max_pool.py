@@ -7,6 +7,7 @@ index into the image at the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,15 @@ import numpy as np
 from ..backend import native
 from ..dtypes import bool_, int64
 from ..errors import DtypeError, ShapeError, fail
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import not_floats, packed
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..op.windows import pool_output, product, spatial, taps
 from ..tensor.register import composite, register
+from . import _cuda_pool as cuda
+from ._numba import MAX_POOL
 
 
 def check_pool(
@@ -277,11 +281,12 @@ def three(fill: int, *lengths: tuple) -> list[int]:
     return [n for t in lengths for n in (*(fill,) * (3 - len(t)), *t)]
 
 
+@lru_cache(maxsize=1024)
 def geometry_of(
     size: tuple, out: tuple, kernel: tuple, stride: tuple, padding: tuple, dilation: tuple
-) -> list[int]:
+) -> tuple[int, ...]:
     """The 18 numbers that describe a pooling to the extension."""
-    return [*three(1, size, out, kernel, stride), *three(0, padding), *three(1, dilation)]
+    return (*three(1, size, out, kernel, stride), *three(0, padding), *three(1, dilation))
 
 
 def not_poolable(input: Any, *rest: Any, **params: Any) -> str:
@@ -560,7 +565,13 @@ def _make(n: int) -> Callable:
             samples=_samples(n),
             errors=pool_errors(n),
             cost=cost,
-            kernels={"cpu": [native_kernel(_native, not_poolable, "csrc/isa/pool.cpp")]},
+            kernels={
+                "cpu": [native_kernel(_native, not_poolable, "csrc/isa/pool.cpp")],
+                "cuda": [
+                    cuda_kernel(cuda.max_pool, cuda.not_pooled, cuda.SOURCE),
+                    *([MAX_POOL] if n == 2 else []),
+                ],
+            },
             kernels_from=1,
             doc=f"""Largest value in every window, and its index in the flat {n}-D image.
 
@@ -587,7 +598,10 @@ max_pool_grad: Callable = register(
             )
         },
         check=_check_grad,
-        kernels={"cpu": [native_kernel(_native_grad, not_poolable, "csrc/isa/pool.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native_grad, not_poolable, "csrc/isa/pool.cpp")],
+            "cuda": [cuda_kernel(cuda.max_pool_backward, cuda.not_pooled, cuda.SOURCE)],
+        },
         kernels_from=1,
         export=(),
         reference=_reference_grad,

@@ -14,6 +14,7 @@ from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op
 from ..op.samples import Maker, reductions
 from ..tensor.register import register
+from . import _cuda_reduce
 from .arithmetic import true_divide
 from .native_reduce import SOURCE, SUM, fold, not_folded
 from .sum import spread_out
@@ -75,7 +76,10 @@ mean = register(
         samples=reductions(),
         errors=_errors,
         cost=lambda input, **_: Cost(input.size, input.nbytes),
-        kernels={"cpu": [native_kernel(_native, not_folded, SOURCE)]},
+        kernels={
+            "cpu": [native_kernel(_native, not_folded, SOURCE)],
+            "cuda": _cuda_reduce.totals(_cuda_reduce.SUM, mean=True),
+        },
         doc="""Mean of input over ``dim`` (all dimensions by default); nan over no elements.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def not_native(input: Any, **params: Any) -> str:
 
 def not_folded(input: Any, **params: Any) -> str:
     """Why :func:`fold` cannot run: as :func:`not_native`, but it also takes half types."""
-    if input.dtype.name not in _HALVES:
+    if input.dtype.itemsize != 2 or input.dtype.name not in _HALVES:
         return not_native(input, **params)
     if not input.flags.c_contiguous or not input.flags.aligned:
         return "input is not in C order"
@@ -42,13 +43,14 @@ def not_folded(input: Any, **params: Any) -> str:
     return "" if dtype is None or dtype == input.dtype else "it converts to another dtype"
 
 
-def runs(shape: tuple, dim: Any) -> list[tuple[int, int, int]]:
+@lru_cache(maxsize=4096)  # 2 µs, as long as the sum of 10,000 numbers
+def runs(shape: tuple, dim: Any) -> tuple[tuple[int, int, int], ...]:
     """``(outer, n, inner)`` for each run of neighbouring reduced dimensions, the last run first.
 
     After a run is reduced, its ``n`` counts as 1 for those that follow.
 
     >>> runs((2, 3, 4), (0, 2)), runs((2, 3, 4), None)
-    ([(6, 4, 1), (1, 2, 3)], [(1, 24, 1)])
+    (((6, 4, 1), (1, 2, 3)), ((1, 24, 1),))
     """
     dims = range(len(shape)) if dim is None else (dim,) if dim.__class__ is int else dim
     found = []
@@ -63,9 +65,10 @@ def runs(shape: tuple, dim: Any) -> list[tuple[int, int, int]]:
             n *= shape[i]
             i -= 1
         found.append((math.prod(shape[: i + 1]), n, inner))
-    return found
+    return tuple(found)
 
 
+@lru_cache(maxsize=4096)
 def reduced(shape: tuple, dim: Any, keepdim: bool) -> tuple:
     """The shape of a reduction's result."""
     dims = range(len(shape)) if dim is None else (dim,) if dim.__class__ is int else dim
@@ -77,9 +80,14 @@ def reduced(shape: tuple, dim: Any, keepdim: bool) -> tuple:
 def fold(input: Any, dim: Any, keepdim: bool, kind: int, factor: float = 1.0) -> Any:
     """``factor`` times the sum, or an extremum, over ``dim``."""
     shape, dtype = input.shape, input.dtype
-    if dtype.name in _HALVES:
+    if dtype.itemsize == 2:  # the only ones of two bytes here; their names cost 0.7 µs
         return _fold_half(input, dim, keepdim, kind, factor)
     x, steps = input, runs(shape, dim)
+    if len(steps) == 1:
+        ((outer, n, inner),) = steps
+        out = native.empty(reduced(shape, dim, keepdim), dtype)
+        native.module.reduce(x, out, outer, n, inner, kind, factor)
+        return out
     for number, (outer, n, inner) in enumerate(steps):
         last = number == len(steps) - 1
         out = native.empty(reduced(shape, dim, keepdim) if last else (outer, inner), dtype)

@@ -24,6 +24,7 @@ from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.dispatch import zero_gradient
 from ..tensor.register import composite, pointwise, register
+from . import _cuda_reduce
 from .arithmetic import abs as absolute_value
 from .arithmetic import mul, sub
 from .arithmetic import sign as sign_of
@@ -183,6 +184,7 @@ vector_norm = register(
         samples=_samples,
         errors=_errors,
         cost=lambda x, **_: Cost(2 * x.size, x.nbytes),
+        kernels={"cuda": _cuda_reduce.norms()},
         doc="""(Σ |x|^ord)^(1/ord) over ``dim`` (all dimensions by default).
 
     Args:

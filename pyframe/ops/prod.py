@@ -14,6 +14,7 @@ from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import register
+from . import _cuda_reduce
 from .arithmetic import mul
 from .cast import cast
 from .cumulative import cumprod, shifted
@@ -94,7 +95,10 @@ prod = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, **_: Cost(input.size, input.nbytes),
-        kernels={"cpu": [native_kernel(_native, not_native, SOURCE)]},
+        kernels={
+            "cpu": [native_kernel(_native, not_native, SOURCE)],
+            "cuda": _cuda_reduce.totals(_cuda_reduce.PRODUCT),
+        },
         doc="""Π input over ``dim`` (all dimensions by default).
 
     The gradient is exact also where elements are 0.

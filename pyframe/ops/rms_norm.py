@@ -12,12 +12,14 @@ from ..autograd.composed import gradients_of
 from ..backend import native
 from ..dtypes import compute_dtype
 from ..errors import DtypeError, ShapeError, fail
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import packed as in_order
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
+from ._cuda_norm import norm_backward, norm_forward, not_cuda_norm, weight_sums
 from .layer_norm import (
     as_dtype_of,
     check_norm,
@@ -120,6 +122,23 @@ def _native_rms_backward(
     return gx, gw
 
 
+def _cuda_rms(
+    input: Any, weight: Any = None, *, normalized_shape: tuple, eps: float = 0.0
+) -> tuple:
+    kept = input.ndim - len(normalized_shape)
+    shape, rows = statistics_shape(input.shape, kept), math.prod(input.shape[:kept])
+    y, _, rstd = norm_forward(input, weight, None, rows, shape, eps, rms=True)
+    return y, rstd
+
+
+def _cuda_rms_backward(grad: Any, input: Any, rstd: Any, weight: Any = None, *, last: int) -> tuple:
+    kept = input.ndim - last
+    rows, n = math.prod(input.shape[:kept]), math.prod(input.shape[kept:])
+    gx = norm_backward(grad, input, None, rstd, weight, rows)
+    gw, _ = weight_sums(grad, input, None, rstd, (rows, n, 1), (1, max(n, 1)), bias=False)
+    return gx, gw.reshape(input.shape[kept:])
+
+
 def _composed_rms_backward(grad: Any, input: Any, rstd: Any, weight: Any, last: int) -> Any:
     kept = len(input.shape) - last
     axes, rows = tuple(range(kept, kept + last)), tuple(range(kept))
@@ -213,7 +232,10 @@ rms_norm_backward = register(
         reference=_rms_backward_reference,
         samples=_rms_backward_samples,
         cost=lambda grad, input, *rest, last: Cost(8 * input.size, 3 * input.nbytes),
-        kernels={"cpu": [native_kernel(_native_rms_backward, not_native, "csrc/isa/norm.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native_rms_backward, not_native, "csrc/isa/norm.cpp")],
+            "cuda": [cuda_kernel(_cuda_rms_backward, not_cuda_norm, "kernels/norm.cu")],
+        },
         kernels_from=1,
         export=(),
         doc="""Gradients of :func:`rms_norm` for input and weight.
@@ -239,7 +261,10 @@ native_rms_norm = register(
         samples=_rms_samples,
         errors=_rms_errors,
         cost=lambda input, *rest, **_: Cost(4 * input.size, 2 * input.nbytes),
-        kernels={"cpu": [native_kernel(_native_rms, not_native, "csrc/isa/norm.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native_rms, not_native, "csrc/isa/norm.cpp")],
+            "cuda": [cuda_kernel(_cuda_rms, not_cuda_norm, "kernels/norm.cu")],
+        },
         kernels_from=1,
         export=(),
         doc="""RMS normalisation; also returns 1/√(mean(input²) + eps).

@@ -15,12 +15,14 @@ from ..backend import native
 from ..backend.copies import LARGE, copied
 from ..errors import ArgumentError, DtypeError, RangeError, ShapeError, fail
 from ..op.axes import normalize
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.inplace import check_distinct, inplace
 from ..tensor.register import composite, register
 from ..tensor.tensor import Tensor, tensor_types
+from . import _cuda_gather as cuda
 from ._assigning import assigned_value, recorded, zero_for
 from .expand import expand
 from .gather import _unsliced, check_elements, flat_places, gather_elements
@@ -145,7 +147,11 @@ scatter_elements: Any = register(
             "src": _vjp_src,
         },
         check=_check,
-        kernels={"cpu": [native_kernel(_native, _not_native, "csrc/scatter.cpp")]},
+        check_values=True,
+        kernels={
+            "cpu": [native_kernel(_native, _not_native, "csrc/scatter.cpp")],
+            "cuda": [cuda_kernel(cuda.scatter_elements, cuda.not_scatter_added, cuda.SOURCE)],
+        },
         sized_by="index",
         export=(),
         reference=_reference,

@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 
 from ..autograd.composed import gradients_of
-from ..backend import native
+from ..backend import backend_of, native
+from ..backend.cuda_file import CudaFile
 from ..dtypes import as_dtype, compute_dtype, is_floating, is_half
 from ..errors import DtypeError, RangeError, fail
 from ..op.axes import in_c_order, normalize
+from ..op.cuda_arrays import MOST, TYPES, can_vector, ceil_div, instances, not_cuda_floats
+from ..op.cuda_arrays import packed as in_order
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import not_floats, packed, split
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
@@ -118,6 +122,70 @@ def _native_backward(log: int) -> list:
     return [native_kernel(run, _not_native, "csrc/isa/softmax.cpp")]
 
 
+# ---- CUDA kernels: kernels/softmax.cu
+
+_LONG_ROW = 1024  # columns from which a row gets a block of 256 threads instead of a warp
+_WARPS = 4  # rows of a block with a warp each
+_ALL = (tuple(TYPES.values()), (32, 256), ("false", "true"))
+_CUDA = CudaFile(
+    "softmax.cu",
+    [
+        *instances("softmax_forward<{}, {}, {}>", *_ALL),
+        *instances("softmax_backward<{}, {}, {}>", *_ALL),
+    ],
+)
+
+
+def _launch(kernel: str, log: int, arrays: tuple, dim: int) -> Any:
+    """Launch on the arrays with ``dim`` made the last one; the output has that dimension back."""
+    xp = backend_of(arrays[0]).xp
+    rows = [in_order(xp.moveaxis(a, dim, -1)) for a in arrays]
+    first = rows[0]
+    out = backend_of(first).empty(first.shape, first.dtype)
+    columns = first.shape[-1]
+    count = first.size // columns
+    long = columns > _LONG_ROW
+    _CUDA.launch(
+        f"{kernel}<{TYPES[first.dtype]}, {256 if long else 32}, {'true' if log else 'false'}>",
+        "P" * len(rows) + "Pqii",
+        (count if long else ceil_div(count, _WARPS),),
+        (256,) if long else (32, _WARPS),
+        (*rows, out, count, columns, can_vector(columns, *rows, out)),
+    )
+    return in_order(xp.moveaxis(out, -1, dim))
+
+
+def _cuda(log: int) -> list:
+    def run(input: Any, *, dim: int, dtype: Any = None) -> Any:
+        return _launch("softmax_forward", log, (input,), dim)
+
+    return [cuda_kernel(run, _not_cuda, "kernels/softmax.cu")]
+
+
+def _cuda_backward(log: int) -> list:
+    def run(grad: Any, output: Any, *, dim: int) -> Any:
+        return _launch("softmax_backward", log, (grad, output), dim)
+
+    return [cuda_kernel(run, _not_cuda_pair, "kernels/softmax.cu")]
+
+
+def _not_cuda(*arrays: Any, dim: int, dtype: Any = None) -> str:
+    x = arrays[0]
+    if dtype is not None and dtype != x.dtype:
+        return "it converts to another dtype"
+    if not x.ndim or not x.size:
+        return "it has no rows"
+    if x.shape[dim] > MOST:
+        return "a row has 2³¹ elements or more"
+    return not_cuda_floats(*arrays)
+
+
+def _not_cuda_pair(grad: Any, output: Any, *, dim: int) -> str:
+    return _not_cuda(grad, output, dim=dim) or (
+        "" if grad.shape == output.shape else "shapes differ"
+    )
+
+
 def _total(x: Any, dim: int) -> Any:
     """The sum over ``dim``, kept; of raw arrays and Tensors."""
     return x.sum(axis=dim, keepdims=True) if len(x.shape) else x
@@ -153,13 +221,21 @@ def _samples(make: Maker) -> Iterator[Sample]:
     for dim in (0, 1, -1):
         yield Sample(make(3, 4, 5), dim=dim)
     yield Sample(make(2, 3, low=50, high=90), dim=1)
+    yield Sample(make(2, 1100), dim=1)  # GPUs give long rows more threads
     yield Sample(make(0, 3), dim=1)
     yield Sample(make(3, 0), dim=1)
 
 
 def _backward_samples(function: Callable) -> Callable:
     def samples(make: Maker) -> Iterator[Sample]:
-        for shape, dim in [((5,), 0), ((3, 4, 5), 1), ((3, 4, 5), -1), ((), 0), ((0, 3), 1)]:
+        for shape, dim in [
+            ((5,), 0),
+            ((2, 1100), 1),
+            ((3, 4, 5), 1),
+            ((3, 4, 5), -1),
+            ((), 0),
+            ((0, 3), 1),
+        ]:
             y = np.asarray(function(make(*shape).astype(np.float64), dim))
             yield Sample(make(*shape), y.astype(make.dtype), dim=dim % max(len(shape), 1))
 
@@ -190,7 +266,7 @@ softmax_backward: Any = register(
         reference=lambda grad, output, dim: output * (grad - _reference_total(grad * output, dim)),
         samples=_backward_samples(_softmax_reference),
         cost=_backward_cost,
-        kernels={"cpu": _native_backward(0)},
+        kernels={"cpu": _native_backward(0), "cuda": _cuda_backward(0)},
         kernels_from=1,
         export=(),
         doc="""Gradient of :func:`softmax`: output · (grad - Σ grad · output).
@@ -211,7 +287,7 @@ log_softmax_backward = register(
         reference=lambda grad, output, dim: grad - np.exp(output) * _reference_total(grad, dim),
         samples=_backward_samples(lambda x, dim: np.log(_softmax_reference(x, dim))),
         cost=_backward_cost,
-        kernels={"cpu": _native_backward(1)},
+        kernels={"cpu": _native_backward(1), "cuda": _cuda_backward(1)},
         kernels_from=1,
         export=(),
         doc="""Gradient of :func:`log_softmax`: grad - exp(output) · Σ grad.
@@ -236,7 +312,7 @@ softmax = register(
         samples=_samples,
         errors=_errors,
         cost=_cost,
-        kernels={"cpu": _native(0)},
+        kernels={"cpu": _native(0), "cuda": _cuda(0)},
         kernels_from=1,
         export=("pyframe", "Tensor", "functional"),
         doc="""exp(input) / Σ exp(input) along ``dim``, computed without overflow.
@@ -273,7 +349,7 @@ log_softmax = register(
         samples=_samples,
         errors=_errors,
         cost=_cost,
-        kernels={"cpu": _native(1)},
+        kernels={"cpu": _native(1), "cuda": _cuda(1)},
         kernels_from=1,
         export=("pyframe", "Tensor", "functional"),
         doc="""log(softmax(input)) along ``dim``: input - max - log Σ exp(input - max).

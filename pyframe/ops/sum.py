@@ -14,6 +14,7 @@ from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker, reductions
 from ..tensor.register import register
+from . import _cuda_reduce
 from .cast import cast
 from .expand import expand
 from .native_reduce import SOURCE, SUM, fold, not_folded
@@ -76,7 +77,10 @@ sum = register(
         samples=_samples,
         errors=_errors,
         cost=lambda input, **_: Cost(input.size, input.nbytes),
-        kernels={"cpu": [native_kernel(_native, not_folded, SOURCE)]},
+        kernels={
+            "cpu": [native_kernel(_native, not_folded, SOURCE)],
+            "cuda": _cuda_reduce.totals(_cuda_reduce.SUM),
+        },
         doc="""Σ input over ``dim`` (all dimensions by default).
 
     Args:

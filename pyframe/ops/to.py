@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import config, dtypes
 from ..device import Device, as_device
-from ..errors import ArgumentTypeError, fail
+from ..errors import ArgumentTypeError, DeviceError, fail
 from ..tape.node import Node, freed, next_order
 from ..tensor.register import composite
 from ..tensor.tensor import Tensor, current_edge, make, tensor_types
@@ -35,7 +35,9 @@ def to(
             ``non_blocking`` and ``copy``.
         device: where the result is to be.
         dtype: what the result is to be.
-        non_blocking: accepted for compatibility; copies are ordered by the stream anyway.
+        non_blocking: go on while a copy between page-locked memory and a GPU is under way. What is
+            computed on the GPU waits for it; a result on the CPU holds the values only after
+            ``pyframe.cuda.synchronize()``, or an event recorded after the copy.
         copy: copy even if nothing changes.
         memory_format: accepted for compatibility.
         other: a Tensor whose device and dtype are taken.
@@ -71,6 +73,8 @@ def to(
                 f"expected a dtype, a device or a Tensor, not {cls.__name__}",
                 "Write x.to(pyframe.float64) or x.to('cuda').",
             )
+    if flags:
+        non_blocking = flags[0]
     if len(flags) > 1:
         copy = flags[1]
     if other is not None:
@@ -81,7 +85,7 @@ def to(
     if device is not None:
         place = device if device.__class__ is Device else as_device(device)
         if place is not out.device:
-            out = moved(out, place)
+            out = moved(out, place, non_blocking)
     return clone(out) if copy and out is input else out
 
 
@@ -92,9 +96,9 @@ def converted(x: Any, dtype: np.dtype) -> Any:
     return cast(x, dtype) if dtypes.is_floating(dtype) else discretize(x, dtype)
 
 
-def moved(x: Tensor, device: Device) -> Tensor:
+def moved(x: Tensor, device: Device, non_blocking: bool = False) -> Tensor:
     """A copy of ``x`` on another device, recorded if ``x`` requires grad."""
-    out = make(_transfer(x.array, x.device, device), device)
+    out = make(_transfer(x.array, x.device, device, non_blocking), device)
     if config.get_mode().grad:
         edge = x._edge if x._cell[1] == 0 else current_edge(x)
         if edge is not None:
@@ -106,12 +110,13 @@ def moved(x: Tensor, device: Device) -> Tensor:
     return out
 
 
-def _transfer(array: Any, source: Device, target: Device) -> Any:
+def _transfer(array: Any, source: Device, target: Device, non_blocking: bool = False) -> Any:
     if source.type == target.type:
         # Two GPUs: CuPy copies where the current device is not the array's own.
         return target.backend.asarray(array) if source.type == "cuda" else array.copy()
-    host = source.backend.to_numpy(array)
-    return host if target.type == "cpu" else target.backend.asarray(host)
+    if target.type == "cpu":
+        return source.backend.to_numpy(array, non_blocking)
+    return target.backend.asarray(source.backend.to_numpy(array), None, non_blocking)
 
 
 class _Move:
@@ -177,7 +182,42 @@ def cuda(
     Raises:
         DeviceError: if there is none; the message says what is missing.
     """
-    return to(self, "cuda" if device is None else device)
+    return to(self, "cuda" if device is None else device, non_blocking=non_blocking)
+
+
+@composite(export=("Tensor",))
+def pin_memory(self: Tensor, device: Any = None) -> Tensor:
+    """A copy in page-locked memory, from which a GPU copies while the program goes on.
+
+    Raises:
+        DeviceError: if there is no GPU, or the tensor is on one.
+    """
+    if self.device.type != "cpu":
+        fail(DeviceError, "pin_memory", f"the tensor is on {self.device}", "Use .cpu() first.")
+    backend = Device("cuda").backend
+    return self if backend.is_pinned(self.array) else make(backend.pin(self.array), self.device)
+
+
+@composite(export=("Tensor",))
+def is_pinned(self: Tensor, device: Any = None) -> bool:
+    """Whether the tensor is in page-locked memory.
+
+    >>> import pyframe
+    >>> pyframe.ones(2).is_pinned()
+    False
+    """
+    known = Device("cuda")._backend  # without it nothing was ever page-locked
+    return known is not None and self.device.type == "cpu" and known.is_pinned(self.array)
+
+
+@composite(export=("Tensor",))
+def record_stream(self: Tensor, stream: Any) -> None:
+    """Keeps the memory of a GPU tensor from being given to others while ``stream`` still uses it.
+
+    Needed where a tensor was made on one stream and is dropped while another one reads it.
+    """
+    if self.device.type == "cuda":
+        self.device.backend.keep_until(stream.raw, self.array)
 
 
 @composite(export=("Tensor",))

@@ -16,6 +16,7 @@ from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, pointwise, register
+from . import _cuda_reduce
 from .arithmetic import mul, sub
 from .mean import mean
 from .native_reduce import SOURCE, not_one_run
@@ -91,7 +92,10 @@ def _native(root: bool) -> dict:
     ) -> Any:
         return native_variance(input, dim, keepdim, correction, root)
 
-    return {"cpu": [native_kernel(run, not_one_run, SOURCE)]}
+    return {
+        "cpu": [native_kernel(run, not_one_run, SOURCE)],
+        "cuda": _cuda_reduce.variances(root),
+    }
 
 
 def _var_vjp(g: Any, input: Any, dim: Any, keepdim: bool, correction: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from .cuda_step import cuda_step
 from .elementwise import (
     Elementwise,
     add_quotient,
@@ -49,7 +50,10 @@ class Adam(Elementwise):
         ValueError: for a setting outside its range.
     """
 
-    fused: ClassVar = {"cpu": native_step(1, ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), _flags)}
+    fused: ClassVar = {
+        "cpu": native_step(1, ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), _flags),
+        "cuda": cuda_step(1, ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), _flags),
+    }
 
     def __init__(
         self,

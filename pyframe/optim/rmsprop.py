@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from .cuda_step import cuda_step
 from .elementwise import (
     Elementwise,
     add_quotient,
@@ -48,7 +49,10 @@ class RMSprop(Elementwise):
     """
 
     scratch = 3
-    fused: ClassVar = {"cpu": native_step(2, ("square_avg", "momentum_buffer", "grad_avg"), _flags)}
+    fused: ClassVar = {
+        "cpu": native_step(2, ("square_avg", "momentum_buffer", "grad_avg"), _flags),
+        "cuda": cuda_step(2, ("square_avg", "momentum_buffer", "grad_avg"), _flags),
+    }
 
     def __init__(
         self,

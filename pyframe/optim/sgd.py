@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ..errors import ArgumentError, fail
+from .cuda_step import cuda_step
 from .elementwise import Elementwise, effective, scalar
 from .native_step import DAMPENING, NESTEROV, common_flags, native_step
 from .optimizer import check_settings, refuse_differentiable
@@ -44,7 +45,10 @@ class SGD(Elementwise):
     """
 
     counted = False
-    fused: ClassVar = {"cpu": native_step(0, ("momentum_buffer",), _flags)}
+    fused: ClassVar = {
+        "cpu": native_step(0, ("momentum_buffer",), _flags),
+        "cuda": cuda_step(0, ("momentum_buffer",), _flags),
+    }
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """Tensor, and how op records become functions on it (L3)."""
 
+from . import alive as _alive  # noqa: F401  (makes itself known to the backends)
 from .exchange import from_dlpack, to_dlpack
 from .register import composite, pointwise, register
 from .tensor import Size, Tensor, as_tensor, from_numpy, make

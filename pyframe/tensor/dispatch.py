@@ -80,6 +80,8 @@ def canonical(op: Op, arrays: tuple, params: tuple) -> tuple:
         checked = op.check(*arrays, **dict(zip(names, params, strict=True)))
         if names:
             params = checked
+        if callable(op.check_values):
+            op.check_values(*arrays, **dict(zip(names, params, strict=True)))
     return (*params, *hidden)
 
 
@@ -266,9 +268,18 @@ def number_as_array(value: Any, dtype: np.dtype, backend: Any) -> Any:
 # ---- used by compiled functions
 
 
-def run(op: Op, arrays: tuple, params: dict[str, Any]) -> Any:
+def run(
+    op: Op,
+    arrays: tuple,
+    params: dict[str, Any],
+    memo: dict | None = None,
+    key: Any = None,
+    given: tuple = (),
+) -> Any:
     """The first kernel that supports the call, else the portable forward."""
-    return choice.run(op, arrays, params)
+    if memo is None or key is None:
+        return choice.run(op, arrays, params)
+    return choice.run_and_remember(op, arrays, params, memo, key, given)
 
 
 def draw(array: Any, generator: Any = None) -> tuple[int, int]:

@@ -90,6 +90,11 @@ def _capsule_of(producer: Any, arguments: dict[str, Any]) -> Any:
         return producer.__dlpack__(**older)
 
 
+def _stream_here(index: int) -> int:
+    """The stream that the producer's work has to be visible to; 1 names the default one."""
+    return load("cuda", index).xp.cuda.get_current_stream(index).ptr or 1
+
+
 def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
     """A Tensor that shares memory with an array of another library.
 
@@ -116,6 +121,8 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
         arguments: dict[str, Any] = {"max_version": (1, 0)}
         if copy is False:
             arguments["copy"] = False
+        if int(kind) == _CUDA:
+            arguments["stream"] = _stream_here(int(index))
         try:
             capsule = _capsule_of(x, arguments)
         except PyframeError:

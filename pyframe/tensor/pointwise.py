@@ -19,7 +19,7 @@ from ..errors import ShapeError, fail
 from ..expr import Call, ScalarFunction, compile_numpy, ufunc_of, vjp
 from ..op.choice import LARGE
 from ..op.record import Cost, Input, Op, Param
-from . import dispatch
+from . import dispatch, pointwise_cuda
 from .lazy import lazy_function
 from .pointwise_native import kernel_of, machine, run_on
 from .pointwise_template import Template, check_names, shared_globals, takes_floats
@@ -41,7 +41,7 @@ def build(function: ScalarFunction, **fields: Any) -> Op:
     fields.setdefault("promote", function.inputs)
     fields.setdefault("cost", _cost)
     fields.setdefault("kernels_from", LARGE + 1)
-    fields["kernels"] = _with_native(fields.get("kernels"), function)
+    fields["kernels"] = _with_generated(fields.get("kernels"), function)
     forward: Any = _forward_of(function)
     op = Op(
         function.name,
@@ -57,10 +57,11 @@ def build(function: ScalarFunction, **fields: Any) -> Op:
     return op
 
 
-def _with_native(kernels: dict | None, function: ScalarFunction) -> dict:
-    """``kernels`` and, on the CPU after the op's own, its expression on the vector machine."""
+def _with_generated(kernels: dict | None, function: ScalarFunction) -> dict:
+    """``kernels`` and, after the op's own, its expression: on the vector machine, and as CUDA."""
     kernels = dict(kernels or {})
     kernels["cpu"] = [*kernels.get("cpu", ()), kernel_of(function)]
+    kernels["cuda"] = [*kernels.get("cuda", ()), pointwise_cuda.kernel_of(function)]
     return kernels
 
 

@@ -19,6 +19,7 @@ from .. import config
 from ..backend import backends
 from ..codegen import define
 from ..errors import ArgumentError, fail
+from ..op import choice
 from ..op.choice import LARGE
 from ..op.record import Op, Param
 from ..tape.node import Node, Output, freed, next_order, overwritten
@@ -54,15 +55,17 @@ _shared_globals = {
     "lenient": np.errstate,
     "SEQUENCES": (tuple, list, Size),
     "UNUSED": [0, 0],
+    "alike": choice.alike,
 }
 
 
 # Names that the generated ``call`` and ``record`` use themselves.
 _RESERVED = frozenset(_shared_globals) - {"fill", "rebuild", "unbroadcast", "freed", "overwritten"}
 _RESERVED |= {
-    "arrays", "backend", "base", "call", "check", "complete", "device", "done", "edge", "forward",
-    "inputs", "joint", "len", "mode", "node", "op", "out", "outs", "params", "rule", "short",
-    "spread", "spread_out", "taped",
+    "arrays", "backend", "base", "call", "call_key", "check", "check_values", "chosen_run",
+    "complete", "device", "done", "edge", "forward", "given_params", "inputs", "joint",
+    "known_call", "known_calls", "len",
+    "mode", "node", "op", "out", "outs", "params", "rule", "short", "spread", "spread_out", "taped",
 }  # fmt: skip
 
 
@@ -71,6 +74,7 @@ def check_names(op: Op) -> None:
     inputs = [i.name for i in op.inputs]
     made = {f"{mark}_{n}" for n in inputs for mark in ("a", "e")}
     made |= {f"{mark}_{o}" for o in op.outputs for mark in ("y", "out")}
+    made |= {f"{mark}_{p.name}" for p in op.params for mark in ("given", "checked")}
     for name in [*inputs, *(p.name for p in op.params)]:
         if name in _RESERVED or name in made:
             fail(
@@ -100,6 +104,7 @@ class Plan:
         self.inputs = [i.name for i in op.inputs]
         self.params = [p.name for p in op.params]
         self.hidden = ["seed", "offset"] if op.random else []
+        self.visible = [p for p in self.params if p not in self.hidden]
         rules = op.vjp if isinstance(op.vjp, dict) else {}
         self.joint = callable(op.vjp)
         self.rules = rules
@@ -157,6 +162,7 @@ def _compile_into(op: Op, namespace: dict[str, Any]) -> str:
     """Defines an op's functions in ``namespace``; sets what engine and dispatcher use of it."""
     plan = Plan(op)
     namespace.update(_shared_globals, op=op, forward=op.forward, check=op.check, short=op.short)
+    namespace.update(check_values=op.check_values, known_calls=choice.new_memo())
     if plan.differentiable:
         rule = Rule(op.name, list(plan.saved), plan.stamped)
         namespace["rule"] = rule
@@ -297,7 +303,7 @@ if not taped: return {_outputs(plan)}
 def _work(plan: Plan) -> str:
     """Check and forward; for an op with ``short``, only if that declines."""
     if plan.op.short is None:
-        return _check(plan) + _run(plan)
+        return _checked_run(plan)
     arguments = ", ".join([*(f"a_{n}" for n in plan.inputs), *plan.params])
     results = _tuple([_outputs(plan), *plan.params]) if plan.params else _outputs(plan)
     # The error of a declined call is not wanted in the traceback of the documented one.
@@ -305,22 +311,74 @@ def _work(plan: Plan) -> str:
 try: done = short({arguments})
 except Exception: done = None
 if done is None:
-{indent(_check(plan) + _run(plan), "    ")}\
+{indent(_checked_run(plan), "    ")}\
 else:
     {results} = done
 """
 
 
+def _checked_run(plan: Plan) -> str:
+    """Check and forward, or the kernel that an earlier call of this kind found."""
+    lines = f"if seed is None: seed, offset = draw(a_{plan.inputs[0]})\n" if plan.op.random else ""
+    if not plan.op.kernels or plan.op.check_values is True:
+        return lines + _check(plan) + _run(plan)
+    # Choosing and checking cost 4 µs, as much as a kernel on 4,000 numbers. What they look at is in
+    # the key; 1, 1.0 and True are equal keys, so the parameters must be the very same or alike.
+    visible = plan.visible
+    given, checked = [f"given_{p}" for p in visible], [f"checked_{p}" for p in visible]
+    arrays = ", ".join(f"a_{n}" for n in plan.inputs)
+    test = ""
+    if visible:
+        same = " and ".join(f"{p} is {g}" for p, g in zip(visible, given, strict=True))
+        test = (
+            f"    if not ({same} or alike({_tuple(visible)}, {_tuple(given)})): known_call = None\n"
+        )
+    adopt = f"{_tuple(visible)} = {_tuple(checked)}\n" if visible else ""
+    if plan.op.check_values:
+        adopt += f"check_values({_arguments(plan, visible)})\n"
+    kernel = f"{_outputs(plan)} = chosen_run({_arguments(plan, plan.params)})"
+    keep = f"given_params = {_tuple(visible)}\n"
+    return f"""\
+{lines}call_key = known_call = None
+if {_kernel_condition(plan)}:
+    try:
+        call_key = {_tuple([f"backend.layout({arrays})", *visible])}
+        known_call = known_calls.get(call_key)
+    except TypeError: call_key = None
+if known_call is not None:
+    chosen_run, {_tuple(given)}, {_tuple(checked)} = known_call
+{test}\
+if known_call is None:
+{indent(keep + _check(plan) + _run(plan, remember=True), "    ")}\
+else:
+{indent(adopt, "    ")}\
+    try: {kernel}
+    except FloatingPointError:
+        with lenient(all='ignore'): {kernel}
+"""
+
+
 def _check(plan: Plan) -> str:
-    if plan.op.random:
-        visible = [p for p in plan.params if p not in plan.hidden]
-        lines = f"if seed is None: seed, offset = draw(a_{plan.inputs[0]})\n"
-    else:
-        visible, lines = plan.params, ""
-    if plan.op.check is not None:
-        target = f"{_tuple(visible)} = " if visible else ""
-        lines += f"{target}check({_arguments(plan, visible)})\n"
+    if plan.op.check is None:
+        return ""
+    visible = plan.visible
+    target = f"{_tuple(visible)} = " if visible else ""
+    lines = f"{target}check({_arguments(plan, visible)})\n"
+    if callable(plan.op.check_values):
+        lines += f"check_values({_arguments(plan, visible)})\n"
     return lines
+
+
+def _kernel_condition(plan: Plan) -> str:
+    """Whether kernels are looked for, as source text."""
+    return (
+        "backend.name in op.kernels"
+        f" and ({_size(plan)} >= {plan.op.kernels_from} or backend.name != 'cpu')"
+    )
+
+
+def _size(plan: Plan) -> str:
+    return " + ".join(f"a_{n}.size" for n in (plan.op.sized_by or plan.inputs[0]).split())
 
 
 def _arguments(plan: Plan, params: list[str]) -> str:
@@ -332,11 +390,12 @@ def _outputs(plan: Plan) -> str:
     return _tuple([f"y_{o}" for o in outputs]) if plan.op.several else f"y_{outputs[0]}"
 
 
-def _run(plan: Plan) -> str:
+def _run(plan: Plan, remember: bool = False) -> str:
     op = plan.op
     arrays, first = _tuple([f"a_{n}" for n in plan.inputs]), f"a_{plan.inputs[0]}"
     params = "{" + ", ".join(f"{p!r}: {p}" for p in plan.params) + "}"
-    slow = f"{_outputs(plan)} = run(op, {arrays}, {params})"
+    more = ", known_calls, call_key, given_params" if remember else ""
+    slow = f"{_outputs(plan)} = run(op, {arrays}, {params}{more})"
     direct = f"{_outputs(plan)} = forward(backend.xp, {_arguments(plan, plan.params)})"
     # Only where the user made NumPy strict (np.seterr): a try costs nothing, an errstate 0.3 µs.
     again = f"except FloatingPointError:\n    with lenient(all='ignore'): {direct}"
@@ -348,14 +407,10 @@ def _run(plan: Plan) -> str:
     conditions = []
     if op.half == "float32":
         conditions.append(f"{first}.itemsize == 2")  # half types; int16 does not mind
-    size = " + ".join(f"a_{n}.size" for n in op.sized_by.split()) or f"{first}.size"
     if op.view != "always":
-        conditions.append(f"{size} >= {LARGE}")
+        conditions.append(f"{_size(plan)} >= {LARGE}")
     if op.kernels:
-        conditions.append(
-            "(backend.name in op.kernels"
-            f" and ({size} >= {op.kernels_from} or backend.name != 'cpu'))"
-        )
+        conditions.append(f"({_kernel_condition(plan)})")
     if not conditions:
         return f"{direct}\n{fix}"
     rest = indent(f"{direct}\n{fix}", "    ")

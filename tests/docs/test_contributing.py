@@ -36,7 +36,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the package and its generic tests, with the diffs applied."""
     folder = tmp_path_factory.mktemp("contributing")
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("pyframe", "tests/ops", "tests/doubles"):
+    for name in ("pyframe", "kernels", "csrc/emulator", "tests/ops", "tests/doubles"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in ("pyproject.toml", "tests/conftest.py"):
         shutil.copy(ROOT / name, folder / name)

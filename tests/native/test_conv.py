@@ -37,6 +37,13 @@ CASES: dict[str, tuple] = {
     "tiles-odd": (2, 2, 17, 19, (7, 9), (3, 3), (1, 1), ((0, 2), (2, 1)), (1, 1)),
     "tiles-deep": (13, 1, 150, 290, (4, 4), (3, 3), (1, 1), (1, 1), (1, 1)),
     "tiles-volume": (2, 1, 20, 20, (3, 6, 5), (1, 3, 3), (1, 1, 1), (0, 1, 0), (1, 1, 1)),
+    "tiles-deep-odd": (2, 1, 133, 140, (3, 7, 9), (1, 3, 3), (1, 1, 1), (0, 1, 1), (1, 1, 1)),
+    "dilated-tiles": (16, 1, 32, 36, (16, 16), (3, 3), (1, 1), (2, 4), (2, 4)),
+    "dilated-tiles-odd": (9, 1, 33, 32, (19, 17), (3, 3), (1, 1), (3, 2), (2, 2)),
+    "many-images": (67, 1, 5, 11, (9, 7), (3, 5), (1, 1), (2, 2), (1, 1)),
+    "many-images-deep": (64, 1, 160, 9, (9, 7), (2, 3), (1, 1), (0, 1), (1, 1)),
+    "many-images-strided": (64, 2, 3, 9, (13, 9), (3, 3), (2, 3), (1, 2), (1, 1)),
+    "many-narrow-volumes": (70, 1, 2, 5, (3, 4, 3), (3, 2, 2), (1, 1, 1), (2, 1, 0), (1, 1, 1)),
     "tiles-large": (1, 1, 16, 16, (45, 70), (3, 3), (1, 1), (1, 1), (1, 1)),
 }
 
@@ -129,7 +136,13 @@ def test_threads_have_the_same_bits(name: str) -> None:
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["points", "short-rows", "rows-of-16", "tiles", "taps-left-out"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("points", "short-rows", "rows-of-16", "tiles", "taps-left-out"),
+        *("dilated-tiles", "many-images", "many-images-strided"),
+    ],
+)
 def test_bias_and_relu(name: str) -> None:
     layer = _Layer(name, "float32")
     y, gx, _ = layer.run("native")

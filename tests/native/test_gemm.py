@@ -129,6 +129,46 @@ def test_batches_broadcast(left: tuple, right: tuple) -> None:
             _check(a, b, "rows", layout)
 
 
+# Odd and even K around one vector of pairs and one block; lines at odd distances and addresses.
+@pytest.mark.parametrize("k", [1, 2, 31, 32, 33, 767, 1601])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 31), (15, 33), (29, 70), (70, 3)], ids=str)
+def test_bfloat16_is_summed_in_float32(shape: tuple[int, int], k: int) -> None:
+    """Only the result is rounded to bfloat16: half a unit of it, whatever K is."""
+    kind = dtypes.as_dtype("bfloat16")
+    m, n = shape
+    a, b = _values((m, k + 1), kind, 1)[:, 1:], _values((k, n + 1), kind, 2)[:, 1:]
+    exact = a.astype("f8") @ b.astype("f8")
+    magnitude = np.abs(a.astype("f8")) @ np.abs(b.astype("f8"))
+    bias = _values((n,), "f4", 3)
+    moved = (np.copy, _transposed, _strided, _backwards)
+    lefts, rights = ([x, *(move(x) for move in moved)] for x in (a, b))
+    for left in lefts:
+        for right in rights:
+            for scale, add in ((1.0, None), (-0.5, bias)):
+                room, out = _guarded((m, n), kind)
+                assert native.module.gemm(left, right, False, out, add, scale, 0)
+                wanted = scale * exact + (0 if add is None else add)
+                allowed = 2.0**-8 * np.abs(wanted) + 2.0**-23 * np.sqrt(k + 8) * (magnitude + 4)
+                assert (np.abs(out.astype("f8") - wanted) <= allowed).all()
+                assert (room[:GUARD] == 7).all() and (room[-GUARD:] == 7).all()
+
+
+def test_bfloat16_exact_products_and_special_values() -> None:
+    kind = dtypes.as_dtype("bfloat16")
+    for m, n, k in [(20, 40, 33), (5, 17, 8), (30, 64, 64)]:
+        a = np.random.default_rng(1).integers(-3, 4, (m, k)).astype(kind)
+        b = np.random.default_rng(2).integers(-3, 4, (k, n)).astype(kind)
+        a[1], b[:, 2] = 0, 0
+        a[0, k - 1], b[k - 1, 1] = np.inf, np.nan
+        b[k - 1, 0] = 1
+        out = np.empty((m, n), kind)
+        assert native.module.gemm(a, b, False, out, None, 1, 0)
+        with np.errstate(invalid="ignore"):
+            exact = (a.astype("f4") @ b.astype("f4")).astype(kind)
+        assert np.isposinf(out[0, 0]) and np.isnan(out[:, 1]).all()
+        np.testing.assert_array_equal(out.astype("f4"), exact.astype("f4"))
+
+
 def test_broadcast_and_overlapping_views() -> None:
     ones = np.broadcast_to(np.float32(2), (50, 60))
     b = _values((60, 70), "float32", 1)
@@ -195,28 +235,30 @@ def test_epilogues_segments_and_callbacks(shape: tuple, segment: int, callbacks:
 # ---- threads and levels
 
 
-def _bits() -> bytes:
+def _bits(dtype: Any) -> bytes:
     results = []
     for m, n, k in [*SHAPES, (600, 500, 400), (64, 3000, 300), (3000, 64, 300)]:
-        a, b = _values((m, k), "float32", 1), _values((k, n), "float32", 2)
+        a, b = _values((m, k), dtype, 1), _values((k, n), dtype, 2)
         for right in (b, _transposed(b)):
-            out = np.empty((m, n), np.float32)
+            out = np.empty((m, n), dtype)
             native.module.gemm(a, right, False, out, None, 1, 0)
             results.append(out.tobytes())
-    a, b = _values((7, 60, 50), "float32", 1), _values((7, 50, 40), "float32", 2)
-    out = np.empty((7, 60, 40), np.float32)
+    a, b = _values((7, 60, 50), dtype, 1), _values((7, 50, 40), dtype, 2)
+    out = np.empty((7, 60, 40), dtype)
     native.module.gemm(a, b, False, out, None, 1, 0)
     return b"".join([*results, out.tobytes()])
 
 
-def test_same_bits_for_any_number_of_threads() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_same_bits_for_any_number_of_threads(dtype: str) -> None:
+    kind = dtypes.as_dtype(dtype)
     before = native.num_threads()
     try:
         native.set_num_threads(1)
-        one = _bits()
+        one = _bits(kind)
         for count in (2, 3):
             native.set_num_threads(count)
-            assert _bits() == one
+            assert _bits(kind) == one
     finally:
         native.set_num_threads(before)
 

@@ -9,6 +9,7 @@ import pyframe as pf
 from pyframe import testing
 from pyframe.op.registry import ops
 from pyframe.op.samples import Maker
+from pyframe.testing.cuda_prebuild import prebuild_cases
 from pyframe.testing.op_checks import call, compare, errors_of, mapped
 from tests.doubles import strict as double
 
@@ -99,12 +100,22 @@ def test_second_derivatives_agree_with_central_differences(case: testing.Case) -
     testing.check_double_gradient(case)
 
 
+@pytest.fixture(scope="session")
+def prebuilt(request: pytest.FixtureRequest) -> None:
+    """CUDA kernels of the chosen pointwise cases, compiled for the emulator in a few files."""
+    chosen = [getattr(item, "callspec", None) for item in request.session.items]
+    found = [c.params for c in chosen if c is not None and c.params.get("kernel") == "cuda"]
+    prebuild_cases([params["case"] for params in found])
+
+
+@pytest.mark.usefixtures("prebuilt")
 @pytest.mark.parametrize(
     ("case", "kernel"),
     [
         pytest.param(c.values[0], k.name, id=f"{c.id}-{k.name}")
         for c in ALL
-        for k in c.values[0].op.kernels.get("cpu", ())
+        for kind in ("cpu", "cuda")  # on CPU arrays, a GPU's kernels run in their emulators
+        for k in c.values[0].op.kernels.get(kind, ())
     ],
 )
 def test_kernels_are_no_worse_than_the_portable_forward(case: testing.Case, kernel: str) -> None:

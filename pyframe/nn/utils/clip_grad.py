@@ -11,6 +11,7 @@ import numpy as np
 from ...backend import native
 from ...dtypes import compute_dtype, float32, float64, is_half
 from ...errors import AutogradError, fail
+from ...op import cuda_lists
 from ...tensor import Tensor
 from ...tensor.tensor import make
 
@@ -48,6 +49,14 @@ def _native(arrays: list) -> bool:
         and a.flags.aligned
         for a in arrays
     )
+
+
+def _on_gpu(values: list[Tensor]) -> bool:
+    """Whether the CUDA kernels can take these tensors as one list."""
+    device = values[0].device
+    if device.backend.name != "cuda" or any(v.device is not device for v in values):
+        return False
+    return cuda_lists.can_clip([v.array for v in values])
 
 
 def get_total_norm(
@@ -89,6 +98,8 @@ def _total(values: list[Tensor], device: Any, xp: Any, p: float) -> Any:
     dtype = compute_dtype(values[0].array.dtype)
     if p == 2.0 and _native([v.array for v in values]):
         return np.asarray(native.module.square_sum([v.array for v in values]) ** 0.5, dtype)
+    if p == 2.0 and _on_gpu(values):
+        return cuda_lists.norm([v.array for v in values])
     norms = [
         device.backend.asarray(
             v.device.backend.to_numpy(xp.asarray(_norm(v.array, v.device.xp, p)))
@@ -117,6 +128,13 @@ def clip_grads_with_norm_(
         factor = float(max_norm) / (float(total_norm.array) + 1e-6)
         if not factor >= 1:  # NaN too
             native.module.scale_all([g.array for g in grads], factor)
+        for g in grads:
+            g._cell[0] += 1
+        return
+    total = total_norm.array
+    here = bool(grads) and total_norm.device is grads[0].device and _on_gpu(grads)
+    if here and total.dtype == grads[0].array.dtype:
+        cuda_lists.clip([g.array for g in grads], float(max_norm), total)
         for g in grads:
             g._cell[0] += 1
         return

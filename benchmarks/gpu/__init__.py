@@ -1,0 +1,1 @@
+"""What is compiled, checked and measured for GPUs."""

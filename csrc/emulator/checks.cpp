@@ -1,0 +1,264 @@
+// Checks each access of a kernel to its arguments and to shared memory.
+//
+// Kernels are compiled with -fsanitize=thread, which calls a function before every access; here are those functions,
+// instead of that sanitizer's library. For each element the last write and some of the reads since then are kept. Two
+// accesses race if they come from different threads, one of them writes, not both are atomic, and nothing orders
+// them: a barrier of the block, __syncwarp within a warp, or between blocks an atomic that both use after a fence.
+// Unlike a comparison of results, that finds a missing barrier whatever order the threads happen to run in.
+#include "internal.h"
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <set>
+#include <unordered_map>
+
+#include <dlfcn.h>
+
+namespace pf_emulator {
+
+struct Access {
+  std::uint32_t block = 0;  // its serial number, over all launches
+  std::uint32_t time = 0;
+  std::uint32_t code = 0;  // where in the kernel's library
+  std::uint16_t thread = 0;
+  Kind kind = Kind::none;
+};
+
+// What is known of an element. Of the reads: the last one, one by another warp if there is any, one by another block.
+struct Cell {
+  Access write, reads[3];
+};
+
+namespace {
+
+constexpr unsigned kMostThreads = 1024;
+constexpr double kMostSeconds = 120;
+
+std::uint32_t block_serial = 0, first_of_launch = 1, now = 0;
+std::uint32_t last_barrier = 0;
+std::uint32_t last_of_warp[kMostThreads / kWarp];         // a __syncwarp of all its lanes
+std::uint32_t last_of_lanes[kMostThreads][kWarp];         // one that named at least these two
+std::unordered_map<std::uint32_t, unsigned> block_numbers;  // by serial number, of this launch
+std::unordered_map<const void*, std::set<std::uint32_t>> released;
+std::set<std::uint32_t> acquired;
+bool fenced = false;
+const char* library = nullptr;
+std::uint64_t touches = 0;
+std::chrono::steady_clock::time_point started;
+
+bool ordered(const Access& before) {
+  if (before.block != block_serial) return acquired.count(before.block) != 0;
+  if (before.time < last_barrier) return true;
+  const unsigned self = current->number, warp = self / kWarp;
+  if (before.thread / kWarp != warp) return false;
+  return before.time < last_of_warp[warp] || before.time < last_of_lanes[self][before.thread % kWarp];
+}
+
+bool conflicts(const Access& before, Kind kind, bool in_shared) {
+  // Each block has shared memory of its own; earlier launches are over.
+  if (before.kind == Kind::none || before.block < (in_shared ? block_serial : first_of_launch)) return false;
+  if (before.block == block_serial && before.thread == current->number) return false;
+  if (before.kind == Kind::atomic && kind == Kind::atomic) return false;
+  return !ordered(before);
+}
+
+const char* verb(Kind kind) {
+  return kind == Kind::read ? "reads" : kind == Kind::atomic ? "atomically changes" : "writes";
+}
+
+[[noreturn]] void report_race(const Area& area, std::size_t element, const Access& before, Kind kind,
+                              const char* where) {
+  const bool same = before.block == block_serial;
+  fail("a race: %s %s %zu of %s%s that %s %s at <0x%x>, with no %s between", verb(kind),
+       area.shift ? "element" : "byte", element, &area == &shared_area() ? "shared memory" : "an argument", where,
+       place_of(same ? ~0u : block_numbers[before.block], before.thread).c_str(), verb(before.kind), before.code,
+       !same ? "order of blocks" : before.thread / kWarp == current->number / kWarp ? "__syncwarp" : "barrier");
+}
+
+void remember_read(Cell& cell, const Access& mine) {
+  Access& last = cell.reads[0];
+  Access& other = cell.reads[1];
+  const auto warp = [](const Access& a) { return a.thread / kWarp; };
+  if (last.kind != Kind::none && last.block >= first_of_launch) {
+    if (last.block != mine.block) {
+      cell.reads[2] = last;
+    } else if (last.thread != mine.thread) {
+      const bool free = other.kind == Kind::none || other.block != mine.block || warp(other) == warp(mine);
+      if (free || warp(last) != warp(mine)) other = last;
+    }
+  }
+  last = mine;
+}
+
+void check(Area& area, const char* address, std::size_t bytes, Kind kind, std::uint32_t code, const char* site) {
+  char where[160];
+  if (site) {
+    std::snprintf(where, sizeof where, " at %s", site);
+  } else {
+    std::snprintf(where, sizeof where, " at <0x%x>", code);
+  }
+  const bool in_shared = &area == &shared_area();
+  const std::ptrdiff_t offset = address - area.data;
+  if (in_shared) {
+    const char* const why = outside_of_shared(static_cast<std::size_t>(offset), bytes);
+    if (*why) fail("%s %s%s", verb(kind), why, where);
+  } else if (offset < 0 || static_cast<std::size_t>(offset) + bytes > area.bytes) {
+    fail("%s %zu bytes at byte %td of an argument of %zu bytes%s", verb(kind), bytes, offset, area.bytes, where);
+  }
+#if defined(__SANITIZE_ADDRESS__)
+  return;  // plain accesses are not reported: nothing is known of who wrote what
+#endif
+  if (!area.cells) {
+    area.cells = static_cast<Cell*>(std::calloc((area.bytes >> area.shift) + 1, sizeof(Cell)));
+    if (!area.cells) fail("the emulator has no memory to check %zu bytes", area.bytes);
+  }
+  Access mine;
+  mine.block = block_serial, mine.time = now, mine.code = code, mine.kind = kind;
+  mine.thread = static_cast<std::uint16_t>(current->number);
+  const auto first = static_cast<std::size_t>(offset) >> area.shift;
+  const auto last = (static_cast<std::size_t>(offset) + bytes - 1) >> area.shift;
+  for (std::size_t i = first; i <= last; ++i) {
+    Cell& cell = area.cells[i];
+    const bool reads = kind == Kind::read || kind == Kind::atomic;
+    if (in_shared && reads && cell.write.kind == Kind::pending && cell.write.block == block_serial) {
+      fail("%s shared memory that a cp.async copy is still to fill%s", verb(kind), where);
+    }
+    if (in_shared && reads && (cell.write.block != block_serial || cell.write.kind == Kind::none)) {
+      fail("%s shared memory that no thread of the block has written%s", verb(kind), where);
+    }
+    if (conflicts(cell.write, kind, in_shared)) report_race(area, i, cell.write, kind, where);
+    if (kind == Kind::read) {
+      remember_read(cell, mine);
+      continue;
+    }
+    for (Access& read : cell.reads) {
+      if (conflicts(read, kind, in_shared)) report_race(area, i, read, kind, where);
+      read = Access();
+    }
+    cell.write = mine;
+  }
+}
+
+[[maybe_unused]] void reported(const void* pointer, std::size_t bytes, Kind kind, const void* code) {
+  const auto* const address = static_cast<const char*>(pointer);
+  // Most accesses are to the thread's own stack.
+  const auto* const stack = static_cast<const char*>(current->fiber->stack);
+  if (address >= stack && address < stack + current->fiber->size) return;
+  if ((++touches & 0xfffff) == 0) {
+    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - started;
+    if (spent.count() > kMostSeconds) fail("the kernel runs for more than %.0f seconds", kMostSeconds);
+  }
+  Area* const area = find_area(address);
+  if (area) check(*area, address, bytes, kind, static_cast<std::uint32_t>(static_cast<const char*>(code) - library), nullptr);
+}
+
+}  // namespace
+
+void checks_start_launch() {
+  first_of_launch = block_serial + 1;
+  block_numbers.clear(), released.clear();
+  Dl_info info;
+  library = dladdr(reinterpret_cast<const void*>(running->invoke), &info) ? static_cast<const char*>(info.dli_fbase) : nullptr;
+  started = std::chrono::steady_clock::now();
+}
+
+void checks_start_block() {
+  ++block_serial, ++now;
+  last_barrier = now;
+  const auto at = block_index.x + grid_shape.x * (block_index.y + grid_shape.y * block_index.z);
+  block_numbers[block_serial] = at;
+  acquired.clear();
+  fenced = false;
+}
+
+void checks_barrier() { last_barrier = ++now; }
+
+void checks_warp(unsigned first_thread, unsigned mask) {
+  ++now;
+  const auto lanes = static_cast<unsigned>(block_shape.count()) - first_thread;
+  if (mask == (lanes < kWarp ? (1u << lanes) - 1 : 0xffffffffu)) {
+    last_of_warp[first_thread / kWarp] = now;
+    return;
+  }
+  for (unsigned a = 0; a < kWarp; ++a) {
+    for (unsigned b = 0; b < kWarp; ++b) {
+      if (mask >> a & mask >> b & 1) last_of_lanes[first_thread + a][b] = now;
+    }
+  }
+}
+
+void forget_cells(Area& area) {
+  std::free(area.cells);
+  area.cells = nullptr;
+}
+
+void touch(const void* address, std::size_t bytes, Kind kind, const char* site) {
+  Area* const area = find_area(static_cast<const char*>(address));
+  if (area) check(*area, static_cast<const char*>(address), bytes, kind, 0, site);
+}
+
+void fence() { fenced = true; }
+
+void atomic_done(const void* address) {
+  auto& blocks = released[address];
+  acquired.insert(blocks.begin(), blocks.end());
+  if (fenced) blocks.insert(block_serial);
+}
+
+}  // namespace pf_emulator
+
+#if !defined(__SANITIZE_ADDRESS__)  // which the compiler refuses to combine with these
+
+// ---------------------------------------------------------------- what the compiler calls
+
+#define PF_CALLED(name, bytes)                                                                               \
+  void __tsan_read##name(void* address) {                                                                    \
+    pf_emulator::reported(address, bytes, pf_emulator::Kind::read, __builtin_return_address(0));             \
+  }                                                                                                          \
+  void __tsan_write##name(void* address) {                                                                   \
+    pf_emulator::reported(address, bytes, pf_emulator::Kind::write, __builtin_return_address(0));            \
+  }                                                                                                          \
+  void __tsan_unaligned_read##name(void* address) {                                                          \
+    pf_emulator::reported(address, bytes, pf_emulator::Kind::read, __builtin_return_address(0));             \
+  }                                                                                                          \
+  void __tsan_unaligned_write##name(void* address) {                                                         \
+    pf_emulator::reported(address, bytes, pf_emulator::Kind::write, __builtin_return_address(0));            \
+  }
+
+extern "C" {
+PF_CALLED(1, 1)
+PF_CALLED(2, 2)
+PF_CALLED(4, 4)
+PF_CALLED(8, 8)
+PF_CALLED(16, 16)
+void __tsan_read_range(void* address, unsigned long bytes) {
+  if (bytes) pf_emulator::reported(address, bytes, pf_emulator::Kind::read, __builtin_return_address(0));
+}
+void __tsan_write_range(void* address, unsigned long bytes) {
+  if (bytes) pf_emulator::reported(address, bytes, pf_emulator::Kind::write, __builtin_return_address(0));
+}
+// What clang makes of memcpy and its like.
+void* __tsan_memcpy(void* target, const void* source, std::size_t bytes) {
+  const void* const code = __builtin_return_address(0);
+  if (bytes) pf_emulator::reported(source, bytes, pf_emulator::Kind::read, code);
+  if (bytes) pf_emulator::reported(target, bytes, pf_emulator::Kind::write, code);
+  return std::memcpy(target, source, bytes);
+}
+void* __tsan_memmove(void* target, const void* source, std::size_t bytes) {
+  const void* const code = __builtin_return_address(0);
+  if (bytes) pf_emulator::reported(source, bytes, pf_emulator::Kind::read, code);
+  if (bytes) pf_emulator::reported(target, bytes, pf_emulator::Kind::write, code);
+  return std::memmove(target, source, bytes);
+}
+void* __tsan_memset(void* target, int value, std::size_t bytes) {
+  if (bytes) pf_emulator::reported(target, bytes, pf_emulator::Kind::write, __builtin_return_address(0));
+  return std::memset(target, value, bytes);
+}
+void __tsan_init() {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+}
+
+#endif

@@ -1,0 +1,70 @@
+// What the parts of the runtime know of each other; kernels do not see it.
+#pragma once
+
+#include <csetjmp>
+#include <map>
+#include <string>
+
+#include "runtime.h"
+
+namespace pf_emulator {
+
+constexpr unsigned char kPoison = 0xff;  // a NaN in every floating point format, -1 in integers
+
+extern std::string message;  // of the launch; empty while all is well
+extern const Launch* running;
+std::string place(const Thread& thread);
+std::string place_of(unsigned block, unsigned thread);  // by their numbers
+
+// ---------------------------------------------------------------- memory.cpp
+
+struct Cell;
+
+// Memory that kernels may touch: an argument, or the block's shared memory.
+struct Area {
+  char* mapping = nullptr;  // all of it, with what lies around the data
+  std::size_t mapped = 0;
+  char* data = nullptr;
+  std::size_t bytes = 0;
+  unsigned shift = 0;     // log2 of the bytes per cell
+  Cell* cells = nullptr;  // who touched what
+};
+
+extern std::map<void*, Area> arguments;  // by their data
+std::size_t page_size();
+
+// Gives the next block its shared memory; nothing of it is initialised.
+void reset_shared(std::size_t dynamic_bytes, std::size_t most);
+bool shared_intact();
+// The area at `address`, or null.
+Area* find_area(const char* address);
+Area& shared_area();
+// Why `bytes` at `offset` of the shared memory may not be touched, or an empty string.
+const char* outside_of_shared(std::size_t offset, std::size_t bytes);
+
+// ---------------------------------------------------------------- checks.cpp
+
+void checks_start_launch();
+void checks_start_block();
+void checks_barrier();                                  // all threads of the block passed one
+void checks_warp(unsigned first_thread, unsigned mask);  // these lanes did
+void forget_cells(Area& area);
+
+// ---------------------------------------------------------------- faults.cpp
+
+extern sigjmp_buf after_fault;
+extern volatile int in_kernel;
+extern char fault_text[256];
+
+// Installs signal handlers for the length of a launch.
+class Handlers {
+ public:
+  Handlers();
+  ~Handlers();
+};
+
+// ---------------------------------------------------------------- copies.cpp
+
+void copies_at_exit();  // of the running thread
+
+}  // namespace pf_emulator

@@ -1,0 +1,165 @@
+// Memory that kernels may touch: guarded copies of arguments, and a block's shared memory.
+#include "internal.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+namespace pf_emulator {
+
+std::map<void*, Area> arguments;
+
+std::size_t page_size() {
+  static const auto size = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  return size;
+}
+
+// ---------------------------------------------------------------- shared memory
+
+namespace {
+
+constexpr std::size_t kStaticLimit = 48 << 10;
+constexpr std::size_t kCanary = 64;  // bytes behind each piece
+constexpr std::size_t kPieces = 64;
+
+struct Piece {
+  const void* tag;
+  std::size_t begin, bytes;
+};
+
+struct Shared {
+  Area area;
+  std::vector<Piece> pieces;  // the dynamic one first
+  std::size_t used = 0, counted = 0, limit = 0;
+
+  void* add(const void* tag, std::size_t bytes, std::size_t alignment) {
+    used = (used + alignment - 1) / alignment * alignment;
+    if (pieces.size() == kPieces) fail("more than %zu pieces of shared memory", kPieces);
+    pieces.push_back({tag, used, bytes});
+    counted += bytes;
+    std::memset(area.data + used, kPoison, bytes + kCanary);
+    void* const found = area.data + used;
+    used += bytes + kCanary;
+    return found;
+  }
+};
+
+Shared shared;
+
+}  // namespace
+
+Area& shared_area() { return shared.area; }
+
+bool is_shared(const void* address) {
+  const auto* at = static_cast<const char*>(address);
+  return at >= shared.area.data && at < shared.area.data + shared.area.bytes;
+}
+
+void reset_shared(std::size_t dynamic_bytes, std::size_t most) {
+  Area& area = shared.area;
+  const std::size_t room = most + kPieces * (kCanary + 128);
+  if (area.bytes < room) {
+    if (area.data) munmap(area.mapping, area.mapped);
+    forget_cells(area);
+    area.mapped = (room + page_size() - 1) / page_size() * page_size();
+    area.mapping = static_cast<char*>(
+        mmap(nullptr, area.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    area.data = area.mapping, area.bytes = area.mapped;
+  }
+  shared.limit = most, shared.used = 0, shared.counted = 0;
+  shared.pieces.clear();
+  shared.add(nullptr, dynamic_bytes, 128);
+}
+
+void* shared_memory(const void* tag, std::size_t bytes, std::size_t alignment) {
+  for (const Piece& piece : shared.pieces) {
+    if (piece.tag == tag) return shared.area.data + piece.begin;
+  }
+  const std::size_t total = shared.counted + bytes, fixed = total - shared.pieces[0].bytes;
+  if (fixed > kStaticLimit) fail("%zu bytes of static shared memory; 48 KB are the limit", fixed);
+  if (total > shared.limit) fail("%zu bytes of shared memory; this device has %zu for a block", total, shared.limit);
+  return shared.add(tag, bytes, alignment);
+}
+
+void* dynamic_shared_memory() { return shared.area.data; }
+
+const char* outside_of_shared(std::size_t offset, std::size_t bytes) {
+  static char text[160];
+  for (const Piece& piece : shared.pieces) {
+    if (offset < piece.begin || offset >= piece.begin + piece.bytes + kCanary) continue;
+    if (offset + bytes <= piece.begin + piece.bytes) return "";
+    std::snprintf(text, sizeof text, "%zu bytes at byte %zu of %zu bytes of %s shared memory", bytes,
+                  offset - piece.begin, piece.bytes, piece.tag ? "static" : "dynamic");
+    return text;
+  }
+  return "shared memory that the block has not asked for";
+}
+
+bool shared_intact() {
+  for (const Piece& piece : shared.pieces) {
+    const char* const end = shared.area.data + piece.begin + piece.bytes;
+    const auto whole = [](char c) { return static_cast<unsigned char>(c) == kPoison; };
+    if (!std::all_of(end, end + kCanary, whole)) return false;
+  }
+  return true;
+}
+
+// ---------------------------------------------------------------- arguments
+
+void* guarded_new(std::size_t bytes, std::size_t alignment_offset, std::size_t element) {
+  const std::size_t page = page_size();
+  const std::size_t inside = (bytes + 15 + 16) / 16 * 16;
+  const std::size_t pages = (inside + page - 1) / page * page;
+  auto* mapping = static_cast<char*>(
+      mmap(nullptr, pages + 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  if (mapping == MAP_FAILED) return nullptr;
+  mprotect(mapping, page, PROT_NONE);
+  mprotect(mapping + page + pages, page, PROT_NONE);
+  std::memset(mapping + page, kPoison, pages);
+  char* const end = mapping + page + pages;
+  auto start = reinterpret_cast<std::uintptr_t>(end) - bytes;
+  start -= (start - alignment_offset) % 16;
+  Area area;
+  area.mapping = mapping, area.mapped = pages + 2 * page;
+  area.data = reinterpret_cast<char*>(start), area.bytes = bytes;
+  while ((2u << area.shift) <= element) ++area.shift;
+  arguments[area.data] = area;
+  return area.data;
+}
+
+const char* guarded_intact(void* pointer) {
+  const Area& area = arguments.at(pointer);
+  const char* const begin = area.mapping + page_size();
+  const char* const end = area.mapping + area.mapped - page_size();
+  for (const char* at = begin; at < end; ++at) {
+    if (at == area.data) at += area.bytes;
+    if (at < end && static_cast<unsigned char>(*at) != kPoison) {
+      static char text[96];
+      std::snprintf(text, sizeof text, "byte %td of an argument of %zu bytes was written", at - area.data, area.bytes);
+      return text;
+    }
+  }
+  return "";
+}
+
+void guarded_delete(void* pointer) {
+  const auto found = arguments.find(pointer);
+  forget_cells(found->second);
+  munmap(found->second.mapping, found->second.mapped);
+  arguments.erase(found);
+}
+
+Area* find_area(const char* address) {
+  const auto holds = [&](const Area& area) { return address >= area.mapping && address < area.mapping + area.mapped; };
+  if (holds(shared.area)) return &shared.area;
+  for (auto& [data, area] : arguments) {
+    if (holds(area)) return &area;
+  }
+  return nullptr;
+}
+
+}  // namespace pf_emulator

@@ -1,0 +1,193 @@
+// Optimizer steps and clipping by the norm, for all parameters in one launch.
+//
+// A table in device memory has the addresses of all arrays, and the numbers of a step are in device memory too, so that
+// a captured step can be replayed with other ones. A block updates kChunk elements of one parameter.
+#include "pyframe/device.cuh"
+
+namespace {
+
+constexpr int kChunk = 4096, kThreads = 256;
+
+// As in csrc/optim.h.
+enum : int {
+  kMaximize = 1,
+  kDecay = 2,
+  kDecoupled = 4,
+  kFromEnd = 8,
+  kAmsgrad = 16,
+  kNesterov = 32,
+  kDampening = 64,
+  kMomentum = 128,
+  kCentered = 256,
+};
+
+// A row of the table: addresses of the parameter, its gradient and three arrays of state (0: none), and the length.
+struct Row {
+  long long p, g, states[3], count;
+};
+
+template <class T>
+__device__ __forceinline__ T* at(long long address) { return reinterpret_cast<T*>(address); }
+
+// The row that a block works on: the last one whose first block is not after it.
+__device__ __forceinline__ int row_of(const long long* first_block, int rows) {
+  int low = 0, high = rows;  // first_block[low] <= block < first_block[high]
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    if (first_block[middle] <= static_cast<long long>(blockIdx.x)) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+// ±g + decay · p
+template <class T>
+__device__ __forceinline__ T effective(T g, T p, T decay, int flags) {
+  if (flags & kMaximize) g = -g;
+  return (flags & kDecay) && !(flags & kDecoupled) ? g + p * decay : g;
+}
+
+template <class T>
+__device__ __forceinline__ T lerp(T a, T b, T weight, int flags) {
+  const T step = (b - a) * weight;
+  return flags & kFromEnd ? b - step : a + step;
+}
+
+struct Sgd {
+  template <class T>
+  __device__ __forceinline__ static T step(T value, T g, T* s, const double* numbers, int flags) {
+    const T momentum = T(numbers[0]), keep = T(numbers[1]);
+    T d = effective(g, value, T(numbers[2]), flags);
+    if (flags & kMomentum) {
+      s[0] = s[0] * momentum + (flags & kDampening ? d * keep : d);
+      d = flags & kNesterov ? d + s[0] * momentum : s[0];
+    }
+    return value + d * T(numbers[3]);
+  }
+};
+
+struct Adam {
+  template <class T>
+  __device__ __forceinline__ static T step(T value, T g, T* s, const double* numbers, int flags) {
+    const T decay = T(numbers[5]), d = effective(g, value, decay, flags);
+    if ((flags & kDecay) && (flags & kDecoupled)) value *= decay;
+    s[0] = lerp(s[0], d, T(numbers[0]), flags);
+    s[1] = s[1] * T(numbers[1]) + d * T(numbers[2]) * d;
+    T second = s[1];
+    if (flags & kAmsgrad) second = s[2] = pf::Max()(s[2], second);
+    return value + s[0] * T(numbers[4]) / (sqrt(second) + T(numbers[3]));
+  }
+};
+
+struct RmsProp {
+  template <class T>
+  __device__ __forceinline__ static T step(T value, T g, T* s, const double* numbers, int flags) {
+    const T d = effective(g, value, T(numbers[6]), flags), step = T(numbers[5]);
+    s[0] = s[0] * T(numbers[0]) + d * T(numbers[1]) * d;
+    T square = s[0];
+    if (flags & kCentered) {
+      s[2] = lerp(s[2], d, T(numbers[2]), flags);
+      square -= s[2] * s[2];
+    }
+    const T root = sqrt(square) + T(numbers[3]);
+    if (flags & kMomentum) {
+      s[1] = s[1] * T(numbers[4]) + d / root;
+      return value + s[1] * step;
+    }
+    return value + d * step / root;
+  }
+};
+
+}  // namespace
+
+// `numbers` has 8 per row; `scale`, if not null, is what gradients are multiplied with first.
+template <class T, class Step>
+__global__ void __launch_bounds__(256, 2)
+    optim_step(const long long* __restrict__ table, const long long* __restrict__ first_block,
+               const double* __restrict__ numbers, const T* __restrict__ scale, int rows, int flags) {
+  const int number = row_of(first_block, rows);
+  const Row row = reinterpret_cast<const Row*>(table)[number];
+  T* const p = at<T>(row.p);
+  const T* const g = at<const T>(row.g);
+  double local[8];
+#pragma unroll
+  for (int k = 0; k < 8; ++k) local[k] = numbers[number * 8 + k];
+  const T factor = scale ? *scale : T(1);
+  const long long start = (static_cast<long long>(blockIdx.x) - first_block[number]) * kChunk;
+  const long long end = start + kChunk < row.count ? start + kChunk : row.count;
+  auto update = [&](long long i, auto width) {
+    constexpr int V = sizeof(width) / sizeof(T);
+    auto ps = pf::load<V>(p + i);
+    const auto gs = pf::load<V>(g + i);
+    pf::Pack<T, V> states[3];
+#pragma unroll
+    for (int k = 0; k < 3; ++k) {
+      if (row.states[k]) states[k] = pf::load<V>(at<T>(row.states[k]) + i);
+    }
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      T s[3];
+#pragma unroll
+      for (int k = 0; k < 3; ++k) s[k] = row.states[k] ? states[k].values[v] : T(0);
+      ps.values[v] = Step::template step<T>(ps.values[v], gs.values[v] * factor, s, local, flags);
+#pragma unroll
+      for (int k = 0; k < 3; ++k) states[k].values[v] = s[k];
+    }
+    pf::store(p + i, ps);
+#pragma unroll
+    for (int k = 0; k < 3; ++k) {
+      if (row.states[k]) pf::store(at<T>(row.states[k]) + i, states[k]);
+    }
+  };
+  constexpr int V = pf::kPack<T>;
+  const bool packs = (row.p | row.g | row.states[0] | row.states[1] | row.states[2]) % 16 == 0;
+  long long i = start + static_cast<long long>(threadIdx.x) * V;
+  for (; i < end; i += kThreads * V) {
+    if (packs && i + V <= end) {
+      update(i, pf::Pack<T, V>{});
+    } else {
+      for (int k = 0; k < V && i + k < end; ++k) update(i + k, pf::Pack<T, 1>{});
+    }
+  }
+}
+
+// Σ g² of each block's chunk. Rows as above; only the gradient counts.
+template <class T>
+__global__ void __launch_bounds__(256)
+    square_sums(const long long* __restrict__ table, const long long* __restrict__ first_block, T* __restrict__ sums,
+                int rows) {
+  const int number = row_of(first_block, rows);
+  const Row row = reinterpret_cast<const Row*>(table)[number];
+  const T* const g = at<const T>(row.g);
+  const long long start = (static_cast<long long>(blockIdx.x) - first_block[number]) * kChunk;
+  const long long end = start + kChunk < row.count ? start + kChunk : row.count;
+  T sum = 0;
+  for (long long i = start + threadIdx.x; i < end; i += kThreads) sum += g[i] * g[i];
+  sum = pf::block_reduce<kThreads>(sum, pf::Sum());
+  if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+
+// The norm from the blocks' sums. One block.
+template <class T>
+__global__ void __launch_bounds__(256)
+    finish_norm(const T* __restrict__ sums, T* __restrict__ norm, long long count) {
+  T sum = 0;
+  for (long long i = threadIdx.x; i < count; i += kThreads) sum += sums[i];
+  sum = pf::block_reduce<kThreads>(sum, pf::Sum());
+  if (threadIdx.x == 0) *norm = sqrt(sum);
+}
+
+// All gradients times limit / (norm + 1e-6), unless that is 1 or more.
+template <class T>
+__global__ void __launch_bounds__(256)
+    clip_gradients(const long long* __restrict__ table, const long long* __restrict__ first_block,
+                   const T* __restrict__ norm, int rows, double limit) {
+  const T factor = T(limit) / (*norm + T(1e-6));
+  if (factor >= T(1)) return;
+  const int number = row_of(first_block, rows);
+  const Row row = reinterpret_cast<const Row*>(table)[number];
+  T* const g = at<T>(row.g);
+  const long long start = (static_cast<long long>(blockIdx.x) - first_block[number]) * kChunk;
+  const long long end = start + kChunk < row.count ? start + kChunk : row.count;
+  for (long long i = start + threadIdx.x; i < end; i += kThreads) g[i] *= factor;
+}

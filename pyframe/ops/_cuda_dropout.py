@@ -1,0 +1,50 @@
+"""The CUDA kernel of dropout: kernels/dropout.cu."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..backend import backend_of
+from ..backend.cuda_file import CudaFile
+from ..backend.cuda_geometry import address
+from ..op.cuda_arrays import TYPES, ceil_div, instances, not_cuda_floats, packed
+
+DROPOUT = CudaFile("dropout.cu", instances("dropout<{}>", TYPES.values()))
+
+_WORD = (1 << 64) - 1
+
+
+def not_cuda_dropout(input: Any, **params: Any) -> str:
+    """Why :func:`dropout` cannot run."""
+    return not_cuda_floats(input)
+
+
+def dropout(
+    input: Any,
+    *,
+    p: float = 0.5,
+    lead: int | None = None,
+    seed: Any = None,
+    offset: Any = None,
+    more: Any = None,
+) -> Any:
+    """See ``masked_dropout``.
+
+    Args:
+        input, p, lead, seed, offset: as there.
+        more: an array of one uint64 on the device that is added to ``offset`` when the kernel runs.
+    """
+    x = packed(input)
+    y = backend_of(x).empty(x.shape, x.dtype)
+    if x.size:
+        inner = 1 if lead is None else math.prod(x.shape[lead:])
+        threads = min(256, 32 * ceil_div(x.size, 128))
+        args = (
+            *(x, y, more, x.size, inner, seed & _WORD, offset & _WORD),
+            *(round((1 - p) * 2.0**32), 0.0 if p == 1 else 1 / (1 - p)),
+            int(address(x) % 16 == 0 and address(y) % 16 == 0),
+        )
+        grid, block = (ceil_div(x.size, 4 * threads),), (threads,)
+        DROPOUT.launch(f"dropout<{TYPES[x.dtype]}>", "PPPqqQQQdi", grid, block, args)
+    return y

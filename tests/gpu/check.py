@@ -1,0 +1,387 @@
+"""``make gpu-check``: the CUDA side on a real GPU in five minutes; most valuable items first."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import pyframe as pf
+from benchmarks.gpu.runner import Box, device_or_exit
+from pyframe import testing
+from pyframe.backend import emulator, launch, native, nvrtc
+from pyframe.backend.cuda_file import CudaFile
+from pyframe.op.choice import kernels
+from pyframe.op.record import Op
+from pyframe.op.registry import ops
+from pyframe.testing.op_checks import call, mapped
+
+SECONDS = 290
+OWN = [op for op in ops.values() if op.module.startswith("pyframe.ops")]
+
+# What lanes exchange, and how halves are rounded: the emulator has to give the hardware's bits.
+LANES = """
+#include "pyframe/device.cuh"
+__global__ void lanes(const unsigned* __restrict__ x, unsigned* __restrict__ y) {
+  const int i = threadIdx.x;
+  const unsigned mine = x[i], all = 0xffffffffu;
+  unsigned* out = y + 8 * i;
+  out[0] = __shfl_xor_sync(all, mine, 5);
+  out[1] = __shfl_down_sync(all, mine, 3);
+  out[2] = __shfl_up_sync(all, mine, 7);
+  out[3] = __shfl_sync(all, mine, (i * 7) % 32);
+  out[4] = __ballot_sync(all, mine & 1);
+  out[5] = pf::float_to_half_bits(__uint_as_float(mine));
+  out[6] = __float_as_uint(pf::half_bits_to_float(static_cast<unsigned short>(mine)));
+  out[7] = pf::narrow<pf::bfloat16>(__uint_as_float(mine)).bits;
+}
+"""
+
+
+def device_array(array: Any) -> Any:
+    """A CuPy array with the strides' order of a NumPy one."""
+    return pf.device("cuda").backend.asarray(array)
+
+
+def environment(box: Box) -> dict[str, Any]:
+    """What there is."""
+    import cupy
+
+    major, minor = pf.cuda.get_device_capability()
+    return {
+        "capability": f"{major}.{minor}",
+        "arch": nvrtc.architecture((major, minor)),
+        "memory": pf.cuda.mem_get_info()[1],
+        "cupy": cupy.__version__,
+        "numpy": np.__version__,
+        "nvrtc": nvrtc.version(),
+        "driver": cupy.cuda.runtime.driverGetVersion(),
+        "native": native.isa() if native.available() else f"no: {native.why_not()}",
+        "emulator": emulator.why_not() or "yes",
+    }
+
+
+def lanes(box: Box) -> dict[str, Any]:
+    """One launch on both sides, with the same bits."""
+    file = CudaFile("lanes.cu", ["lanes"], LANES)
+    rng = np.random.default_rng(0)
+    different = 0
+    for _ in range(64):
+        x = rng.integers(0, 1 << 32, 128, np.uint32)
+        here = np.zeros((128, 8), np.uint32)
+        file.launch("lanes", "PP", (1,), (128,), (x, here))
+        there = device_array(np.zeros((128, 8), np.uint32))
+        file.launch("lanes", "PP", (1,), (128,), (device_array(x), there))
+        nan = np.isnan(x.view(np.float32))  # NaN payloads are the hardware's own affair
+        a, b = here, there.get()
+        a[nan, 5:], b[nan, 5:] = 0, 0
+        a[:, 6] = np.where(np.isnan(a[:, 6].view(np.float32)), 0, a[:, 6])
+        b[:, 6] = np.where(np.isnan(b[:, 6].view(np.float32)), 0, b[:, 6])
+        different += int((a != b).sum())
+        if different:
+            at = np.argwhere(a != b)[0]
+            box.fail("lanes", f"at {at}: emulator {a[tuple(at)]:#x}, hardware {b[tuple(at)]:#x}")
+            break
+    return {"different": different}
+
+
+def _suite(box: Box, name: str, checks: Iterator[tuple[str, Callable[[], bool]]]) -> dict[str, Any]:
+    count = skipped = 0
+    for what, check in checks:
+        if box.left <= 0:
+            return {"status": "out of time", "checks": count, "not supported": skipped}
+        try:
+            ran = check()
+        except Exception:
+            box.fail(what, traceback.format_exc())
+            if len(box.failures) > 200:
+                break
+            ran = True
+        count += bool(ran)
+        skipped += not ran
+    return {"checks": count, "not supported": skipped}
+
+
+def kernels_of_ops(box: Box) -> dict[str, Any]:
+    """Every CUDA kernel of every op against the float64 reference, in every dtype."""
+
+    def checks() -> Iterator[tuple[str, Callable[[], bool]]]:
+        for op in OWN:
+            for kernel in op.kernels.get("cuda", ()):
+                for dtype in op.dtypes:
+                    for case in testing.cases(op, dtype):
+                        yield (
+                            f"{case.id} {kernel.name}",
+                            lambda c=case, k=kernel: testing.check_kernel(c, k.name, device_array),
+                        )
+
+    return _suite(box, "kernels", checks())
+
+
+def chosen_forward(box: Box) -> dict[str, Any]:
+    """Every op as it runs by default on the device, against the float64 reference."""
+
+    def check(case: Any) -> bool:
+        testing.check_forward(case, device_array)
+        return True
+
+    def checks() -> Iterator[tuple[str, Callable[[], bool]]]:
+        for dtype in ("float32", "float64", "float16", "bfloat16", "int64", "bool"):
+            for op in OWN:
+                if np.dtype(pf.dtypes.as_dtype(dtype)) in op.dtypes:
+                    for case in testing.cases(op, dtype):
+                        yield case.id, lambda c=case: check(c)
+
+    return _suite(box, "forward", checks())
+
+
+def gradients(box: Box) -> dict[str, Any]:
+    """First derivatives on the device against those on the CPU, in float64."""
+
+    def check(op: Op, case: Any) -> bool:
+        results = []
+        for move in (lambda a: a, device_array):
+            place = "cuda" if move is device_array else "cpu"
+            arrays = mapped(case.sample.arrays, lambda a, m=move: m(a.copy()))
+            tensors = mapped(arrays, pf.as_tensor)
+            leaves = [
+                t.requires_grad_()
+                for v in tensors
+                for t in (v if isinstance(v, list) else [v])
+                if t is not None and t.dtype == pf.float64
+            ]
+            outputs = [o for o in call(op, tensors, case.sample.params) if o.requires_grad]
+            if not outputs or not leaves:
+                return False
+            pf.manual_seed(1)
+            total = sum((o * pf.rand(*o.shape, dtype=o.dtype, device=place)).sum() for o in outputs)
+            total.backward()
+            results.append([None if t.grad is None else t.grad.cpu().numpy() for t in leaves])
+        for a, b in zip(*results, strict=True):
+            assert (a is None) == (b is None), case
+            if a is not None:
+                np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-11, err_msg=repr(case))
+        return True
+
+    def checks() -> Iterator[tuple[str, Callable[[], bool]]]:
+        for op in OWN:
+            if op.vjp is not None and pf.float64 in op.dtypes and not op.random:
+                for case in testing.cases(op, "float64"):
+                    yield f"gradient {case.id}", lambda o=op, c=case: check(o, c)
+
+    return _suite(box, "gradients", checks())
+
+
+def emulator_and_hardware(box: Box) -> dict[str, Any]:
+    """The same calls in the emulator and on the device, as close as two roundings of each step."""
+
+    def check(case: Any, name: str) -> bool:
+        try:
+            with kernels(name):
+                here = call(case.op, case.sample.arrays, case.sample.params)
+                there = call(case.op, mapped(case.sample.arrays, device_array), case.sample.params)
+        except pf.errors.KernelError as error:
+            if "cannot run" in str(error):
+                return False
+            raise
+        for a, b in zip(here, there, strict=True):
+            b = b.get()
+            assert a.dtype == b.dtype and a.shape == b.shape, case
+            if not pf.dtypes.is_floating(a.dtype):
+                np.testing.assert_array_equal(a, b, err_msg=repr(case))
+            else:
+                close = 64 * testing.accuracy.epsilon(a.dtype)
+                a, b = a.astype(np.float64), b.astype(np.float64)
+                np.testing.assert_allclose(b, a, rtol=close, atol=close, err_msg=repr(case))
+        return True
+
+    def checks() -> Iterator[tuple[str, Callable[[], bool]]]:
+        for op in OWN:
+            for kernel in op.kernels.get("cuda", ()):
+                for case in testing.cases(op, "float32"):
+                    yield (
+                        f"emulator {case.id} {kernel.name}",
+                        lambda c=case, k=kernel: check(c, k.name),
+                    )
+
+    return _suite(box, "emulator", checks())
+
+
+def streams_and_graphs(box: Box) -> dict[str, Any]:
+    """Events in order, asynchronous copies, and a captured region that follows its input."""
+    x = pf.arange(1 << 20, dtype=pf.float32).pin_memory()
+    assert x.is_pinned()
+    side, begin, end = pf.cuda.Stream(), *(pf.cuda.Event(enable_timing=True) for _ in range(2))
+    with pf.cuda.stream(side):
+        begin.record()
+        y = x.to("cuda", non_blocking=True) * 2
+        end.record()
+        back = y.to("cpu", non_blocking=True)
+    side.synchronize()
+    assert begin.elapsed_time(end) > 0
+    np.testing.assert_array_equal(back.numpy(), x.numpy() * 2)
+    weight = pf.ones(64, 64, device="cuda")
+    data = pf.zeros(8, 64, device="cuda")
+    graph = pf.cuda.Graph()
+    out = graph.capture(lambda: (data @ weight).relu().sum(dim=1))
+    for value in (1.0, 2.0, -3.0):
+        data.fill_(value)
+        graph.replay()
+        np.testing.assert_allclose(out.cpu().numpy(), np.full(8, max(64 * value, 0.0)))
+    try:
+        pf.cuda.Graph().capture(lambda: out.sum().item())
+    except pf.errors.KernelError as error:
+        refused = str(error).splitlines()[0]
+    else:
+        raise AssertionError("item() was captured")
+    assert float((out + 1).sum().item()) == 8.0  # the stream is usable after it
+    return {"refused": refused[:160], "peak": pf.cuda.memory_reserved()}
+
+
+def exchange(box: Box) -> dict[str, Any]:
+    """DLPack both ways with torch and CuPy, on streams other than the default one."""
+    import cupy
+
+    rows = {}
+    side = pf.cuda.Stream()
+    with pf.cuda.stream(side):
+        x = pf.ones(1 << 22, device="cuda") * 3
+        assert float(cupy.from_dlpack(x).sum()) == 3 * x.numel()
+        rows["cupy"] = "ok"
+        try:
+            import torch
+        except ImportError:
+            return {**rows, "torch": "not installed"}
+        there = torch.from_dlpack(x)
+        assert float(there.sum()) == 3 * x.numel() and there.data_ptr() == x.array.data.ptr
+        other = torch.cuda.Stream()
+        with torch.cuda.stream(other):
+            made = torch.full((1 << 24,), 2.0, device="cuda").bfloat16()
+            for _ in range(20):
+                made = made * 1
+            mine = pf.from_dlpack(made)
+        assert mine.dtype == pf.bfloat16
+        assert float(mine.float().sum().item()) == 2 * made.numel()
+        rows["torch"] = "ok"
+    return rows
+
+
+def failures_are_named(box: Box) -> dict[str, Any]:
+    """A kernel that writes where it must not, in another process: the message names it."""
+    program = (
+        "import pyframe as pf, numpy as np\n"
+        "from pyframe.backend.cuda_file import CudaFile\n"
+        "f = CudaFile('wild.cu', ['wild'], '__global__ void wild(float* x) "
+        "{ x[1ll << 40] = 1; }')\n"
+        "x = pf.zeros(4, device='cuda')\n"
+        "f.launch('wild', 'P', (1,), (1,), (x.array,))\n"
+        "pf.cuda.synchronize()\n"
+    )
+    rows = {}
+    for blocking in ("0", "1"):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**__import__("os").environ, "PYFRAME_CUDA_BLOCKING": blocking},
+        )
+        assert "wild.cu: wild" in done.stderr, done.stderr[-3000:]
+        rows[f"blocking {blocking}"] = "named"
+    return rows
+
+
+def sanitizer(box: Box) -> dict[str, Any]:
+    """compute-sanitizer on a few ops of each kind."""
+    tool = shutil.which("compute-sanitizer")
+    if tool is None:
+        return {"status": "compute-sanitizer is not installed"}
+    program = (
+        "import pyframe as pf\n"
+        "x = pf.randn(37, 129, device='cuda', requires_grad=True)\n"
+        "y = pf.nn.functional.softmax(x, dim=1) + x.exp()\n"
+        "y = pf.nn.functional.layer_norm(y, (129,))\n"
+        "(y.sum(dim=0) ** 2).sum().backward()\n"
+        "pf.cuda.synchronize()\n"
+    )
+    done = subprocess.run(
+        [tool, "--tool", "memcheck", "--error-exitcode", "9", sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=max(10, min(90, box.left)),
+    )
+    if done.returncode:
+        box.fail("sanitizer", (done.stdout + done.stderr)[-4000:])
+    return {"summary": done.stdout.strip().splitlines()[-1:] or ""}
+
+
+def digits(box: Box) -> dict[str, Any]:
+    """LeNet on the digits for some epochs; the loss has to follow the CPU's."""
+    from benchmarks.networks import lenet
+
+    try:
+        from sklearn.datasets import load_digits
+
+        images, classes = load_digits(return_X_y=True)
+        images = images.reshape(-1, 1, 8, 8).astype(np.float32) / 16
+    except ImportError:  # ten fixed pictures with noise
+        rng = np.random.default_rng(0)
+        classes = np.arange(1797) % 10
+        images = (rng.random((10, 1, 8, 8)) > 0.5)[classes] + rng.normal(0, 0.3, (1797, 1, 8, 8))
+    images = images.astype(np.float32).repeat(3, 2).repeat(3, 3)
+    found = {}
+    for place, epochs in (("cpu", 1), ("cuda", 6)):
+        pf.manual_seed(0)
+        net = lenet(pf, size=24).to(place)
+        optimizer = pf.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+        x, y = pf.tensor(images, device=place), pf.tensor(classes.astype(np.int64), device=place)
+        losses = []
+        for epoch in range(epochs):
+            order = np.random.default_rng(epoch).permutation(1500)
+            for start in range(0, 1472, 64):
+                batch = pf.tensor(order[start : start + 64], device=place)
+                loss = pf.nn.functional.cross_entropy(net(x[batch]), y[batch])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+        found[place] = losses
+    with pf.no_grad():
+        right = float((net(x[1500:]).argmax(dim=1) == y[1500:]).float().mean().item())
+    apart = float(np.abs(np.array(found["cpu"][:8]) - np.array(found["cuda"][:8])).max())
+    assert apart < 1e-3, f"the first losses differ by {apart}"
+    assert right > 0.9, f"accuracy {right}"
+    return {"accuracy": right, "losses apart": apart}
+
+
+ITEMS = (
+    environment,
+    lanes,
+    kernels_of_ops,
+    digits,
+    streams_and_graphs,
+    failures_are_named,
+    exchange,
+    sanitizer,
+    chosen_forward,
+    gradients,
+    emulator_and_hardware,
+)
+
+
+def main() -> int:
+    """Runs everything; the exit status is 0 if all of it ran and nothing failed."""
+    box = Box("check", SECONDS, device_or_exit("make gpu-check"))
+    for item in ITEMS:
+        box.run(item.__name__.replace("_", " "), item)
+    print(f"kernels compiled: {nvrtc.counts}; last launch: {(launch.recent() or ['none'])[0]}")
+    return box.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
