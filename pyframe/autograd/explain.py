@@ -25,8 +25,8 @@ def explain(op: Any, *args: Any, **params: Any) -> list[tuple[str, str]]:
         ArgumentTypeError: if ``op`` is not an op.
 
     >>> import pyframe
-    >>> pyframe.explain(pyframe.roll, pyframe.ones(3), shifts=1)
-    roll(float32[3]) on cpu
+    >>> pyframe.explain(pyframe.squeeze, pyframe.ones(1, 3))
+    squeeze(float32[1,3]) on cpu
       portable: chosen
     [('portable', 'chosen')]
     """
