@@ -303,7 +303,7 @@ PyMethodDef methods[] = {
 }  // namespace
 
 bool bind_gemm(PyObject* module) {
-  return PyArray_ImportNumPyAPI() >= 0 && PyModule_AddFunctions(module, methods) == 0 && bind_gemm_testing(module);
+  return PyArray_ImportNumPyAPI() >= 0 && PyModule_AddFunctions(module, methods) == 0;
 }
 
 }  // namespace pyframe

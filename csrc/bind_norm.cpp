@@ -227,6 +227,6 @@ PyMethodDef methods[] = {PYFRAME_METHOD("layer_norm", layer_norm, 9),
 
 }  // namespace
 
-bool bind_norm(PyObject* module) { return PyModule_AddFunctions(module, methods) == 0 && bind_batch_norm(module); }
+bool bind_norm(PyObject* module) { return PyModule_AddFunctions(module, methods) == 0; }
 
 }  // namespace pyframe

@@ -1,10 +1,11 @@
-#include "bind_pointwise.h"
-
-#include <pybind11/numpy.h>
+// Python functions of the pointwise vector machine.
+#include <Python.h>
 
 #include <cstring>
 #include <memory>
+#include <string>
 
+#include "bindings.h"
 #include "pointwise.h"
 
 // Only the accessors of array objects are used, which need no table of functions.
@@ -12,31 +13,49 @@
 #define NO_IMPORT_ARRAY
 #include <numpy/ndarrayobject.h>
 
-namespace py = pybind11;
-
 namespace pyframe {
 namespace {
 
 constexpr const char* kCapsule = "pyframe.pointwise_program";
 
-py::capsule make_program(const py::array_t<std::int64_t, py::array::c_style>& code) {
-  auto program = std::make_unique<Program>(decode_program(code.data(), code.size()));
-  return py::capsule(program.release(), kCapsule, [](void* p) { delete static_cast<Program*>(p); });
-}
-
-py::dict op_numbers() {
-  py::dict numbers;
-  for (int k = 0; k < kPointwiseOps; ++k) {
-    py::list types;
-    for (int t = 0; t < kValueTypes; ++t) types.append(pointwise_kernels().ops[k][t] != nullptr);
-    numbers[pointwise_op_name(k)] = py::make_tuple(k, types);
-  }
-  return numbers;
-}
-
 PyObject* fail(const char* text) {
   PyErr_SetString(PyExc_ValueError, text);
   return nullptr;
+}
+
+void delete_program(PyObject* capsule) { delete static_cast<Program*>(PyCapsule_GetPointer(capsule, kCapsule)); }
+
+// pointwise_program(code): decodes a C-contiguous one-dimensional int64 array.
+PyObject* make_program(PyObject*, PyObject* object) {
+  PyArrayObject* const array = reinterpret_cast<PyArrayObject*>(object);
+  try {
+    auto program = std::make_unique<Program>(
+        decode_program(static_cast<const std::int64_t*>(PyArray_DATA(array)), PyArray_DIM(array, 0)));
+    PyObject* const capsule = PyCapsule_New(program.get(), kCapsule, delete_program);
+    if (capsule) program.release();
+    return capsule;
+  } catch (const std::exception& error) {
+    return fail(error.what());
+  }
+}
+
+// pointwise_ops(): {name: (number, [whether it is defined per value type])}.
+PyObject* op_numbers(PyObject*, PyObject*) {
+  PyObject* const numbers = PyDict_New();
+  for (int k = 0; numbers && k < kPointwiseOps; ++k) {
+    PyObject* const types = PyList_New(kValueTypes);
+    for (int t = 0; types && t < kValueTypes; ++t) {
+      PyList_SET_ITEM(types, t, PyBool_FromLong(pointwise_kernels().ops[k][t] != nullptr));
+    }
+    PyObject* const entry = types ? Py_BuildValue("iN", k, types) : nullptr;
+    const bool added = entry && PyDict_SetItemString(numbers, pointwise_op_name(k), entry) == 0;
+    Py_XDECREF(entry);
+    if (!added) {
+      Py_DECREF(numbers);
+      return nullptr;
+    }
+  }
+  return numbers;
 }
 
 // Describes an array in the outputs' shape, broadcast from the right; false if it does not fit.
@@ -102,29 +121,34 @@ PyObject* run(PyObject*, PyObject* const* args, Py_ssize_t count) {
       return nullptr;
     }
   }
+  PyThreadState* const state = PyEval_SaveThread();
+  bool no_memory = false;
+  std::string error;
   try {
-    const py::gil_scoped_release release;
     run_program(*program, call);
   } catch (const std::bad_alloc&) {
-    return PyErr_NoMemory();
-  } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
+    no_memory = true;
+  } catch (const std::exception& caught) {
+    error = caught.what();
+  }
+  PyEval_RestoreThread(state);
+  if (no_memory) return PyErr_NoMemory();
+  if (!error.empty()) {
+    PyErr_SetString(PyExc_RuntimeError, error.c_str());
     return nullptr;
   }
   Py_RETURN_NONE;
 }
 
 PyMethodDef methods[] = {
+    {"pointwise_program", make_program, METH_O, "Decode a program of the pointwise vector machine."},
+    {"pointwise_ops", op_numbers, METH_NOARGS, "Return {name: (number, [whether it is defined per value type])}."},
     {"run_pointwise", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run)), METH_FASTCALL,
      "run_pointwise(program, in_place, *outputs, *inputs, *scalars): run a compiled expression."},
     {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace
 
-void bind_pointwise(py::module_& module) {
-  module.def("pointwise_program", &make_program, "Decode a program of the pointwise vector machine.");
-  module.def("pointwise_ops", &op_numbers, "Return {name: (number, [whether it is defined per value type])}.");
-  if (PyModule_AddFunctions(module.ptr(), methods) != 0) throw py::error_already_set();
-}
+bool bind_pointwise(PyObject* module) { return PyModule_AddFunctions(module, methods) == 0; }
 
 }  // namespace pyframe

@@ -76,7 +76,7 @@ PyMethodDef methods[] = {PYFRAME_METHOD("softmax", softmax, 6),
 }  // namespace
 
 bool bind_softmax(PyObject* module) {
-  return PyModule_AddFunctions(module, methods) == 0 && bind_cross_entropy(module) && bind_losses(module);
+  return PyModule_AddFunctions(module, methods) == 0;
 }
 
 }  // namespace pyframe

@@ -7,7 +7,6 @@
 #include <string>
 
 #include "allocator.h"
-#include "bind_pointwise.h"
 #include "bindings.h"
 #include "cpu_features.h"
 #include "fork.h"
@@ -76,9 +75,12 @@ PYBIND11_MODULE(_native, m) {
   active_isa();  // an impossible PYFRAME_ISA must fail here, where the loader can report it
   register_fork_handlers();
   if (!add_empty(m.ptr())) throw py::error_already_set();
-  if (!bind_conv(m.ptr()) || !bind_depthwise(m.ptr()) || !bind_gemm(m.ptr()) || !bind_norm(m.ptr()) || !bind_optim(m.ptr()) ||
-      !bind_sort(m.ptr()) || !bind_copy(m.ptr()) || !bind_attention(m.ptr()) || !bind_gather(m.ptr()) || !bind_pool(m.ptr()) ||
-      !bind_random(m.ptr()) || !bind_recurrent(m.ptr()) || !bind_reduce(m.ptr()) || !bind_resample(m.ptr()) || !bind_softmax(m.ptr())) throw py::error_already_set();
+  for (bool (*bind)(PyObject*) :
+       {bind_attention, bind_batch_norm, bind_conv, bind_copy, bind_cross_entropy, bind_depthwise, bind_gather, bind_gemm,
+        bind_gemm_testing, bind_launch, bind_losses, bind_norm, bind_optim, bind_pointwise, bind_pool, bind_random,
+        bind_recurrent, bind_reduce, bind_resample, bind_softmax, bind_sort}) {
+    if (!bind(m.ptr())) throw py::error_already_set();
+  }
 
   m.def("num_threads", &num_threads, "Return how many threads a parallel loop may use.");
   m.def("set_num_threads", &set_num_threads, py::arg("count"), unlocked(),
@@ -91,10 +93,10 @@ PYBIND11_MODULE(_native, m) {
   m.def("release_cache", &release_cache, unlocked(), "Give cached memory back to the system; return how many bytes.");
   m.def("set_cache_limit", &set_cache_limit, py::arg("bytes"), unlocked(), "Set the most bytes the cache keeps.");
 
-  bind_pointwise(m);
-
   m.def("copy", &copy, py::arg("destination"), py::arg("source"), "Copy the bytes of one array into another.");
   m.def("fill", &fill, py::arg("destination"), py::arg("item"), "Fill an array with an array of one item.");
 
-  add_testing(m.def_submodule("testing", "Probes of the thread pool, for the tests."));
+  if (!add_testing(m.def_submodule("testing", "Probes of the thread pool, for the tests.").ptr())) {
+    throw py::error_already_set();
+  }
 }

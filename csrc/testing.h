@@ -1,10 +1,11 @@
-// Probes of the internals, for the tests.
+// Probes of the thread pool, for the tests.
 #pragma once
 
-#include <pybind11/pybind11.h>
+#include <Python.h>
 
 namespace pyframe {
 
-void add_testing(pybind11::module_ module);
+// Adds them to a module; false with a Python exception set on failure.
+bool add_testing(PyObject* module);
 
 }  // namespace pyframe
