@@ -49,6 +49,8 @@ def not_pooled(array: Any, *rest: Any, **params: Any) -> str:
     """Why a pooling cannot run; ``array`` is the input or the cotangent."""
     if product(params.get("input_size", array.shape)) > MOST or array.size > MOST:
         return "there are 2³¹ elements or more"
+    if params.get("stride") is not None and not any(params["stride"]):
+        return "the windows are adaptive and uneven"
     return not_cuda_floats(array)
 
 

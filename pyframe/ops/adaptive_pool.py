@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..backend import backends
 from ..dtypes import is_floating
 from ..errors import DtypeError, ShapeError, fail
 from ..op.windows import product, spatial
 from ..tensor.register import composite
+from .adaptive_max_pool import adaptive_max_pool_with_indices
 from .avg_pool import avg_pool1d, avg_pool2d, avg_pool3d
-from .index_select import index_select
-from .interpolate import resample, taps_of
+from .interpolate import resample
 from .max_pool import max_pool1d_with_indices, max_pool2d_with_indices, max_pool3d_with_indices
 
 _AVERAGE = {1: avg_pool1d, 2: avg_pool2d, 3: avg_pool3d}
@@ -83,26 +82,6 @@ adaptive_avg_pool2d = _average(2)
 adaptive_avg_pool3d = _average(3)
 
 
-def _uneven_maximum(n: int, input: Any, out: tuple) -> tuple[Any, Any]:
-    """Lays the windows side by side, short ones with their last element repeated, and pools."""
-    raw = getattr(input, "array", input)
-    xp = backends[raw.__class__].xp
-    size = raw.shape[raw.ndim - n :]
-    origin = xp.arange(product(size)).reshape(size)
-    kernel = []
-    for i in range(n):
-        places = taps_of("area", size[i], out[i], False, None)[0]
-        kernel.append(len(places))
-        index = xp.asarray(places.T.reshape(-1))
-        axis = raw.ndim - n + i
-        input = index_select(input, axis, index if input is raw else input._like(index))
-        origin = xp.take(origin, index, axis=i)
-        raw = getattr(input, "array", input)
-    y, indices = _MAXIMUM[n](input, tuple(kernel))
-    places = xp.take(origin.reshape(-1), getattr(indices, "array", indices))
-    return y, places if input is raw else input._like(places)
-
-
 def _maximum(n: int) -> Callable:
     name = f"adaptive_max_pool{n}d"
 
@@ -111,10 +90,10 @@ def _maximum(n: int) -> Callable:
         if not product(out):
             fail(ShapeError, name, "output_size must be at least 1", output_size=output_size)
         if any(s % o for s, o in zip(size, out, strict=True)):
-            y, indices = _uneven_maximum(n, input, out)
-            return (y, indices) if return_indices else y
-        kernel = tuple(s // o for s, o in zip(size, out, strict=True))
-        y, indices = _MAXIMUM[n](input, kernel)
+            y, indices = adaptive_max_pool_with_indices(input, out)
+        else:
+            kernel = tuple(s // o for s, o in zip(size, out, strict=True))
+            y, indices = _MAXIMUM[n](input, kernel)
         return (y, indices) if return_indices else y
 
     adaptive_max_pool.__name__ = adaptive_max_pool.__qualname__ = name

@@ -206,6 +206,8 @@ def _grad_forward(
     padding: tuple,
     dilation: tuple,
 ) -> Any:
+    if not any(stride) and xp is not np:
+        return _grad_by_windows(xp, grad_output, indices, input_size, len(kernel_size))
     reach = [d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True)]
     apart = all(s > r for s, r in zip(stride, reach, strict=True))
     if apart or xp is np:
@@ -254,6 +256,22 @@ def _grad_by_taps(
         return full
     result = xp.zeros(input_size, g.dtype)
     result[source] = full[target]
+    return result
+
+
+def _grad_by_windows(xp: Any, g: Any, indices: Any, input_size: tuple, n: int) -> Any:
+    """One pass per output of a plane: adaptive windows have no taps in common."""
+    size, out = input_size[-n:], g.shape[-n:]
+    numbers = np.arange(product(size)).reshape(size)
+    result = xp.zeros(input_size, g.dtype)
+    zero = xp.zeros((), g.dtype)
+    for at in np.ndindex(*out):
+        window = tuple(
+            slice(i * s // o, -(-(i + 1) * s // o)) for i, s, o in zip(at, size, out, strict=True)
+        )
+        here = (..., *(slice(i, i + 1) for i in at))
+        won = indices[here] == xp.asarray(numbers[window])
+        result[(..., *window)] += xp.where(won, g[here], zero)
     return result
 
 
@@ -420,6 +438,10 @@ def _grad_samples(take: bool) -> Callable:
                     yield Sample(make(*shape), indices, **geometry)
                 else:
                     yield Sample(make(*indices.shape), indices, input_size=shape, **geometry)
+        if not take:  # adaptive windows, of which two have one maximum
+            places = np.array([[[0, 1, 4], [6, 6, 9]]])
+            geometry = {"kernel_size": (1, 1), "stride": (0, 0), "padding": (0, 0)}
+            yield Sample(make(1, 2, 3), places, input_size=(1, 2, 5), dilation=(1, 1), **geometry)
 
     return samples
 
@@ -617,7 +639,8 @@ max_pool_grad: Callable = register(
         grad_output: cotangent of the pooled values.
         indices: of the maxima, as the pooling gave them; int64.
         input_size: shape of the pooling's input.
-        kernel_size, stride, padding, dilation: of the pooling, as tuples.
+        kernel_size, stride, padding, dilation: of the pooling, as tuples; strides of 0 stand for
+            adaptive windows.
 
     Raises:
         ShapeError: if the shapes do not fit.
