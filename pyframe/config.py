@@ -10,6 +10,8 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .errors import ArgumentError, fail
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mode:
@@ -87,3 +89,39 @@ def reset_mode(token: Token) -> None:
         _mode.reset(token)
     except ValueError:  # the token is of another context
         pass
+
+
+# ---- products of matrices in float32
+
+_PRECISIONS = ("highest", "high", "medium")
+_float32_matmul = ["highest"]  # of the whole process, as in PyTorch: threads do not inherit modes
+
+
+def get_float32_matmul_precision() -> str:
+    """How exactly float32 matrices are multiplied: "highest", "high" or "medium".
+
+    >>> import pyframe
+    >>> pyframe.get_float32_matmul_precision()
+    'highest'
+    """
+    return _float32_matmul[0]
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """Allow pyframe's CUDA products of float32 matrices to round their factors to tf32.
+
+    "highest", the default, is float32 arithmetic. "high" and "medium" let tensor cores read the
+    factors with 10 bits of fraction (a relative error of 2⁻¹¹ each; the sums stay float32).
+    Applies to the whole process, to products that run from then on; the CPU's are not affected.
+
+    Raises:
+        ArgumentError: for any other word.
+
+    >>> import pyframe
+    >>> pyframe.set_float32_matmul_precision("high")
+    >>> pyframe.set_float32_matmul_precision("highest")
+    """
+    if precision not in _PRECISIONS:
+        what = f"{precision!r} is no precision"
+        fail(ArgumentError, "set_float32_matmul_precision", what, f"There are {_PRECISIONS}.")
+    _float32_matmul[0] = precision

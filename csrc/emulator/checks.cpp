@@ -5,8 +5,10 @@
 // accesses race if they come from different threads, one of them writes, not both are atomic, and nothing orders
 // them: a barrier of the block, __syncwarp within a warp, or between blocks an atomic that both use after a fence.
 // Unlike a comparison of results, that finds a missing barrier whatever order the threads happen to run in.
+#include "asynchronous.h"
 #include "internal.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -40,6 +42,9 @@ std::uint32_t block_serial = 0, first_of_launch = 1, now = 0;
 std::uint32_t last_barrier = 0;
 std::uint32_t last_of_warp[kMostThreads / kWarp];         // a __syncwarp of all its lanes
 std::uint32_t last_of_lanes[kMostThreads][kWarp];         // one that named at least these two
+constexpr unsigned kClock = kMostThreads + kEngines;
+std::vector<Clock> seen;  // by thread: what mbarriers have shown it; empty until one is used
+std::uint32_t last_proxy_fence[kMostThreads];
 std::unordered_map<std::uint32_t, unsigned> block_numbers;  // by serial number, of this launch
 std::unordered_map<const void*, std::set<std::uint32_t>> released;
 std::set<std::uint32_t> acquired;
@@ -48,12 +53,36 @@ const char* library = nullptr;
 std::uint64_t touches = 0;
 std::chrono::steady_clock::time_point started;
 
+// Up to which time the running thread sees the accesses of `other`.
+std::uint32_t seen_of(unsigned other) {
+  const unsigned self = current->number, warp = self / kWarp;
+  std::uint32_t time = seen.empty() ? 0 : seen[self][other];
+  if (other >= kMostThreads) return time;
+  time = std::max(time, last_barrier);
+  return other / kWarp != warp ? time : std::max({time, last_of_warp[warp], last_of_lanes[self][other % kWarp]});
+}
+
 bool ordered(const Access& before) {
   if (before.block != block_serial) return acquired.count(before.block) != 0;
-  if (before.time < last_barrier) return true;
-  const unsigned self = current->number, warp = self / kWarp;
-  if (before.thread / kWarp != warp) return false;
-  return before.time < last_of_warp[warp] || before.time < last_of_lanes[self][before.thread % kWarp];
+  return before.time < seen_of(before.thread);
+}
+
+// Threads `first` to `first + count` of those in `mask` (of 32; 0: all) have seen the same.
+void share_clocks(unsigned first, unsigned count, unsigned mask, unsigned from) {
+  if (seen.empty()) return;
+  for (unsigned slot = from; slot < kClock; ++slot) {
+    std::uint32_t latest = 0;
+    for (unsigned i = 0; i < count; ++i) {
+      if (!mask || mask >> i & 1) latest = std::max(latest, seen[first + i][slot]);
+    }
+    for (unsigned i = 0; i < count; ++i) {
+      if (!mask || mask >> i & 1) seen[first + i][slot] = latest;
+    }
+  }
+}
+
+void need_clocks() {
+  if (seen.empty()) seen.assign(block_shape.count(), Clock(kClock, 0));
 }
 
 bool conflicts(const Access& before, Kind kind, bool in_shared) {
@@ -71,10 +100,18 @@ const char* verb(Kind kind) {
 [[noreturn]] void report_race(const Area& area, std::size_t element, const Access& before, Kind kind,
                               const char* where) {
   const bool same = before.block == block_serial;
-  fail("a race: %s %s %zu of %s%s that %s %s at <0x%x>, with no %s between", verb(kind),
-       area.shift ? "element" : "byte", element, &area == &shared_area() ? "shared memory" : "an argument", where,
-       place_of(same ? ~0u : block_numbers[before.block], before.thread).c_str(), verb(before.kind), before.code,
-       !same ? "order of blocks" : before.thread / kWarp == current->number / kWarp ? "__syncwarp" : "barrier");
+  const bool copied = before.thread >= kMostThreads;
+  const unsigned block = same ? ~0u : block_numbers[before.block];
+  const std::string other = copied ? "a tensor copy" : place_of(block, before.thread);
+  char there[24] = "";  // what the emulator itself did, as cp.async's landing, has no place in the kernel
+  if (before.code) std::snprintf(there, sizeof there, " at <0x%x>", before.code);
+  const char* const missing = !same    ? "order of blocks"
+                              : copied ? "wait for its mbarrier"
+                              : before.thread / kWarp == current->number / kWarp ? "__syncwarp"
+                                                                                 : "barrier";
+  fail("a race: %s %s %zu of %s%s that %s %s%s, with no %s between", verb(kind), area.shift ? "element" : "byte",
+       element, &area == &shared_area() ? "shared memory" : "an argument", where, other.c_str(), verb(before.kind),
+       there, missing);
 }
 
 void remember_read(Cell& cell, const Access& mine) {
@@ -170,14 +207,19 @@ void checks_start_block() {
   const auto at = block_index.x + grid_shape.x * (block_index.y + grid_shape.y * block_index.z);
   block_numbers[block_serial] = at;
   acquired.clear();
+  seen.clear();
   fenced = false;
 }
 
-void checks_barrier() { last_barrier = ++now; }
+void checks_barrier() {
+  last_barrier = ++now;
+  share_clocks(0, static_cast<unsigned>(seen.size()), 0, kMostThreads);
+}
 
 void checks_warp(unsigned first_thread, unsigned mask) {
   ++now;
   const auto lanes = static_cast<unsigned>(block_shape.count()) - first_thread;
+  share_clocks(first_thread, std::min(lanes, kWarp), mask, 0);
   if (mask == (lanes < kWarp ? (1u << lanes) - 1 : 0xffffffffu)) {
     last_of_warp[first_thread / kWarp] = now;
     return;
@@ -197,6 +239,55 @@ void forget_cells(Area& area) {
 void touch(const void* address, std::size_t bytes, Kind kind, const char* site) {
   Area* const area = find_area(static_cast<const char*>(address));
   if (area) check(*area, static_cast<const char*>(address), bytes, kind, 0, site);
+}
+
+void clock_release(Clock& into) {
+  need_clocks();
+  if (into.empty()) into.assign(kClock, 0);
+  ++now;
+  const auto threads = static_cast<unsigned>(block_shape.count());
+  for (unsigned slot = 0; slot < kClock; ++slot) {
+    if (slot < threads || slot >= kMostThreads) into[slot] = std::max(into[slot], seen_of(slot));
+  }
+  into[current->number] = now;
+}
+
+void clock_release_engine(Clock& into, unsigned engine) {
+  if (into.empty()) into.assign(kClock, 0);
+  into[kMostThreads + engine] = ++now;
+}
+
+void clock_acquire(unsigned thread, const Clock& from) {
+  need_clocks();
+  if (from.empty()) return;
+  Clock& mine = seen[thread];
+  for (unsigned slot = 0; slot < kClock; ++slot) mine[slot] = std::max(mine[slot], from[slot]);
+}
+
+void proxy_fence() { last_proxy_fence[current->number] = ++now; }
+
+void engine_wrote(const void* address, std::size_t bytes, unsigned engine) {
+  const Area& area = shared_area();
+  if (!area.cells) return;
+  Access written;
+  written.block = block_serial, written.time = now, written.kind = Kind::write;
+  written.thread = static_cast<std::uint16_t>(kMostThreads + engine);
+  const auto first = static_cast<std::size_t>(static_cast<const char*>(address) - area.data);
+  for (std::size_t i = first; i < first + bytes; ++i) area.cells[i].write = written;
+}
+
+void async_read(const void* address, std::size_t bytes, const char* site) {
+  touch(address, bytes, Kind::read, site);
+  const Area& area = shared_area();
+  if (!area.cells) return;
+  const auto first = static_cast<std::size_t>(static_cast<const char*>(address) - area.data);
+  for (std::size_t i = first; i < first + bytes; ++i) {
+    const Access& write = area.cells[i].write;
+    if (write.thread < kMostThreads && write.time >= last_proxy_fence[write.thread]) {
+      fail("%s: %s wrote byte %zu of its operands, with no fence.proxy.async since", site,
+           place_of(~0u, write.thread).c_str(), i - first);
+    }
+  }
 }
 
 void fence() { fenced = true; }

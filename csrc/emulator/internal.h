@@ -50,6 +50,17 @@ void checks_barrier();                                  // all threads of the bl
 void checks_warp(unsigned first_thread, unsigned mask);  // these lanes did
 void forget_cells(Area& area);
 
+// Up to which time a thread's accesses are seen, by thread; empty: nothing. Behind the threads come the copy engines,
+// one for each mbarrier: what it writes is ordered by that barrier's phases alone.
+using Clock = std::vector<std::uint32_t>;
+constexpr unsigned kEngines = 64;
+void clock_release(Clock& into);                          // all that the running thread sees, and its own accesses
+void clock_release_engine(Clock& into, unsigned engine);  // what the engine has written
+void clock_acquire(unsigned thread, const Clock& from);   // the thread sees that too
+void engine_wrote(const void* address, std::size_t bytes, unsigned engine);
+// A read of shared memory by the asynchronous proxy: what threads wrote there must be fenced.
+void async_read(const void* address, std::size_t bytes, const char* site);
+
 // ---------------------------------------------------------------- faults.cpp
 
 extern sigjmp_buf after_fault;
@@ -66,5 +77,29 @@ class Handlers {
 // ---------------------------------------------------------------- copies.cpp
 
 void copies_at_exit();  // of the running thread
+
+// ---------------------------------------------------------------- barriers.cpp
+
+void barriers_start_block();
+unsigned engine_of(const void* barrier, const char* site);
+void bytes_landed(const void* barrier, std::uint64_t bytes);
+
+// ---------------------------------------------------------------- tensor_copies.cpp
+
+void tensor_copies_start_block();
+std::string tensor_copies_at_end();  // of the block: what is wrong, or empty
+bool land_one(std::uint64_t random);  // one of the loads under way, if there is any
+// The 16-byte piece of `offset` in shared memory moved within 8 spans of 32, 64 or 128 bytes (0: not at all).
+std::uint64_t swizzle_offset(std::uint64_t offset, unsigned span);
+
+// ---------------------------------------------------------------- warpgroup.cpp
+
+void warpgroups_start_block();
+void products_at_exit();  // of the running thread
+
+// ---------------------------------------------------------------- scheduler.cpp
+
+// Lets others run until what the running thread waits for has happened.
+void suspend(State state, const char* site);
 
 }  // namespace pf_emulator

@@ -9,6 +9,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define PF_FORBID(begin, bytes) __asan_poison_memory_region(begin, bytes)
+#define PF_ALLOW(begin, bytes) __asan_unpoison_memory_region(begin, bytes)
+#else  // each access is checked by checks.cpp
+#define PF_FORBID(begin, bytes) static_cast<void>(begin)
+#define PF_ALLOW(begin, bytes) static_cast<void>(begin)
+#endif
+
 namespace pf_emulator {
 
 std::map<void*, Area> arguments;
@@ -41,7 +50,9 @@ struct Shared {
     if (pieces.size() == kPieces) fail("more than %zu pieces of shared memory", kPieces);
     pieces.push_back({tag, used, bytes});
     counted += bytes;
+    PF_ALLOW(area.data + used, bytes + kCanary);
     std::memset(area.data + used, kPoison, bytes + kCanary);
+    PF_FORBID(area.data + used + bytes, kCanary);
     void* const found = area.data + used;
     used += bytes + kCanary;
     return found;
@@ -63,13 +74,17 @@ void reset_shared(std::size_t dynamic_bytes, std::size_t most) {
   Area& area = shared.area;
   const std::size_t room = most + kPieces * (kCanary + 128);
   if (area.bytes < room) {
-    if (area.data) munmap(area.mapping, area.mapped);
+    if (area.data) {
+      PF_ALLOW(area.mapping, area.mapped);
+      munmap(area.mapping, area.mapped);
+    }
     forget_cells(area);
     area.mapped = (room + page_size() - 1) / page_size() * page_size();
     area.mapping = static_cast<char*>(
         mmap(nullptr, area.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     area.data = area.mapping, area.bytes = area.mapped;
   }
+  PF_FORBID(area.data, area.bytes);
   shared.limit = most, shared.used = 0, shared.counted = 0;
   shared.pieces.clear();
   shared.add(nullptr, dynamic_bytes, 128);
@@ -102,6 +117,7 @@ const char* outside_of_shared(std::size_t offset, std::size_t bytes) {
 bool shared_intact() {
   for (const Piece& piece : shared.pieces) {
     const char* const end = shared.area.data + piece.begin + piece.bytes;
+    PF_ALLOW(end, kCanary);
     const auto whole = [](char c) { return static_cast<unsigned char>(c) == kPoison; };
     if (!std::all_of(end, end + kCanary, whole)) return false;
   }
@@ -127,6 +143,8 @@ void* guarded_new(std::size_t bytes, std::size_t alignment_offset, std::size_t e
   area.mapping = mapping, area.mapped = pages + 2 * page;
   area.data = reinterpret_cast<char*>(start), area.bytes = bytes;
   while ((2u << area.shift) <= element) ++area.shift;
+  PF_FORBID(mapping + page, static_cast<std::size_t>(area.data - mapping) - page);
+  PF_FORBID(area.data + bytes, static_cast<std::size_t>(end - area.data) - bytes);
   arguments[area.data] = area;
   return area.data;
 }
@@ -135,6 +153,7 @@ const char* guarded_intact(void* pointer) {
   const Area& area = arguments.at(pointer);
   const char* const begin = area.mapping + page_size();
   const char* const end = area.mapping + area.mapped - page_size();
+  PF_ALLOW(begin, static_cast<std::size_t>(end - begin));
   for (const char* at = begin; at < end; ++at) {
     if (at == area.data) at += area.bytes;
     if (at < end && static_cast<unsigned char>(*at) != kPoison) {
@@ -149,6 +168,7 @@ const char* guarded_intact(void* pointer) {
 void guarded_delete(void* pointer) {
   const auto found = arguments.find(pointer);
   forget_cells(found->second);
+  PF_ALLOW(found->second.mapping, found->second.mapped);
   munmap(found->second.mapping, found->second.mapped);
   arguments.erase(found);
 }

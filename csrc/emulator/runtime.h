@@ -31,7 +31,7 @@ struct alignas(16) Slot {
   unsigned char bytes[kSlotBytes];
 };
 
-enum class State : std::uint8_t { ready, at_barrier, at_warp, finished };
+enum class State : std::uint8_t { ready, at_barrier, at_warp, at_phase, finished };
 
 // A cp.async copy that has not landed yet.
 struct PendingCopy {
@@ -52,6 +52,8 @@ struct Thread {
   Fiber* fiber = nullptr;
   std::vector<PendingCopy> copies;
   unsigned group = 0;  // cp.async groups committed so far
+  unsigned parity = 0;      // of the phase of an mbarrier that it waits for
+  bool phase_over = false;  // it was over at some time since
 };
 
 // The thread that is running, and where it is.

@@ -38,6 +38,7 @@ void thread_main() {
   fiber_started(scheduler);
   running->invoke(running->arguments);
   copies_at_exit();
+  products_at_exit();
   current->state = State::finished;
   switch_fiber(*current->fiber, scheduler);
   std::abort();  // a finished thread is never resumed
@@ -103,6 +104,13 @@ void release_barrier() {
   checks_barrier();
 }
 
+// Lets the threads go on whose phase is complete.
+void release_waiting() {
+  for (Thread& thread : threads) {
+    if (thread.state == State::at_phase && thread.phase_over) thread.state = State::ready;
+  }
+}
+
 void report_deadlock() {
   std::map<std::string, std::pair<unsigned, const Thread*>> waiting;
   unsigned finished = 0;
@@ -128,6 +136,9 @@ void run_block(std::mt19937_64& random) {
   deposits.resize(count);
   reset_shared(running->dynamic_shared, running->most_shared);
   checks_start_block();
+  barriers_start_block();
+  tensor_copies_start_block();
+  warpgroups_start_block();
   for (unsigned i = 0; i < count; ++i) {
     Thread& thread = threads[i];
     thread.number = i;
@@ -157,13 +168,18 @@ void run_block(std::mt19937_64& random) {
       release_warp(first, std::min(kWarp, count - first));
     }
     if (message.empty()) release_barrier();
-    if (message.empty() && !any) {
+    // A tensor copy lands now and then, and certainly when all wait.
+    const bool landed = message.empty() && (!any || random() % 2 == 0) && land_one(random());
+    release_waiting();
+    if (message.empty() && !any && !landed) {
       const auto ready = [](const Thread& thread) { return thread.state == State::ready; };
       if (std::none_of(threads.begin(), threads.end(), ready)) report_deadlock();
     }
     if (!message.empty()) return;
   }
-  if (!shared_intact()) message = place_of(~0u, 0) + " or another one wrote outside of its shared memory";
+  message = tensor_copies_at_end();
+  if (!message.empty()) message = place_of(~0u, 0) + ": " + message;
+  if (message.empty() && !shared_intact()) message = place_of(~0u, 0) + " or another one wrote outside of its shared memory";
 }
 
 // Why the device would not start this launch.
@@ -195,6 +211,8 @@ std::string place_of(unsigned block, unsigned thread) {
 }
 
 std::string place(const Thread& thread) { return place_of(~0u, thread.number); }
+
+void suspend(State state, const char* site) { wait(state, site, 0); }
 
 void sync_threads(const char* site) {
   current->predicate = 0;

@@ -118,7 +118,7 @@ def choose(
         key = None
     found = None
     for kernel in kernels:
-        if not kernel.available() and not kernel.supports(*arrays, **params):
+        if not _why_not(kernel, arrays, params):
             found = kernel
             break
     if key is not None:
@@ -267,7 +267,7 @@ def kernels(name: str) -> Iterator[None]:
 
 
 def _why_not(kernel: Kernel, arrays: tuple, params: dict[str, Any]) -> str:
-    return kernel.available() or kernel.supports(*arrays, **params)
+    return kernel.available() or kernel.supports(*arrays, **params) or kernel.trusted(*arrays)
 
 
 def candidates(op: Op, arrays: tuple, params: dict[str, Any]) -> list[tuple[str, str]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from ..backend import backend_of
+from ..backend.capture import constant
 from ..backend.cuda_file import CudaFile
 from ..backend.cuda_geometry import address
+from ..backend.pointer_table import PointerTable
 from ..dtypes import float32, float64
 from .cuda_arrays import TYPES, ceil_div, instances
 
@@ -21,6 +22,7 @@ OPTIM = CudaFile(
     "optim.cu",
     [
         *instances("optim_step<{}, {}>", _FLOATS, KINDS),
+        *instances("optim_numbers<{}>", KINDS),
         *instances("square_sums<{}>", _FLOATS),
         *instances("finish_norm<{}>", _FLOATS),
         *instances("clip_gradients<{}>", _FLOATS),
@@ -43,30 +45,17 @@ class Rows:
 
     def __init__(self, columns: list[list]) -> None:
         gradients = columns[1]
-        self.xp = backend_of(gradients[0]).xp
-        rows = [
-            [0 if a is None or not a.size else address(a) for a in row] + [gradients[number].size]
-            for number, row in enumerate(zip(*columns, strict=True))
-        ]
+        rows = [(*row, row[1].size) for row in zip(*columns, strict=True)]
         blocks = np.cumsum([0] + [ceil_div(g.size, CHUNK) for g in gradients])
         self.count, self.blocks = len(rows), int(blocks[-1])
-        self.table = self.xp.asarray(np.array(rows, np.int64))
-        self.first_block = self.xp.asarray(blocks.astype(np.int64))
-        self.arrays = columns  # what the addresses point at must stay alive
+        self.table = PointerTable(rows, gradients[0])
+        self.first_block = constant(backend_of(gradients[0]), blocks.astype(np.int64))
 
     def launch(self, name: str, signature: str, args: tuple) -> None:
         """Launch a kernel with a block per chunk, the table in front of ``args``."""
         if self.blocks:
-            # The emulator runs a kernel twice on copies of its arguments; these are addresses.
-            with _once() if self.xp is np else nullcontext():
-                args = (self.table, self.first_block, *args)
-                OPTIM.launch(name, "PP" + signature, (self.blocks,), (256,), args)
-
-
-def _once() -> Any:
-    from ..backend.emulator import seeds
-
-    return seeds(0)
+            args = (self.first_block, self.table, *args)
+            OPTIM.launch(name, "PP" + signature, (self.blocks,), (256,), args)
 
 
 def can_clip(arrays: list) -> bool:

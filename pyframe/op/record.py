@@ -56,6 +56,10 @@ class Kernel:
         source: file of the kernel, relative to the repository, if it has one of its own.
         into: ``(target, arrays, params) -> bool`` writes the only output into ``target``, which
             may be one of ``arrays``; False (and nothing written) where it cannot.
+        rounds: it rounds intermediate values of half types to that type, as tensor cores need it.
+            The generic tests then ask for what is exact for inputs that differ by one rounding.
+        trusted: ``(*arrays) -> ""`` if it may be chosen without being forced, else why not: a GPU
+            kernel that no emulator runs must have passed ``make gpu-check`` on the architecture.
     """
 
     name: str
@@ -64,6 +68,8 @@ class Kernel:
     available: Callable[[], str] = lambda: ""
     source: str = ""
     into: Callable[..., bool] | None = None
+    rounds: bool = False
+    trusted: Callable[..., str] = lambda *arrays: ""
 
 
 @dataclass(slots=True)

@@ -11,11 +11,14 @@ from .. import config
 from ..backend import native
 from ..errors import DtypeError, ShapeError, fail
 from ..op.choice import run_portable
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.dispatch import unbroadcast
 from ..tensor.register import composite, register
+from . import _cuda_gemm as cuda
+from . import _cuda_gemm_hopper as hopper
 from .matmul import check_dtypes, float_bias, matmul, product, unsupported
 
 # The same in one call of the extension, for plain arrays; or None.
@@ -93,6 +96,12 @@ def _supports(input: Any, weight: Any, bias: Any = None) -> str:
     if bias is not None and (bias.ndim != 1 or bias.shape != weight.shape[:1]):
         return "the bias is broadcast"
     return unsupported(input, weight, bias)
+
+
+def _not_cuda(input: Any, weight: Any, bias: Any = None) -> str:
+    if weight.ndim != 2:
+        return "the weight is no matrix"
+    return cuda.not_cuda_gemm(input, weight, bias)
 
 
 def _rows(input: Any) -> Any:
@@ -181,7 +190,15 @@ linear = register(
         sized_by="input weight",
         # Without the short way lower than the product's: the bias comes with it.
         kernels_from=8192 if _short is None else 1,
-        kernels={"cpu": [native_kernel(_native, _supports, "csrc/gemm.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native, _supports, "csrc/gemm.cpp")],
+            "cuda": [
+                cuda_kernel(
+                    hopper.linear, hopper.not_hopper_linear, "kernels/gemm_hopper.cu", name="hopper"
+                ),
+                cuda_kernel(cuda.linear, _not_cuda, "kernels/gemm_simt.cu"),
+            ],
+        },
         doc="""input · weightᵀ + bias over the last dimension.
 
     Args:

@@ -12,12 +12,15 @@ from ..backend import native
 from ..dtypes import FLOATING, bool_, float32, is_half
 from ..errors import DtypeError, ShapeError, fail
 from ..op.choice import run_portable
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.registry import ops
 from ..op.samples import Maker
 from ..tensor.dispatch import unbroadcast
 from ..tensor.register import composite, register
+from . import _cuda_gemm as cuda
+from . import _cuda_gemm_hopper as hopper
 from .arithmetic import mul
 
 _SMALL = 4096  # elements up to which layout does not matter for speed
@@ -258,7 +261,15 @@ matmul = register(
         short=_short,
         sized_by="input other",
         kernels_from=NATIVE_FROM if _short is None else 1,
-        kernels={"cpu": [native_kernel(_native, unsupported, "csrc/gemm.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native, unsupported, "csrc/gemm.cpp")],
+            "cuda": [
+                cuda_kernel(
+                    hopper.matmul, hopper.not_hopper, "kernels/gemm_hopper.cu", name="hopper"
+                ),
+                cuda_kernel(cuda.matmul, cuda.not_cuda_gemm, "kernels/gemm_mma.cu"),
+            ],
+        },
         doc="""Matrix product: y[..., i, j] = Σₖ input[..., i, k] · other[..., k, j].
 
     A 1-D ``input`` counts as a row, a 1-D ``other`` as a column, and that dimension is dropped from
@@ -540,7 +551,20 @@ def _add_product(name: str, first: int, second: int, formula: str, sums_batch: b
             cost=cost,
             sized_by="mat1 mat2",
             kernels_from=NATIVE_FROM,
-            kernels={} if sums_batch else {"cpu": [native_kernel(run, supports, "csrc/gemm.cpp")]},
+            kernels={}
+            if sums_batch
+            else {
+                "cpu": [native_kernel(run, supports, "csrc/gemm.cpp")],
+                "cuda": [
+                    cuda_kernel(
+                        hopper.add_product,
+                        hopper.not_hopper_sum,
+                        "kernels/gemm_hopper.cu",
+                        name="hopper",
+                    ),
+                    cuda_kernel(cuda.add_product, cuda.not_cuda_gemm, "kernels/gemm_reduce.cu"),
+                ],
+            },
             renamed={v: k for k, v in _FACTORS[name].items()},
             doc=f"""{formula}; with ``beta=0`` the values of ``input`` are ignored.
 

@@ -32,6 +32,25 @@ __device__ __forceinline__ unsigned short float_to_half_bits(float value) {
   return bits;
 }
 
+// Two values rounded to nearest even, `low` in the lower 16 bits.
+__device__ __forceinline__ unsigned pack_halves(float low, float high) {
+  unsigned bits;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+  return bits;
+}
+__device__ __forceinline__ unsigned pack_bfloats(float low, float high) {
+  unsigned bits;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+  return bits;
+}
+
+// 2^x with a relative error of 2^-22; one instruction. Subnormal results are 0.
+__device__ __forceinline__ float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // ---------------------------------------------------------------- asynchronous copies, sm_80 and later
 
 __device__ __forceinline__ unsigned shared_address(const void* pointer) {

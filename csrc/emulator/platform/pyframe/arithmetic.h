@@ -60,4 +60,22 @@ inline unsigned short float_to_half_bits(float value) {
   return static_cast<unsigned short>(sign | ((rounded - 0x38000000u) >> 13));
 }
 
+// Two values rounded to nearest even, `low` in the lower 16 bits.
+inline unsigned pack_halves(float low, float high) {
+  return float_to_half_bits(low) | static_cast<unsigned>(float_to_half_bits(high)) << 16;
+}
+inline unsigned float_to_bfloat_bits(float value) {
+  const unsigned bits = __float_as_uint(value);
+  return (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+}
+inline unsigned pack_bfloats(float low, float high) {
+  return float_to_bfloat_bits(low) | float_to_bfloat_bits(high) << 16;
+}
+
+// 2^x; subnormal results are 0.
+inline float fast_exp2(float x) {
+  const float y = std::exp2(x);
+  return y < 1.17549435e-38f ? 0.0f : y;
+}
+
 }  // namespace pf

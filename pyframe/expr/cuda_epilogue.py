@@ -1,0 +1,171 @@
+"""Scalar functions as the epilogues of CUDA products: what becomes of a sum before it is written.
+
+The function's first input is the sum; the others are arrays that broadcast to the result (a bias, a
+residual, a saved activation). Its outputs are written in one go, so that a layer with bias,
+activation, dropout and residual reads and writes each array once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+
+from .c_source import c_name, c_source, c_type, preamble
+from .cuda_source import storage_type
+from .node import Index, PhiloxBits
+from .trace import ScalarFunction
+from .typing import program
+
+_CODES = {"bool": "?", "int64": "q", "float64": "d"}
+_COMMON = """int m, int n, int k, int inner, long long line_a, long long outer_a, long long inner_a,
+    long long line_b, long long outer_b, long long inner_b, unsigned tiles, unsigned steps,
+    unsigned per_unit, unsigned vector"""
+_WORK = """  const GemmWork work{m, n, k, inner, line_a, outer_a, inner_a, line_b, outer_b, inner_b,
+                      tiles, steps, per_unit, vector};
+"""
+
+
+class Epilogue(NamedTuple):
+    """The text of a file with the kernels of a product that ends in one function.
+
+    Entries are ``name::gemm_mma<…>``, ``name::gemm_simt<…>`` and ``name::gemm_reduce<T, M, N>``,
+    with the template parameters of those in ``kernels/``. ``codes`` are the struct codes of the
+    epilogue's arguments: a pointer per output; a pointer and four strides per operand; scalars.
+    """
+
+    name: str
+    text: str
+    codes: str
+    storage: tuple[np.dtype, ...]
+
+
+def epilogue(
+    function: ScalarFunction, dtypes: tuple[np.dtype, ...], kinds: tuple[type, ...], family: str
+) -> Epilogue:
+    """The :class:`Epilogue` of a function whose inputs have ``dtypes``, the sum's first.
+
+    Args:
+        function: what is computed per element.
+        dtypes: of the sum (the product's) and of the operands.
+        kinds: ``bool``, ``int`` or ``float`` per runtime scalar.
+        family: ``"mma"``, ``"simt"`` or ``"hopper"``.
+    """
+    key = ("cuda epilogue", dtypes, kinds, family)
+    found = function.cache.get(key)
+    if found is None:
+        found = function.cache[key] = _epilogue(function, dtypes, kinds, family)
+    return found
+
+
+def _epilogue(function: ScalarFunction, dtypes: tuple, kinds: tuple, family: str) -> Epilogue:
+    typed = program(function, dtypes, kinds)
+    outs = [storage_type(d) for d in typed.storage]
+    ins = [storage_type(d) for d in dtypes[1:]]
+    scalars = [c_type(d) for d in typed.scalars]
+
+    fields = [f"{t}* y{i};" for i, t in enumerate(outs)]
+    fields += [f"GemmOperand<{t}> x{i};" for i, t in enumerate(ins)]
+    fields += [f"{t} s{i};" for i, t in enumerate(scalars)]
+    given = ["sums[j]"] + [f"widen(a{i}.values[j])" for i in range(len(ins))]
+    given += [f"s{i}" for i in range(len(scalars))]
+    if any(isinstance(s.node, (Index, PhiloxBits)) for s in typed.steps):
+        given.append("at.index + j")
+    several = isinstance(function.root, tuple)
+    if several:
+        given += [f"&o{i}" for i in range(len(outs))]
+        results = [f"{c_type(d)} o{i};" for i, d in enumerate(typed.outputs)] + [""]
+    else:
+        results = [f"const {c_type(typed.outputs[0])} o0 = "]
+    call = f"{results[-1]}{c_name(function.name)}({', '.join(given)});"
+    takes = [f"const auto a{i} = x{i}.template take<V>(at);" for i in range(len(ins))]
+    makes = [f"Pack<{t}, V> r{i};" for i, t in enumerate(outs)]
+    each = [*results[:-1], call]
+    each += [f"r{i}.values[j] = narrow<{t}>(o{i});" for i, t in enumerate(outs)]
+    puts = [f"put(y{i}, at, r{i}, vector);" for i in range(len(outs))]
+    body = _lines(2, *takes, *makes, "#pragma unroll", "for (int j = 0; j < V; ++j) {")
+    body += _lines(3, *each) + _lines(2, "}", *puts)
+
+    parameters = [f"{t}* y{i}" for i, t in enumerate(outs)]
+    starts = ["vector & 4", *(f"y{i}" for i in range(len(outs)))]
+    for i, t in enumerate(ins):
+        parameters += [f"const {t}* x{i}"]
+        parameters += [f"long long {w}_{i}" for w in ("outer", "inner", "row", "column")]
+        flag = f"(vector & {8 << i}) != 0"
+        starts += [f"{{x{i}, outer_{i}, inner_{i}, row_{i}, column_{i}, {flag}}}"]
+    parameters += [f"{t} s{i}" for i, t in enumerate(scalars)]
+    starts += [f"s{i}" for i in range(len(scalars))]
+    starts[0] = f"({starts[0]}) != 0"
+    source = c_source(function, dtypes, "cuda", kinds)
+    struct = f"""{source}
+struct Function {{
+  bool vector;
+{_lines(1, *fields)}
+  template <int V, class C>
+  __device__ __forceinline__ void operator()(const GemmPlace& at, const C (&sums)[V]) const {{
+{body}  }}
+}};
+"""
+    made = f"  const Function function{{{', '.join(starts)}}};\n"
+    rest = ", ".join(parameters)
+    entries = _FAMILIES[family](rest, made) + _reduce(rest, made)
+    digest = hashlib.sha256((struct + entries).encode()).hexdigest()[:10]
+    name = f"{c_name(function.name)}_{digest}"
+    head = f'#include "pyframe/gemm_{family}.cuh"\n{preamble("cuda")}'
+    codes = "P" * len(outs) + "Pqqqq" * len(ins) + "".join(_CODES[d.name] for d in typed.scalars)
+    text = f"{head}namespace {name} {{\nusing namespace pf;\n{struct}{entries}}}\n"
+    return Epilogue(name, text, codes, typed.storage)
+
+
+def _lines(depth: int, *lines: str) -> str:
+    return "".join(f"{'  ' * depth}{line}\n" for line in lines)
+
+
+def _mma(rest: str, made: str) -> str:
+    return f"""
+template <class T, int M, int N, int WARPS_M, int WARPS_N, int STAGES, bool A_K, bool B_K>
+__global__ void __launch_bounds__(WARPS_M* WARPS_N * 32, WARPS_M * WARPS_N > 4 ? 1 : 2)
+gemm_mma(const T* a, const T* b, float* partial, {_COMMON}, {rest}) {{
+{_WORK}{made}  pf::gemm_mma<MmaGemm<T, M, N, WARPS_M, WARPS_N, STAGES, A_K, B_K>>(
+      a, b, partial, work, function);
+}}
+"""
+
+
+def _simt(rest: str, made: str) -> str:
+    return f"""
+template <class T, int M, int N, int ROWS, int COLUMNS, int STAGES>
+__global__ void __launch_bounds__(M* N / ROWS / COLUMNS, kSimtResident<T>)
+gemm_simt(const T* a, const T* b, T* partial, {_COMMON}, unsigned layout, {rest}) {{
+{_WORK}{made}  pf::gemm_simt<SimtGemm<T, M, N, ROWS, COLUMNS, STAGES>>(
+      a, b, partial, work, layout, function);
+}}
+"""
+
+
+def _hopper(rest: str, made: str) -> str:
+    return f"""
+template <class T, int N, int STAGES, bool A_K, bool B_K>
+__global__ void __launch_bounds__(384, 1)
+gemm_hopper(const __grid_constant__ tensor_map a, const __grid_constant__ tensor_map b, int m,
+            int n, int k, int inner, unsigned tiles, unsigned batched, unsigned vector, {rest}) {{
+  const HopperWork work{{m, n, k, inner, tiles, batched}};
+{made}  pf::gemm_hopper<HopperGemm<T, N, STAGES, A_K, B_K>>(a, b, work, function);
+}}
+"""
+
+
+_FAMILIES = {"mma": _mma, "simt": _simt, "hopper": _hopper}
+
+
+def _reduce(rest: str, made: str) -> str:
+    return f"""
+template <class T, int M, int N>
+__global__ void __launch_bounds__(256)
+gemm_reduce(const compute_t<T>* partial, int m, int n, int inner, unsigned steps,
+            unsigned per_unit, unsigned vector, {rest}) {{
+{made}  reduce_tile<M, N, sizeof(compute_t<T>) == 8 ? 2 : 4>(partial, m, n, inner, steps, per_unit,
+                                                       function);
+}}
+"""
