@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import kernel_sources
+from .tensor_map import TensorMap
 
 known: list[CudaFile] = []
 """Every one made so far of a file in ``kernels/``."""
@@ -26,10 +27,18 @@ class CudaFile:
         instances: every instance that is ever launched, as C++ names them:
             ``"softmax_forward<float, 128, false>"``.
         source: the text, where there is no such file.
+        architectures: the only ones that have its instructions, as ``"sm_90a"``; empty: all.
     """
 
-    def __init__(self, name: str, instances: Sequence[str], source: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        instances: Sequence[str],
+        source: str | None = None,
+        architectures: Sequence[str] = (),
+    ) -> None:
         self.name, self.instances = name, tuple(instances)
+        self.architectures = tuple(architectures)
         self._source = source
         self._emulated: Any = None
         self._on_device: Any = None
@@ -58,7 +67,8 @@ class CudaFile:
 
         Args:
             instance: one of ``instances``.
-            signature: a :mod:`struct` code per argument, ``P`` for arrays (``None``: null pointer).
+            signature: a :mod:`struct` code per argument, ``P`` for arrays (``None``: null pointer),
+                ``T`` for a :class:`~pyframe.backend.tensor_map.TensorMap`.
             grid: blocks along x, y, z; missing ones are 1.
             block: threads of a block along x, y, z.
             args: arrays and numbers.
@@ -70,7 +80,8 @@ class CudaFile:
             self._on_device.launch(instance, signature, grid, block, args, shared)
             return
         for arg in args:
-            if isinstance(arg, np.ndarray):
+            array = arg.array if arg.__class__ is TensorMap else arg
+            if isinstance(array, np.ndarray):
                 self._emulate(instance, signature, grid, block, args, shared, deterministic)
                 return
         self._launch_on_device(instance, signature, grid, block, args, shared)

@@ -19,6 +19,8 @@ import numpy as np
 from ..errors import KernelError, fail
 from . import emulator_build
 from .emulator_build import why_not as why_not
+from .pointer_table import PointerTable
+from .tensor_map import BYTES, CODE
 
 MOST_SHARED = 227 << 10  # bytes of shared memory per block on compute capability 9.0
 
@@ -68,14 +70,14 @@ class EmulatedFile:
         """
         entry = self._entry(instance)
         _check_signature(self.name, instance, signature, entry)
-        memory = _Memory([a for c, a in zip(signature, args, strict=True) if c == "P"])
+        arrays = [a for c, a in zip(signature, args, strict=True) if c == "P"]
+        arrays += [a.array for c, a in zip(signature, args, strict=True) if c == CODE]
+        memory = _Memory(arrays)
         first: list[bytes] | None = None
         for number, seed in enumerate(_seeds):
             with memory:
-                values = [
-                    struct.pack(code, memory.address(arg) if code == "P" else arg)
-                    for code, arg in zip(signature, args, strict=True)
-                ]
+                pairs = zip(signature, args, strict=True)
+                values = [memory.packed(code, arg) for code, arg in pairs]
                 why = _run(entry, values, grid, block, shared, seed) or memory.overwritten()
                 if why:
                     why = emulator_build.with_lines(why, self._path)
@@ -105,7 +107,8 @@ def _check_signature(name: str, instance: str, signature: str, entry: Any) -> No
     sizes: list[int] = []
     while entry.sizes[len(sizes)]:
         sizes.append(entry.sizes[len(sizes)])
-    wanted = [-8 if code == "P" else struct.calcsize(code) for code in signature]
+    sizes_of = {"P": -8, CODE: BYTES}
+    wanted = [sizes_of.get(code) or struct.calcsize(code) for code in signature]
     if sizes != wanted:
         fail(
             KernelError,
@@ -139,9 +142,13 @@ def _run(
 
 
 class _Memory:
-    """Guarded copies of arrays; arrays that overlap share one."""
+    """Guarded copies of arrays, also of those in tables; arrays that overlap share one."""
 
     def __init__(self, arrays: Sequence[Any]) -> None:
+        self._tables = [a for a in arrays if isinstance(a, PointerTable)]
+        arrays = [a for a in arrays if not isinstance(a, PointerTable)]
+        for table in self._tables:
+            arrays += [array for _, array in table.arrays]
         spans = []
         for array in arrays:
             if array is not None and array.size:
@@ -155,6 +162,7 @@ class _Memory:
                 writable, size = writable or before[2], min(size, before[3])
             self._spans.append((low, high, writable, size))
         self._copies: list[int] = []
+        self._table_copies: list[int] = []
 
     def __enter__(self) -> None:
         runtime = _runtime()
@@ -164,14 +172,29 @@ class _Memory:
                 raise MemoryError("the CUDA emulator has no memory for a copy of an array")
             ctypes.memmove(copy, low, high - low)
             self._copies.append(copy)
+        for table in self._tables:
+            words = table.words.reshape(-1).copy()
+            for place, array in table.arrays:
+                words[place] = self.address(array)
+            copy = runtime.pf_guarded_new(words.nbytes, 0, 8)
+            ctypes.memmove(copy, words.ctypes.data, words.nbytes)
+            self._table_copies.append(copy)
 
     def __exit__(self, *error: object) -> None:
-        for copy in self._copies:
+        for copy in (*self._copies, *self._table_copies):
             _runtime().pf_guarded_delete(copy)
-        self._copies = []
+        self._copies, self._table_copies = [], []
+
+    def packed(self, code: str, arg: Any) -> bytes:
+        """An argument's bytes, with the copies' addresses."""
+        if code == CODE:
+            return arg.described(self.address(arg.array))
+        return struct.pack(code, self.address(arg) if code == "P" else arg)
 
     def address(self, array: Any) -> int:
         """Where the copy's element 0 is; null for ``None`` and for arrays without elements."""
+        if isinstance(array, PointerTable):
+            return self._table_copies[self._tables.index(array)]
         if array is None or not array.size:
             return 0
         start = array.__array_interface__["data"][0]
@@ -182,7 +205,8 @@ class _Memory:
 
     def overwritten(self) -> str:
         """What was written next to an array, or an empty string."""
-        texts = (_runtime().pf_guarded_intact(copy).decode() for copy in self._copies)
+        copies = (*self._copies, *self._table_copies)
+        texts = (_runtime().pf_guarded_intact(copy).decode() for copy in copies)
         return next((text for text in texts if text), "")
 
     def contents(self) -> list[bytes]:

@@ -17,7 +17,10 @@ from pathlib import Path
 from ..errors import KernelError, fail
 from . import kernel_sources
 
-RUNTIME = ("fiber", "memory", "checks", "copies", "faults", "scheduler", "python")
+RUNTIME = (
+    *("fiber", "memory", "checks", "copies", "faults", "scheduler", "python"),
+    *("barriers", "tensor_copies", "warpgroup"),
+)
 COMMON = (
     "-std=gnu++17",
     "-fPIC",

@@ -1,9 +1,9 @@
 """Launching kernels on a CUDA device: cached plans, and what is said when one fails (L1).
 
-A plan is an instance loaded on one device, with room for its arguments. The host's part of a launch
-is looking it up, packing the arguments into that room and one call of the driver. With handles made
-once that call takes 0.4 µs of cuda.bindings (0.7 with numbers in their place; a LaunchConfig of
-cuda.core alone 1). The shapes that are kept for messages are 0.1 µs per array.
+A plan is an instance loaded on one device. The host's part of a launch is looking it up, packing
+the arguments and one call of the driver. The native extension packs and calls in one function;
+without it, Python packs into room that a plan keeps, and calls cuda.bindings (0.4 µs with handles
+made once, 0.7 with numbers in their place; a LaunchConfig of cuda.core alone 1).
 
 Errors of a running kernel arrive later, with some other call. They name the last launches, and with
 ``PYFRAME_CUDA_BLOCKING=1`` every launch is waited for, so that they name the one.
@@ -18,16 +18,18 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
+
+import numpy as np
 
 from ..errors import KernelError, describe, fail, message
-from . import driver, nvrtc
+from . import driver, native, nvrtc, tensor_map
 
-_SLOT = 8  # bytes of room per argument; the driver is given the address of each
+_SLOT = 8  # bytes of room per argument, a tensor map excepted; the driver is given all addresses
 _UNASKED_SHARED = 16 << 10  # bytes of dynamic shared memory that need no asking beside the static
 _SHOWN = 8
 
-_history: deque[tuple[Any, tuple[int, ...], tuple[int, ...], list]] = deque(maxlen=32)
+_history: deque[tuple[Any, tuple[int, ...], tuple[int, ...], Sequence]] = deque(maxlen=32)
 _blocking = os.environ.get("PYFRAME_CUDA_BLOCKING", "0") not in ("", "0")
 
 
@@ -52,10 +54,18 @@ class Host:
         self.several = cupy.cuda.runtime.getDeviceCount() > 1
         # ``get_current_stream(device)``; with the device given it asks the driver for nothing.
         self.current_stream = cupy.cuda.get_current_stream
+        self._multiprocessors: dict[int, int] = {}
 
     def current_device(self) -> int:
         """The index of the device that is current in this thread."""
         return self.cuda.runtime.getDevice()
+
+    def host_words(self, count: int) -> tuple[Any, int]:
+        """So many int64 zeros in page-locked memory, which kernels can write, and its address."""
+        memory = self.cuda.alloc_pinned_memory(8 * count)
+        words = np.frombuffer(memory, np.int64, count)
+        words[:] = 0
+        return words, words.__array_interface__["data"][0]
 
     def on(self, device: int) -> AbstractContextManager:
         """Makes a device current inside a block."""
@@ -69,6 +79,14 @@ class Host:
         """The compute capability, as ``(9, 0)``."""
         attribute = self.cuda.runtime.deviceGetAttribute
         return attribute(75, device), attribute(76, device)
+
+    def multiprocessors(self, device: int) -> int:
+        """How many multiprocessors the device has."""
+        found = self._multiprocessors.get(device)
+        if found is None:
+            found = self.cuda.runtime.deviceGetAttribute(16, device)
+            self._multiprocessors[device] = found
+        return found
 
 
 @cache
@@ -91,8 +109,10 @@ class Plan:
     __slots__ = (
         "_call",
         "_current_stream",
+        "_maps",
         "_pack",
         "_pointers",
+        "_quick",
         "_rooms",
         "_shared",
         "_streams",
@@ -109,8 +129,10 @@ class Plan:
         self.file, self.instance, self.signature = file, instance, signature
         self.function, self.device = function, device
         self._call = driver.bindings().cuLaunchKernel
+        self._quick = _quick_plan(function, signature)
         self._current_stream = host().current_stream
         self._pointers = [i for i, code in enumerate(signature) if code == "P"]
+        self._maps = [i for i, code in enumerate(signature) if code == tensor_map.CODE]
         self._pack = struct.Struct("=" + "".join(map(_slot, signature))).pack_into
         self._rooms: list[tuple[Any, int, Any]] = []
         self._shared = _UNASKED_SHARED
@@ -124,6 +146,34 @@ class Plan:
         Raises:
             KernelError: if it cannot be launched, or if an earlier kernel had failed.
         """
+        if shared > self._shared:
+            self._ask_for(shared)
+        if self._quick is None:
+            self._launch_by_bindings(grid, block, args, shared)
+            return
+        if args.__class__ is not tuple:
+            args = tuple(args)
+        pointer = self._current_stream(self.device).ptr
+        try:
+            found = native.module.launch(self._quick, grid, block, args, shared, pointer)
+            if found == driver.INVALID_CONTEXT:  # the first launch of this thread
+                host().enter(self.device)
+                found = native.module.launch(self._quick, grid, block, args, shared, pointer)
+        except (TypeError, OverflowError) as error:
+            self._wrong_arguments(args, error)
+        if found.__class__ is tuple:
+            _history.append((self, grid, block, found))
+            if not _blocking:
+                return
+            found = 0
+        else:
+            shapes = tuple([a.shape for a in args if hasattr(a, "shape")])
+            _history.append((self, grid, block, shapes))
+        self._look_at(found, grid, block, args, shared, driver.bindings().CUstream(pointer))
+
+    def _launch_by_bindings(
+        self, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any], shared: int
+    ) -> None:
         values, shapes = list(args), []
         for i in self._pointers:
             array = values[i]
@@ -132,8 +182,9 @@ class Plan:
             else:
                 values[i] = array.data.ptr
                 shapes.append(array.shape)
-        if shared > self._shared:
-            self._ask_for(shared)
+        for i in self._maps:
+            shapes.append(values[i].array.shape)
+            values[i] = values[i].encoded()
         pointer = self._current_stream(self.device).ptr
         stream = self._streams.get(pointer)
         if stream is None:
@@ -160,10 +211,11 @@ class Plan:
 
     def _new_room(self) -> tuple[Any, int, Any]:
         """Memory for the arguments, and the address of an array of their addresses."""
-        count = len(self.signature)
-        room = ctypes.create_string_buffer(max(count, 1) * _SLOT)
+        sizes = [struct.calcsize("=" + _slot(code)) for code in self.signature]
+        room = ctypes.create_string_buffer(sum(sizes) or _SLOT)
         start = ctypes.addressof(room)
-        addresses = (ctypes.c_void_p * max(count, 1))(*(start + _SLOT * i for i in range(count)))
+        places = [start + sum(sizes[:i]) for i in range(len(sizes))]
+        addresses = (ctypes.c_void_p * (len(places) or 1))(*places)
         return room, ctypes.addressof(addresses), addresses
 
     def _ask_for(self, shared: int) -> None:
@@ -174,12 +226,12 @@ class Plan:
             fail(KernelError, self.file, f"{what}: {driver.describe(error.status)}")
         self._shared = shared
 
-    def _wrong_arguments(self, values: list, error: struct.error) -> None:
+    def _wrong_arguments(self, values: Sequence[Any], error: Exception) -> NoReturn:
         fail(
             KernelError,
             self.file,
             f"{self.instance}: the arguments do not fit the signature {self.signature!r}: {error}",
-            values=values,
+            values=_shown(values),
         )
 
     def _look_at(
@@ -214,11 +266,28 @@ class Plan:
         )
 
 
+def _quick_plan(function: Any, signature: str) -> Any:
+    """What ``launch`` of the native extension takes; None where it cannot launch this."""
+    if not hasattr(native.module, "launch_plan"):
+        return None
+    address = driver.launch_address()
+    return native.module.launch_plan(int(function), address, signature) if address else None
+
+
 def _slot(code: str) -> str:
     """One argument, filled up to 8 bytes."""
     if code == "P":
         return "Q"
+    if code == tensor_map.CODE:
+        return f"{tensor_map.BYTES}s"
     return f"{code}{_SLOT - struct.calcsize('=' + code)}x"
+
+
+def size_of(code: str) -> int:
+    """Bytes of an argument."""
+    if code == "P":
+        return 8
+    return tensor_map.BYTES if code == tensor_map.CODE else struct.calcsize("=" + code)
 
 
 def _shown(args: Sequence[Any]) -> str:
@@ -259,6 +328,8 @@ class DeviceFile:
         for code, arg in zip(signature, args, strict=False):
             if code == "P" and arg is not None:
                 return arg.data.device_id
+            if code == tensor_map.CODE:
+                return arg.array.data.device_id
         return fail(KernelError, self.name, f"{instance}: no argument is an array on a device")
 
     def _load(self, instance: str, signature: str, device: int) -> Plan:
@@ -296,7 +367,7 @@ def check_signature(name: str, instance: str, signature: str, function: Any) -> 
         if status:
             break
         sizes.append(int(size))
-    wanted = [8 if code == "P" else struct.calcsize("=" + code) for code in signature]
+    wanted = [size_of(code) for code in signature]
     if sizes and sizes != wanted:
         fail(
             KernelError,

@@ -12,6 +12,12 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
+_LAUNCH = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_void_p, *[ctypes.c_uint] * 7, *[ctypes.c_void_p] * 3
+)
+
 
 class Driver:
     """Notes calls as ``(name, arguments)``; launches as dicts in ``launches``."""
@@ -26,11 +32,15 @@ class Driver:
         700: (b"CUDA_ERROR_ILLEGAL_ADDRESS", b"an illegal memory access was encountered"),
     }
 
-    def __init__(self, sizes: list[int] | None = None) -> None:
+    def __init__(self, sizes: list[int] | None = None, by_address: bool = False) -> None:
         self.calls: list[tuple[str, tuple]] = []
         self.launches: list[dict[str, Any]] = []
         self.sizes = sizes
         self.failures: dict[str, list[int]] = {}
+        self.names: list[bytes] = []  # of the kernels; handles count from 1
+        if by_address:  # for the native extension, as the driver's library has it
+            self._launch = _LAUNCH(lambda *args: self.cuLaunchKernel(*self._as_bound(*args))[0])
+            self.cuGetProcAddress = self._address
 
     def fail(self, function: str, *statuses: int) -> None:
         """The next calls of ``function`` report these (0: success)."""
@@ -41,12 +51,21 @@ class Driver:
         left = self.failures.get(function)
         return left.pop(0) if left else 0
 
+    def _address(self, name: bytes, version: int, flags: int) -> tuple:
+        assert name == b"cuLaunchKernel"
+        return 0, ctypes.cast(self._launch, ctypes.c_void_p).value, 0
+
+    def _as_bound(self, function: Any, *args: Any) -> tuple:
+        *numbers, stream, arguments, extra = args
+        return function, *numbers, self.CUstream(stream or 0), arguments, extra or 0
+
     def cuModuleLoadData(self, image: bytes) -> tuple:
         assert image[:4] == b"\x7fELF"
         return self._status("cuModuleLoadData", len(image)), "module"
 
     def cuModuleGetFunction(self, module: str, name: bytes) -> tuple:
-        return self._status("cuModuleGetFunction", module, name), ("function", name)
+        self.names.append(name)
+        return self._status("cuModuleGetFunction", module, name), len(self.names)
 
     def cuFuncGetParamInfo(self, function: Any, index: int) -> tuple:
         if self.sizes is None or index >= len(self.sizes):
@@ -55,6 +74,19 @@ class Driver:
 
     def cuFuncSetAttribute(self, function: Any, attribute: int, value: int) -> tuple:
         return (self._status("cuFuncSetAttribute", function, attribute, value),)
+
+    MAP = bytes(range(128))
+    cuuint64_t = cuuint32_t = staticmethod(int)
+    CUtensorMapDataType = SimpleNamespace(CU_TENSOR_MAP_DATA_TYPE_UINT16="uint16")
+    CUtensorMapInterleave = SimpleNamespace(CU_TENSOR_MAP_INTERLEAVE_NONE=0)
+    CUtensorMapSwizzle = SimpleNamespace(CU_TENSOR_MAP_SWIZZLE_128B=128)
+    CUtensorMapL2promotion = SimpleNamespace(CU_TENSOR_MAP_L2_PROMOTION_L2_256B=256)
+    CUtensorMapFloatOOBfill = SimpleNamespace(CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE=0)
+
+    def cuTensorMapEncodeTiled(self, *args: Any) -> tuple:
+        self.map = ctypes.create_string_buffer(self.MAP, 128)
+        made = SimpleNamespace(getPtr=lambda: ctypes.addressof(self.map))
+        return self._status("cuTensorMapEncodeTiled", *args), made
 
     def cuStreamSynchronize(self, stream: Any) -> tuple:
         return (self._status("cuStreamSynchronize", stream),)
@@ -118,6 +150,10 @@ class Host:
     def current_stream(self, device: int) -> Any:
         return SimpleNamespace(ptr=self.stream)
 
+    def host_words(self, count: int) -> Any:
+        words = np.zeros(count, np.int64)
+        return words, words.ctypes.data
+
     def current_device(self) -> int:
         return self.device
 
@@ -134,3 +170,6 @@ class Host:
 
     def capability(self, device: int) -> tuple[int, int]:
         return self._capability
+
+    def multiprocessors(self, device: int) -> int:
+        return 132

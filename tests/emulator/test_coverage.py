@@ -13,7 +13,15 @@ from pyframe.errors import PyframeError
 from pyframe.op import choice
 from pyframe.op.registry import ops
 from pyframe.testing.op_checks import call
-from tests.gpu import test_kernel_paths, test_optim_kernels, test_reduce_kernels
+from tests.gpu import (
+    test_conv_kernels,
+    test_device_errors,
+    test_gemm_kernels,
+    test_hopper_gemm,
+    test_kernel_paths,
+    test_optim_kernels,
+    test_reduce_kernels,
+)
 
 OWN = [op for op in ops.values() if op.module.startswith("pyframe.ops")]
 
@@ -42,6 +50,15 @@ def _larger_cases() -> None:
         pf.optim.SGD, {"lr": 0.1}, "float32"
     )
     test_optim_kernels.test_gradients_are_clipped_by_their_norm("float32")
+    test_gemm_kernels.test_work_is_cut_along_k("mma", pf.bfloat16, 7)
+    test_hopper_gemm.test_odd_sizes_where_k_is_contiguous()
+    with pf.kernels("cuda"):
+        convolved = test_conv_kernels.test_all_three_agree_with_float64
+        for last in (False, True):
+            convolved(test_conv_kernels.DIRECT[7], "bfloat16", last)
+        convolved(test_conv_kernels.PRODUCTS[1], "bfloat16", False)
+        convolved(test_conv_kernels.PRODUCTS[1], "float64", False)
+    test_device_errors.test_a_launch_looks_for_ops_without_such_a_kernel(np.int64)
 
 
 def _samples(wanted: set[str], dtype: pf.dtype) -> None:

@@ -1,0 +1,58 @@
+"""What ``make gpu-check`` asks of the products by TMA and wgmma on a Hopper GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import pyframe as pf
+from benchmarks.gpu.runner import Box
+from pyframe.ops import _cuda_gemm_hopper as hopper
+from pyframe.testing.accuracy import epsilon
+
+_LAYOUTS = [(a, b) for a in (False, True) for b in (False, True)]
+
+
+def _device(array: Any) -> Any:
+    return pf.device("cuda").backend.asarray(array)
+
+
+def hopper_products(box: Box) -> dict[str, Any]:
+    """Every tile, layout and dtype: exact sums of small integers, float64, the same bits twice."""
+    if pf.cuda.get_device_capability() != (9, 0):
+        return {"status": "needs a Hopper GPU"}
+    rng, rows = np.random.default_rng(0), {}
+    for dtype in (pf.float16, pf.bfloat16):
+        for columns in hopper.STAGES:
+            worst = 0.0
+            for turn_a, turn_b in _LAYOUTS:
+                name = hopper.instance(dtype, columns, (not turn_a, turn_b))
+                # More steps than stages, more tiles than multiprocessors, all edges cut off.
+                for m, n, k, batch in ((2056, 2312, 520, ()), (264, 72, 88, (3,))):
+                    a = rng.integers(-8, 9, (*batch, m, k)).astype(dtype)
+                    b = rng.integers(-8, 9, (*batch, k, n)).astype(dtype)
+                    a = np.ascontiguousarray(a.swapaxes(-1, -2)).swapaxes(-1, -2) if turn_a else a
+                    b = np.ascontiguousarray(b.swapaxes(-1, -2)).swapaxes(-1, -2) if turn_b else b
+                    y = hopper.multiply(_device(a), _device(b), columns=columns).get()
+                    # Half a million products at most: numpy's float32 sums are exact as well.
+                    exact = (a.astype(np.float32) @ b.astype(np.float32)).astype(dtype)
+                    if wrong := int((y != exact).sum()):
+                        box.fail("hopper products", f"{name}: {wrong} of {y.size} are wrong")
+                a, b = (rng.standard_normal(s).astype(dtype) for s in ((512, 1024), (1024, 768)))
+                exact = a.astype(np.float64) @ b.astype(np.float64)
+                left, right = (
+                    _device(np.asfortranarray(x) if t else x) for x, t in ((a, turn_a), (b, turn_b))
+                )
+                y, again = (hopper.multiply(left, right, columns=columns).get() for _ in range(2))
+                if (y != again).any():
+                    box.fail("hopper products", f"{name}: two runs differ")
+                error = np.linalg.norm(y.astype(np.float64) - exact) / np.linalg.norm(exact)
+                worst = max(worst, float(error))
+                if not error < epsilon(dtype):
+                    box.fail("hopper products", f"{name}: relative error {error:.2e}")
+            rows[f"{dtype} {columns}"] = float(f"{worst:.2e}")
+    return {"relative errors": rows}
+
+
+ITEMS = (hopper_products,)
