@@ -23,6 +23,7 @@ from ..op.samples import Maker
 from ..op.shifted import convolve, input_gradient, weight_gradient
 from ..op.windows import conv_output, pairs, product, spatial
 from ..tensor.register import register
+from . import _cuda_conv as cuda
 from .sum import sum as sum_
 
 # ---------------------------------------------------------------- checks, also of transposed ops
@@ -419,7 +420,7 @@ def _make(n: int) -> Callable:
             samples=_samples(n),
             errors=_errors(n),
             cost=cost,
-            kernels={"cpu": [direct, convolution]},
+            kernels={"cpu": [direct, convolution], "cuda": [cuda.CONV]},
             kernels_from=1,
             doc=_DOC.format(
                 n=n,
@@ -555,7 +556,10 @@ conv_grad_input: Callable = register(
         cost=lambda grad_output, weight, *, input_size, **_: _cost_of(
             grad_output.shape, weight.shape, input_size, weight.dtype
         ),
-        kernels={"cpu": [direct_grad_input, convolution_grad_input]},
+        kernels={
+            "cpu": [direct_grad_input, convolution_grad_input],
+            "cuda": [cuda.CONV_GRAD_INPUT],
+        },
         kernels_from=1,
         doc=_GRADIENT_DOC.format(
             of="its input",
@@ -585,7 +589,10 @@ conv_grad_weight: Callable = register(
         cost=lambda grad_output, input, *, weight_size, **_: _cost_of(
             grad_output.shape, weight_size, input.shape, input.dtype
         ),
-        kernels={"cpu": [direct_grad_weight, convolution_grad_weight]},
+        kernels={
+            "cpu": [direct_grad_weight, convolution_grad_weight],
+            "cuda": [cuda.CONV_GRAD_WEIGHT],
+        },
         kernels_from=1,
         doc=_GRADIENT_DOC.format(
             of="its weight",

@@ -1,0 +1,269 @@
+"""Convolution with what usually follows it, in one pass.
+
+That is normalisation by known statistics or a bias, a residual, and relu or another limit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..errors import ShapeError, fail
+from ..op.cuda_kernel import cuda_kernel
+from ..op.record import Cost, Failing, Op, Sample
+from ..op.registry import ops
+from ..op.samples import Maker
+from ..tensor.register import register
+from . import _cuda_conv as cuda
+from .arithmetic import mul
+from .comparison import gt, lt
+from .convolution import conv1d, conv2d, conv3d, conv_grad_input, conv_grad_weight
+from .logical import logical_and
+from .reshape import reshape
+from .select import where
+from .sum import sum as sum_
+
+_FUNCTIONS = {1: conv1d, 2: conv2d, 3: conv3d}
+
+
+def _dimensions(weight: Any) -> int:
+    n = len(weight.shape) - 2
+    return n if n in _FUNCTIONS else 2  # whose check names what is wrong
+
+
+def _of(weight: Any) -> Op:
+    return ops[f"conv{_dimensions(weight)}d"]
+
+
+def _conv(input: Any, weight: Any, *rest: Any, **params: Any) -> Any:
+    return _FUNCTIONS[_dimensions(weight)](input, weight, *rest, **params)
+
+
+def _column(vector: Any, n: int) -> tuple:
+    """The shape in which a vector of channels broadcasts."""
+    return (vector.shape[0],) + (1,) * n
+
+
+def _check(
+    input: Any,
+    weight: Any,
+    scale: Any,
+    shift: Any,
+    residual: Any,
+    *,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    min: Any,
+    max: Any,
+) -> tuple:
+    check = _of(weight).check
+    assert check is not None
+    params = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    stride, padding, dilation, groups = check(input, weight, shift, **params)
+    check(input, weight, scale, **params)
+    params = {"stride": stride, "padding": padding, "dilation": dilation}
+    expected = cuda.output_shape(tuple(input.shape), tuple(weight.shape), params)
+    if residual is not None and tuple(residual.shape) != expected:
+        what = f"residual must have the output's shape {expected}"
+        fail(ShapeError, "conv_affine", what, input=input, weight=weight, residual=residual)
+    low, high = -math.inf if min is None else float(min), math.inf if max is None else float(max)
+    return stride, padding, dilation, groups, low, high
+
+
+def _forward(
+    xp: Any,
+    input: Any,
+    weight: Any,
+    scale: Any = None,
+    shift: Any = None,
+    residual: Any = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    min: Any = None,
+    max: Any = None,
+) -> Any:
+    n = weight.ndim - 2
+    params = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    if scale is None:
+        y = _conv(input, weight, shift, **params)
+    else:
+        y = _conv(input, weight, **params) * scale.reshape(_column(scale, n))
+        if shift is not None:
+            y = y + shift.reshape(_column(shift, n))
+    if residual is not None:
+        y = y + residual
+    return xp.minimum(xp.maximum(y, min), max)
+
+
+def _through(g: Any, y: Any, min: float, max: float) -> Any:
+    """The cotangent where the limits let it through."""
+    if min == -math.inf and max == math.inf:
+        return g
+    return where(logical_and(gt(y, min), lt(y, max)), g, 0.0)
+
+
+def _scaled(g: Any, y: Any, scale: Any, n: int, min: float, max: float) -> Any:
+    through = _through(g, y, min, max)
+    return through if scale is None else mul(through, reshape(scale, _column(scale, n)))
+
+
+def _channel_sums(g: Any, n: int) -> Any:
+    kept = len(g.shape) - n - 1
+    return sum_(g, dim=tuple(i for i in range(len(g.shape)) if i != kept))
+
+
+def _grad_input(
+    g: Any,
+    y: Any,
+    weight: Any,
+    scale: Any,
+    input_shape: tuple,
+    stride: tuple,
+    padding: tuple,
+    dilation: tuple,
+    groups: int,
+    min: float,
+    max: float,
+) -> Any:
+    g = _scaled(g, y, scale, len(weight.shape) - 2, min, max)
+    return conv_grad_input(g, weight, input_shape, stride, padding, dilation, groups)
+
+
+def _grad_weight(
+    g: Any,
+    y: Any,
+    input: Any,
+    scale: Any,
+    weight_shape: tuple,
+    stride: tuple,
+    padding: tuple,
+    dilation: tuple,
+    groups: int,
+    min: float,
+    max: float,
+) -> Any:
+    g = _scaled(g, y, scale, len(weight_shape) - 2, min, max)
+    return conv_grad_weight(g, input, weight_shape, stride, padding, dilation, groups)
+
+
+def _grad_scale(
+    g: Any,
+    y: Any,
+    input: Any,
+    weight: Any,
+    stride: tuple,
+    padding: tuple,
+    dilation: tuple,
+    groups: int,
+    min: float,
+    max: float,
+) -> Any:
+    products = _conv(input, weight, None, stride, padding, dilation, groups)
+    return _channel_sums(mul(_through(g, y, min, max), products), len(weight.shape) - 2)
+
+
+def _grad_shift(g: Any, y: Any, weight_shape: tuple, min: float, max: float) -> Any:
+    return _channel_sums(_through(g, y, min, max), len(weight_shape) - 2)
+
+
+def _reference(
+    input: np.ndarray,
+    weight: np.ndarray,
+    scale: np.ndarray | None = None,
+    shift: np.ndarray | None = None,
+    residual: np.ndarray | None = None,
+    min: float | None = None,
+    max: float | None = None,
+    **params: Any,
+) -> np.ndarray:
+    reference = _of(weight).reference
+    assert reference is not None
+    y = reference(input, weight, None, **params)
+    column = (-1,) + (1,) * (weight.ndim - 2)
+    if scale is not None:
+        y = y * scale.reshape(column)
+    if shift is not None:
+        y = y + shift.reshape(column)
+    if residual is not None:
+        y = y + residual
+    return np.clip(y, min, max) if (min, max) != (None, None) else y
+
+
+def _samples(make: Maker) -> Iterator[Sample]:
+    x, w = make(2, 6, 4, 5), make(10, 6, 2, 3)
+    far = make(2, 10, 3, 3)  # from the limit, where there is no derivative
+    far += np.where(far > 0, 90, -90).astype(far.dtype)
+    yield Sample(x, w, make(10), make(10), far, min=0.0)
+    yield Sample(x, w, None, make(10), max=90, stride=(2, 1), padding=1)
+    yield Sample(make(3, 7), make(9, 3, 3), make(9), padding="same")
+    yield Sample(make(1, 4, 5, 5), make(4, 1, 3, 3), make(4), make(4), groups=4, min=-90, max=90)
+
+
+def _errors(make: Maker) -> Iterator[Failing]:
+    x, w = make(1, 6, 4, 5), make(10, 6, 2, 3)
+    yield Failing(ShapeError, "bias must have 10 elements", x, w, make(6))
+    yield Failing(ShapeError, "residual must have", x, w, None, None, make(1, 10, 4, 5))
+    yield Failing(ShapeError, "weight expects 5 input channels", x, make(10, 5, 2, 3))
+
+
+def _cost(input: Any, weight: Any, *rest: Any, min: Any, max: Any, **params: Any) -> Cost:
+    cost = _of(weight).cost
+    assert cost is not None
+    return cost(input, weight, **params)
+
+
+conv_affine = register(
+    Op(
+        "conv_affine",
+        _forward,
+        vjp={
+            "input": _grad_input,
+            "weight": _grad_weight,
+            "scale": _grad_scale,
+            "shift": _grad_shift,
+            "residual": lambda g, y, min, max: _through(g, y, min, max),
+        },
+        check=_check,
+        export=("functional",),
+        reference=_reference,
+        samples=_samples,
+        errors=_errors,
+        cost=_cost,
+        kernels={"cuda": [cuda_kernel(cuda.affine, cuda.not_affine, "kernels/conv_mma.cu")]},
+        kernels_from=1,
+        doc="""Convolution, then a factor and a summand per channel, a residual, and limits.
+
+    y = min(max(scale[c] · conv(input, weight) + shift[c] + residual, min), max).
+
+    A convolution with its bias and relu is one pass over memory on CUDA, and so is a residual
+    block's in inference: batch normalisation by known statistics has scale = w / √(var + eps) and
+    shift = bias - mean · scale. ``nn.functional.conv1d`` to ``conv3d`` describe the convolution.
+
+    Args:
+        input, weight: of a convolution of 1 to 3 dimensions.
+        scale, shift: (out,), of input's dtype, or ``None``.
+        residual: of the output's shape, or ``None``.
+        stride, padding, dilation, groups: of the convolution.
+        min, max: numbers or ``None``; the gradient is 0 on the limits.
+
+    Raises:
+        ShapeError: if the shapes do not fit or a parameter is out of range.
+        DtypeError: if the dtypes differ.
+
+    >>> import pyframe
+    >>> from pyframe.nn.functional import conv_affine
+    >>> x, w = pyframe.ones(1, 1, 3), pyframe.ones(2, 1, 2)
+    >>> conv_affine(x, w, pyframe.tensor([1.0, -1.0]), min=0)
+    tensor([[[2., 2.],
+             [0., 0.]]])
+    """,
+    )
+)
