@@ -56,6 +56,11 @@ void triangle(const Value* v) {
                 v[7].integer != 0);
 }
 
+// (out, in, bytes): adjacent bytes, written past the caches by the calling thread
+void past_cache(const Value* v) {
+  copy_kernels().rows(v[0].as<char>(), v[1].as<char>(), 1, v[2].integer, v[2].integer, v[2].integer, true);
+}
+
 // (out, count, turn, start, step, end) of float32, float64 or int64
 void ramped(const Value* v) {
   const std::int64_t count = v[1].integer;
@@ -67,6 +72,7 @@ void ramped(const Value* v) {
 PyMethodDef methods[] = {
     {"copy_strided", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(strided)), METH_FASTCALL,
      "copy_strided(out, in, item): copy between arrays of one shape and item size, whatever their strides."},
+    PYFRAME_METHOD("copy_past_cache", past_cache, 3),
     PYFRAME_METHOD("convert", converted, 5),
     PYFRAME_METHOD("copy_triangle", triangle, 8),
     PYFRAME_METHOD("ramp", ramped, 6),

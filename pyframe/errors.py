@@ -92,6 +92,18 @@ class FileError(PyframeError, ValueError):
     """A file that is truncated, hostile or of another format."""
 
 
+class CollectiveError(PyframeError, RuntimeError):
+    """Ranks of a job that do not make the same calls, or a call that failed on one of them."""
+
+
+class CollectiveTimeoutError(CollectiveError, TimeoutError):
+    """A call that not all ranks made within its time; the message says where each of them is."""
+
+
+class RankLostError(CollectiveError):
+    """A rank of the job died or raised, so that calls with it can never end."""
+
+
 class MissingDependencyError(PyframeError, ImportError):
     """An optional package is not installed; the message has its ``pip install`` line."""
 

@@ -1,4 +1,4 @@
-"""The command line ``pyframe`` (L6): train, predict, doctor, ops."""
+"""The command line ``pyframe`` (L6): train, predict, doctor, ops, launch."""
 
 from .main import main
 

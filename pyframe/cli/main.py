@@ -9,7 +9,9 @@ import typer
 
 from ..errors import PyframeError
 from .doctor import doctor
+from .launch import launch
 from .ops import list_ops
+from .parallel import parallel
 from .predict import predict
 from .train import train
 
@@ -24,6 +26,11 @@ app.command()(train)
 app.command()(predict)
 app.command()(doctor)
 app.command("ops")(list_ops)
+# What follows the program is the program's own, options too.
+app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
+    launch
+)
+app.add_typer(parallel, name="parallel")
 
 
 def _version(value: bool) -> None:

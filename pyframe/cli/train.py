@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,9 +31,11 @@ def train(
     checkpoint_seconds: Annotated[
         float | None, typer.Option(help="time between checkpoints inside an epoch")
     ] = None,
+    ranks: Annotated[int | None, typer.Option(help="processes that share each batch")] = None,
 ) -> None:
     """Train a network and evaluate it on held-out data."""
     from ..train import Interrupted, Settings, Trainer
+    from ..train.ranks import ONE, Ranks, inside_a_job
 
     changes: dict[str, Any] = {
         "model": model_option or model,
@@ -44,6 +47,7 @@ def train(
         "device": device,
         "seed": seed,
         "checkpoint_seconds": checkpoint_seconds,
+        "ranks": ranks,
     }
     if resume is not None:
         settings, folder = Settings.load(resume), resume
@@ -53,27 +57,69 @@ def train(
                 "depends on that",
                 param_hint="--epochs",
             )
-        if device is not None:
-            settings = settings.changed(device=device)
+        for name in ("device", "ranks"):
+            if changes[name] is not None:
+                settings = settings.changed(**{name: changes[name]})
     else:
         settings = Settings(**{k: v for k, v in changes.items() if v is not None})
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         folder = out or Path("runs") / f"{settings.model}-{stamp}"
-    trainer = Trainer(settings, folder, resume=resume is not None)
+    inside = inside_a_job()
+    if settings.ranks > 1 and not inside:
+        raise typer.Exit(_launch(settings, folder, resume is not None, changes))
+    place = Ranks.join(settings.ranks) if inside else ONE
+    folder = place.first(folder)  # its name may have the time, which differs a little
+    trainer = Trainer(settings, folder, resume=resume is not None, ranks=place)
     _introduce(trainer)
     try:
-        with _Progress(settings.epochs, trainer.epoch) as progress:
-            trainer.run(progress.report)
+        if place.rank:
+            trainer.run()
+        else:
+            with _Progress(settings.epochs, trainer.epoch) as progress:
+                trainer.run(progress.report)
     except Interrupted:
-        typer.echo(f"Stopped. Continue with: pyframe train --resume {folder}")
+        if place.rank:  # the job's exit code is rank 0's
+            raise typer.Exit from None
+        if not inside:
+            _say_stopped(folder)
         raise typer.Exit(130) from None
     _finish(trainer)
+
+
+def _launch(settings: Any, folder: Path, resume: bool, changes: dict[str, Any]) -> int:
+    """Starts the same command on every rank."""
+    from ..parallel.launch import launch
+
+    command = ["-m", "pyframe", "train"]
+    if resume:
+        command += ["--resume", str(folder)]
+        given = {"device": settings.device, "ranks": settings.ranks}
+    else:
+        command += ["--out", str(folder)]
+        given = changes
+    for name, value in given.items():
+        if value is not None:
+            command += [f"--{name.replace('_', '-')}", str(value)]
+    code = launch(command, settings.ranks)
+    if code == 130:  # here, since mpirun drops what a rank says on its way out
+        _say_stopped(folder)
+    return code
+
+
+def _say_stopped(folder: Path) -> None:
+    typer.echo(f"Stopped. Continue with: pyframe train --resume {folder}")
 
 
 def _introduce(trainer: Any) -> None:
     from ..backend import native
 
-    settings, source = trainer.settings, trainer.source
+    settings, source, ranks = trainer.settings, trainer.source, trainer.ranks
+    if ranks.size > 1:
+        count = native.num_threads() if native.available() else 1
+        threads = f"{count} thread{'s' * (count > 1)}"
+        typer.echo(f"[rank {ranks.rank}] of {ranks.size}: process {os.getpid()}, {threads}")
+    if ranks.rank:
+        return
     count = sum(p.numel() for p in trainer.model.parameters())
     typer.echo(
         f"{settings.model} ({count:,} parameters) on {settings.data} "
@@ -153,7 +199,9 @@ def _finish(trainer: Any) -> None:
     from ..train.trainer import evaluate
 
     folder, settings = trainer.folder, trainer.settings
-    result = evaluate(trainer.model, trainer.source, trainer.device)
+    result = evaluate(trainer.model, trainer.source, trainer.device, ranks=trainer.ranks)
+    if trainer.ranks.rank:
+        return
     rows = folder.read_metrics()
     try:
         draw_curves(rows, folder.path / "curves.png", f"{settings.model} on {settings.data}")

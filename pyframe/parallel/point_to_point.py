@@ -1,0 +1,163 @@
+"""Messages between two ranks, with the names of ``torch.distributed`` (L6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from ..errors import ArgumentError, describe, fail
+from .collectives import _source, _Target
+from .group import ProcessGroup, resolve
+
+
+class Message:
+    """A send or receive under way; a Work whose transfer goes on inside its own methods."""
+
+    def __init__(
+        self, group: ProcessGroup, text: str, request: Any, target: _Target | None
+    ) -> None:
+        self.text = text
+        self._group, self._request, self._target = group, request, target
+        self._slot = group.log.begin(text)
+        self._watch = group.watch(text)
+        self._complete = False
+
+    def is_completed(self) -> bool:
+        """Whether it is complete."""
+        if not self._complete and self._request.test():
+            self._finish()
+        return self._complete
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Returns when it is complete.
+
+        Raises:
+            CollectiveError: if the two sides' shapes or dtypes differ.
+            CollectiveTimeoutError: if the other side does not come in time, RankLostError if it
+                died.
+        """
+        if not self._complete:
+            if timeout is not None:
+                self._watch = self._group.watch(self.text, timeout=timeout)
+            self._request.wait(self._watch)
+            self._finish()
+
+    def source(self) -> int:
+        """The world's number of the rank that sent, once the message is here."""
+        return self._group.ranks[self._request.source]
+
+    def _finish(self) -> None:
+        self._complete = True
+        self._group.log.end(self._slot)
+        if self._target is not None:
+            self._target.finish()
+
+
+def isend(tensor: Any, dst: int, group: Any = None, tag: int = 0) -> Message:
+    """Begins to send ``tensor``, which is not to be changed until ``wait()`` returned.
+
+    Args:
+        tensor: a Tensor or an array.
+        dst: the receiving rank's number in the world.
+        group: the default group by default.
+        tag: a non-negative number; only a receive with the same one gets it.
+    """
+    group = resolve(group, "send")
+    array, label = _source(tensor, "send"), describe(tensor)
+    place = _other(group, dst, tag, "send")
+    request = group.transport(array).send(array, place, tag, label.encode())
+    return Message(group, f"send({label}, dst={dst}{_tag(tag)})", request, None)
+
+
+def irecv(tensor: Any, src: int | None = None, group: Any = None, tag: int = 0) -> Message:
+    """Begins to receive into ``tensor``, from any rank if ``src`` is ``None``."""
+    group = resolve(group, "recv")
+    target = _Target(tensor, "recv", reads=False)
+    place = None if src is None else _other(group, src, tag, "recv")
+    label = describe(tensor)
+    transport = group.transport(target.array)
+    request = transport.receive(target.array, place, tag, label.encode())
+    return Message(group, f"recv({label}, src={src}{_tag(tag)})", request, target)
+
+
+def send(tensor: Any, dst: int, group: Any = None, tag: int = 0) -> None:
+    """Sends ``tensor`` to rank ``dst``; returns when it may be changed."""
+    isend(tensor, dst, group, tag).wait()
+
+
+def recv(tensor: Any, src: int | None = None, group: Any = None, tag: int = 0) -> int:
+    """Receives into ``tensor``; returns the rank that sent it."""
+    work = irecv(tensor, src, group, tag)
+    work.wait()
+    return work.source() if src is None else src
+
+
+class P2POp(NamedTuple):
+    """A message for :func:`batch_isend_irecv`.
+
+    Attributes:
+        op: :func:`isend` or :func:`irecv`.
+        tensor, peer, group, tag: its arguments.
+    """
+
+    op: Callable[..., Message]
+    tensor: Any
+    peer: int
+    group: Any = None
+    tag: int = 0
+
+
+def batch_isend_irecv(p2p_op_list: Sequence[P2POp]) -> list[Message]:
+    """Begins all messages of a list at once, so that none of them waits for another.
+
+    With NCCL, whose messages otherwise run in the order of the calls, two ranks that send to each
+    other need this.
+
+    Raises:
+        ArgumentError: if the list is empty, or has several groups, or an op that is neither isend
+            nor irecv.
+    """
+    name = "batch_isend_irecv"
+    groups = {id(resolve(entry.group, name)) for entry in p2p_op_list}
+    if len(groups) != 1 or any(entry.op not in (isend, irecv) for entry in p2p_op_list):
+        fail(ArgumentError, name, "the list must have isend and irecv of one group only")
+    group = resolve(p2p_op_list[0].group, name)
+    sends: list[tuple[Any, int, int, bytes]] = []
+    receives: list[tuple[Any, int | None, int, bytes]] = []
+    made: list[tuple[bool, str, _Target | None]] = []
+    for entry in p2p_op_list:
+        label, tag = describe(entry.tensor), entry.tag
+        sending = entry.op is isend
+        place = _other(group, entry.peer, tag, "send" if sending else "recv")
+        if sending:
+            sends.append((_source(entry.tensor, "send"), place, tag, label.encode()))
+            made.append((True, f"send({label}, dst={entry.peer}{_tag(tag)})", None))
+        else:
+            target = _Target(entry.tensor, "recv", reads=False)
+            receives.append((target.array, place, tag, label.encode()))
+            made.append((False, f"recv({label}, src={entry.peer}{_tag(tag)})", target))
+    requests = group.transport((sends or receives)[0][0]).exchange(sends, receives)
+    outgoing, incoming = iter(requests[: len(sends)]), iter(requests[len(sends) :])
+    return [
+        Message(group, text, next(outgoing if sending else incoming), target)
+        for sending, text, target in made
+    ]
+
+
+def wait_all(works: Sequence[Any]) -> None:
+    """Waits for each."""
+    for work in works:
+        work.wait()
+
+
+def _other(group: ProcessGroup, rank: int, tag: int, op: str) -> int:
+    if tag < 0:
+        fail(ArgumentError, op, "tag is negative", tag=tag)
+    place = group.local(rank, op)
+    if place == group.rank:
+        fail(ArgumentError, op, f"rank {rank} is this rank itself", "Copy the tensor.")
+    return place
+
+
+def _tag(tag: int) -> str:
+    return f", tag={tag}" if tag else ""
