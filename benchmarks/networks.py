@@ -105,8 +105,8 @@ def gpt(
     return Model()
 
 
-def resnet18(fw: ModuleType, classes: int = 10) -> Any:
-    """ResNet-18 for CIFAR's 3×32×32 images (He et al., arXiv:1512.03385)."""
+def resnet18(fw: ModuleType, classes: int = 10, width: int = 64) -> Any:
+    """ResNet-18 for CIFAR's 3×32×32 images (He et al., arXiv:1512.03385), 64 channels at first."""
     nn = fw.nn
 
     class Block(nn.Module):
@@ -129,12 +129,13 @@ def resnet18(fw: ModuleType, classes: int = 10) -> Any:
             y += self.shortcut(x)
             return self.relu(y)
 
-    layers = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
-    inputs = 64
-    for outputs, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+    layers = [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)]
+    layers += [nn.ReLU(inplace=True)]
+    inputs = width
+    for outputs, stride in ((width, 1), (2 * width, 2), (4 * width, 2), (8 * width, 2)):
         layers += [Block(inputs, outputs, stride), Block(outputs, outputs, 1)]
         inputs = outputs
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
 
 
 def unet(fw: ModuleType, classes: int = 2, width: int = 16, depth: int = 3) -> Any:

@@ -15,6 +15,7 @@ from .dataset import (
     TensorDataset,
     random_split,
 )
+from .distributed_sampler import DistributedBatchSampler, DistributedSampler
 from .loader import DataLoader
 from .sampler import (
     BatchSampler,
@@ -31,6 +32,8 @@ __all__ = [
     "ConcatDataset",
     "DataLoader",
     "Dataset",
+    "DistributedBatchSampler",
+    "DistributedSampler",
     "IterableDataset",
     "RandomSampler",
     "Sampler",

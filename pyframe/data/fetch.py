@@ -24,16 +24,28 @@ def make_fetcher(
     if not batched:
         return lambda index: collate(dataset[index])
     whole = getattr(dataset, "__getbatch__", None) if collate is default_collate else None
-    if whole is None:
-        return lambda indices: collate(get_many(dataset, indices))
 
     def fetch(indices: Any) -> Any:
-        batch = whole(indices)
+        if len(indices) == 0:  # a rank's part of a batch that is smaller than the ranks' number
+            return without_samples(fetch([0]))
+        batch = NotImplemented if whole is None else whole(indices)
         if batch is NotImplemented:
             batch = collate(get_many(dataset, indices))
         return batch
 
     return fetch
+
+
+def without_samples(batch: Any) -> Any:
+    """The first 0 samples of a batch: Tensors and arrays are cut along their first dimension."""
+    if isinstance(batch, dict):
+        return type(batch)({key: without_samples(value) for key, value in batch.items()})
+    if isinstance(batch, tuple):
+        values = [without_samples(value) for value in batch]
+        return type(batch)(*values) if hasattr(batch, "_fields") else tuple(values)
+    if isinstance(batch, list) and any(hasattr(value, "shape") for value in batch):
+        return [without_samples(value) for value in batch]
+    return batch[:0] if getattr(batch, "shape", ()) or isinstance(batch, list) else batch
 
 
 def _stream(

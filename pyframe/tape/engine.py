@@ -5,7 +5,8 @@ With ``create_graph`` the same rules run on Tensors and are recorded themselves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
@@ -14,6 +15,39 @@ import numpy as np
 from .. import config
 from ..errors import ArgumentTypeError, AutogradError, describe, fail
 from .node import Leaf, Node, Output
+
+
+class _Pass(threading.local):
+    """The pass under way in this thread.
+
+    Attributes:
+        callbacks: what is to be called when the outermost one is over; ``None`` outside of one.
+        accumulates: whether it delivers to leaves.
+    """
+
+    callbacks: list[Callable] | None = None
+    accumulates = False
+
+
+_pass = _Pass()
+
+
+def queue_callback(callback: Callable[[], None]) -> None:
+    """Calls ``callback()`` at the end of the backward pass that is under way in this thread.
+
+    A pass that raises drops its callbacks. (PyTorch has it on its engine, under this name.)
+
+    Raises:
+        AutogradError: outside of a backward pass.
+    """
+    if _pass.callbacks is None:
+        fail(AutogradError, "queue_callback", "there is no backward pass under way")
+    _pass.callbacks.append(callback)
+
+
+def accumulates() -> bool:
+    """Whether a pass is under way in this thread that accumulates into leaves."""
+    return _pass.callbacks is not None and _pass.accumulates
 
 
 def run(
@@ -38,10 +72,14 @@ def run(
     """
     mode = config.get_mode()
     token = config.set_mode(grad=create_graph, autocast=None, inference=False)
+    callbacks: list[Callable] | None = None
+    if _pass.callbacks is None:  # a hook may start a pass inside of a pass
+        callbacks = _pass.callbacks = []
+        _pass.accumulates = targets is None
     try:
         # Rules compute on raw arrays; a user's np.seterr(all="raise") is not meant for them.
         with np.errstate(all="ignore"):
-            return _run(
+            found = _run(
                 roots,
                 targets,
                 retain_graph or create_graph,
@@ -49,7 +87,12 @@ def run(
                 wrap,
                 mode.detect_anomaly,
             )
+            for callback in callbacks or ():
+                callback()
+            return found
     finally:
+        if callbacks is not None:
+            _pass.callbacks = None
         config.reset_mode(token)
 
 
@@ -57,6 +100,7 @@ def _run(roots, targets, retain, graph, wrap, anomaly) -> dict[Node, Any]:
     found: dict[Node, Any] = {}
     needed = None if targets is None else _leading_to(targets, [node for node, _ in roots])
     wanted = frozenset(targets or ())
+    uses = _uses(roots) if Leaf.hooked and targets is None else None
     # Entries are [node, gradient, whether the engine itself allocated the gradient].
     pending: dict[int, list] = {}
     heap: list[int] = []
@@ -118,7 +162,49 @@ def _run(roots, targets, retain, graph, wrap, anomaly) -> dict[Node, Any]:
                 fresh = False
             pending[key] = [parent, part, fresh]
             heappush(heap, key)
+        if uses:
+            _finish_leaves(uses, parents, pending, graph, wrap)
     return found
+
+
+# Stands in the heap for a leaf whose gradient was delivered before its turn.
+_DELIVERED = Leaf.absent()
+
+
+def _uses(roots: Sequence[tuple[Node, Any]]) -> dict[Leaf, int]:
+    """How often each leaf with post-accumulate hooks is an input of the graph behind ``roots``.
+
+    Leaves are the oldest nodes, so the heap alone would keep all of them to the end of the pass.
+    """
+    uses: dict[Leaf, int] = {}
+    stack = [node for node, _ in roots]
+    seen = set(stack)
+    while stack:
+        for parent in stack.pop().parents:
+            if parent.__class__ is Leaf:
+                if parent.post_hooks:  # type: ignore[union-attr]
+                    uses[parent] = uses.get(parent, 0) + 1  # type: ignore[index, arg-type]
+            elif parent is not None and parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    return uses
+
+
+def _finish_leaves(uses: dict, parents: tuple, pending: dict, graph: bool, wrap: Any) -> None:
+    """Delivers the gradients of those ``parents`` that have got all their contributions."""
+    for leaf in parents:
+        if leaf not in uses:
+            continue
+        uses[leaf] -= 1
+        if uses[leaf] == 0:
+            del uses[leaf]
+            entry = pending.get(-leaf.order)
+            if entry is not None:
+                _, g, owned = entry
+                pending[-leaf.order] = [_DELIVERED, None, False]
+                if leaf.hooks:
+                    g, owned = _call_hooks(leaf, g, graph, wrap), False
+                accumulate(leaf, g, owned, graph)
 
 
 def _plus(a: Any, b: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import AutogradError, describe, fail
 
@@ -74,10 +74,21 @@ class Output(Node):
         return self.parents[0].name()  # type: ignore[union-attr]
 
 
+class _Gone:
+    """What nobody keeps."""
+
+
 class Leaf(Node):
-    """Where a leaf Tensor's gradient is accumulated. Knows its Tensor weakly (no cycle)."""
+    """Where a leaf Tensor's gradient is accumulated. Knows its Tensor weakly (no cycle).
+
+    Attributes:
+        hooked: whether any leaf ever got a post-accumulate hook. Only then does a pass count uses,
+            about 0.1 µs a node, to call those hooks as soon as a gradient is complete.
+    """
 
     __slots__ = ("post_hooks", "tensor")
+
+    hooked: ClassVar[bool] = False
 
     def __init__(self, tensor: Any) -> None:
         self.tensor = weakref.ref(tensor)
@@ -89,6 +100,11 @@ class Leaf(Node):
         self.hooks = None
         self.post_hooks: list[Callable] | None = None
         self.order = next_order()
+
+    @classmethod
+    def absent(cls) -> Leaf:
+        """One whose Tensor is gone."""
+        return cls(_Gone())
 
     def name(self) -> str:
         """PyTorch's name."""

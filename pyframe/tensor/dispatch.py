@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import config, dtypes, expr
 from ..backend import backends
+from ..backend.capture import current as current_capture
 from ..device import Device, cpu
 from ..errors import ArgumentTypeError, DeviceError, ParameterError, fail
 from ..op import choice
@@ -283,7 +284,10 @@ def run(
 
 
 def draw(array: Any, generator: Any = None) -> tuple[int, int]:
-    """``(seed, offset)`` of the random numbers for one call."""
+    """``(seed, offset)`` of the random numbers for one call, on the array's device if captured."""
+    capture = current_capture()
+    if capture is not None and capture.covers(getattr(array, "stands_for", array.__class__)):
+        return capture.draw(generator or default_generator)
     return (generator or default_generator).reserve(array.size)
 
 

@@ -414,7 +414,10 @@ class Tensor(Methods):
         return Handle.into(edge, here)
 
     def register_post_accumulate_grad_hook(self, hook: Any) -> Handle:
-        """Calls ``hook(tensor)`` after a leaf's ``grad`` was accumulated."""
+        """Calls ``hook(tensor)`` after a leaf's ``grad`` was accumulated.
+
+        In ``backward()`` that is as soon as the gradient is complete, not at the end of the pass.
+        """
         edge = self.grad_fn_or_leaf
         if edge.__class__ is not Leaf:
             fail(
@@ -425,6 +428,7 @@ class Tensor(Methods):
         if edge.post_hooks is None:
             edge.post_hooks = []
         edge.post_hooks.append(hook)
+        Leaf.hooked = True
         return Handle(edge.post_hooks, hook)
 
     def retain_grad(self) -> None:

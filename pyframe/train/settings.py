@@ -28,6 +28,7 @@ class Settings:
         seed: of weights, shuffling, shifts and dropout.
         device: where to train.
         checkpoint_seconds: time between checkpoints inside an epoch.
+        ranks: processes that share each batch.
     """
 
     model: str = "lenet"
@@ -42,9 +43,10 @@ class Settings:
     seed: int = 0
     device: str = "cpu"
     checkpoint_seconds: float = 10.0
+    ranks: int = 1
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 1), ("shift", 0)):
+        for name, low in (("epochs", 1), ("batch_size", 1), ("shift", 0), ("ranks", 1)):
             if getattr(self, name) < low:
                 fail(
                     ArgumentError,

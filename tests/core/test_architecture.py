@@ -45,6 +45,8 @@ LAYERS = {
 # Where a lower layer calls a higher one through a function-level import, and why.
 ALLOWED = {
     ("device", "backend"): "a device loads its backend when it is first used",
+    ("data", "parallel"): "a sampler that was not told its rank asks the process group",
+    ("nn", "parallel"): "nn.DataParallel, nn.SyncBatchNorm and nn.parallel are PyTorch's names",
     ("tensor", "autograd"): "Tensor.backward is PyTorch's name for autograd.backward",
 }
 

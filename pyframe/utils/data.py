@@ -1,4 +1,0 @@
-"""``utils.data``: see :mod:`pyframe.data` (L6)."""
-
-from ..data import *  # noqa: F403  (the same namespace under PyTorch's name)
-from ..data import __all__  # noqa: F401
