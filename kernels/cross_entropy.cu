@@ -3,6 +3,7 @@
 //
 // A block or a warp is on a row where its classes lie next to each other, a thread where rows do (S above 1). The
 // maximum takes a pass of its own: what is added up after it is exact to a few units, however large the logits.
+#include "pyframe/note.cuh"
 #include "pyframe/rows.cuh"
 
 namespace {
@@ -37,11 +38,15 @@ __device__ __forceinline__ pf::compute_t<T> or_one(const T* weight, int c) {
   return weight ? weight[c] : T(1);
 }
 
-// The weight of a target class: 0 where it is ignored. A class out of range (which the CPU refuses) gives NaN.
+// The weight of a target class: 0 where it is ignored. A class out of range gives NaN and is noted.
 template <class C>
-__device__ __forceinline__ C class_weight(const C* weight, long long k, long long ignored, int classes) {
+__device__ __forceinline__ C class_weight(const C* weight, long long k, long long ignored, int classes,
+                                          long long* notes = nullptr) {
   if (k == ignored) return C(0);
-  if (k < 0 || k >= classes) return static_cast<C>(__int_as_float(0x7fffffff));
+  if (k < 0 || k >= classes) {
+    pf::note_out_of_range(notes, k, classes);
+    return static_cast<C>(__int_as_float(0x7fffffff));
+  }
   return or_one(weight, static_cast<int>(k));
 }
 
@@ -54,9 +59,8 @@ __global__ void __launch_bounds__(256, 2)
     class_loss(const T* __restrict__ x, const long long* __restrict__ target, const T* __restrict__ probabilities,
                const pf::compute_t<T>* __restrict__ weight, T* __restrict__ y, pf::compute_t<T>* __restrict__ losses,
                pf::compute_t<T>* __restrict__ top, pf::compute_t<T>* __restrict__ mass,
-               pf::compute_t<T>* __restrict__ weights, long long rows, int classes, int stride, long long ignored,
-               double smoothing, double share_,
-               int vector) {
+               pf::compute_t<T>* __restrict__ weights, long long* __restrict__ notes, long long rows, int classes,
+               int stride, long long ignored, double smoothing, double share_, int vector) {
   using C = pf::compute_t<T>;
   const long long row = pf::row_here<GROUP>();
   if (row >= rows) return;
@@ -91,7 +95,7 @@ __global__ void __launch_bounds__(256, 2)
     loss = log_mass * sums - dots;
   } else {
     const long long k = target[row];
-    w = class_weight(weight, k, ignored, classes);
+    w = class_weight(weight, k, ignored, classes, notes);
     if (k == ignored) {
       loss = 0;
     } else {
@@ -177,12 +181,13 @@ template <class T>
 __global__ void __launch_bounds__(256, 2)
     nll_rows(const T* __restrict__ x, const long long* __restrict__ target,
              const pf::compute_t<T>* __restrict__ weight, T* __restrict__ y, pf::compute_t<T>* __restrict__ losses,
-             pf::compute_t<T>* __restrict__ weights, long long rows, int classes, int stride, long long ignored) {
+             pf::compute_t<T>* __restrict__ weights, long long* __restrict__ notes, long long rows, int classes,
+             int stride, long long ignored) {
   using C = pf::compute_t<T>;
   const long long row = pf::row_here<1>();
   if (row >= rows) return;
   const long long k = target[row];
-  const C w = class_weight(weight, k, ignored, classes);
+  const C w = class_weight(weight, k, ignored, classes, notes);
   C loss = w;  // NaN for a class out of range
   if (k == ignored) {
     loss = 0;

@@ -4,18 +4,18 @@
 #include "pyframe/philox.cuh"
 
 // y = x · scale where the element's word is below `threshold`, else x · 0 (NaN where x is not finite, as in a product
-// with the mask). `inner` elements share a word. The stream's offset is `offset`, plus *more if that is not null: a graph
-// that is replayed can have it changed on the device.
+// with the mask). `inner` elements share a word. If `stream` is not null, seed and first offset are read there, so that a
+// graph that is replayed draws from other streams.
 template <class T>
 __global__ void __launch_bounds__(256)
-    dropout(const T* __restrict__ x, T* __restrict__ y, const unsigned long long* __restrict__ more, long long count,
-            long long inner, unsigned long long seed, unsigned long long offset, unsigned long long threshold,
-            double scale, int vector) {
+    dropout(const T* __restrict__ x, T* __restrict__ y, const unsigned long long* __restrict__ stream,
+            long long count, long long inner, unsigned long long seed, unsigned long long offset,
+            unsigned long long threshold, double scale, int vector) {
   using C = pf::compute_t<T>;
   constexpr int V = sizeof(T) == 8 ? 2 : 4;
   const long long first = (static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x) * 4;
   if (first >= count) return;
-  if (more) offset += *more;
+  if (stream) seed = stream[0], offset += stream[1];
   C factors[4];
   if (inner == 1) {
     const pf::Words words = pf::philox(seed, offset, static_cast<unsigned long long>(first) / 4);

@@ -3,6 +3,7 @@
 // Sums are deterministic: entries are sorted by destination first (a stable sort, by the caller), and each destination
 // then adds up its run in order. An atomic variant, whose order of additions is not fixed, is there on request.
 #include "pyframe/device.cuh"
+#include "pyframe/note.cuh"
 
 namespace {
 
@@ -43,31 +44,45 @@ __device__ __forceinline__ long long lower_bound(const long long* sorted, long l
 }  // namespace
 
 // out[a, i, b] = x[a, index[i], b] of units U (an unsigned type, of one value or several); an index outside of
-// [-rows, rows) gives zero bits.
+// [-rows, rows), or [0, rows) if not `negative`, gives zero bits and is noted.
 template <class U, class I>
 __global__ void __launch_bounds__(256)
-    take_rows(const U* __restrict__ x, const I* __restrict__ index, U* __restrict__ out, long long total,
-              long long rows, long long entries, long long width) {
+    take_rows(const U* __restrict__ x, const I* __restrict__ index, U* __restrict__ out,
+              long long* __restrict__ notes, long long total, long long rows, long long entries, long long width,
+              int negative) {
   const long long at = global_index();
   if (at >= total) return;
   const Split unit(at, width), entry(unit.quotient, entries);
-  long long k = static_cast<long long>(index[entry.remainder]);
-  if (k < 0) k += rows;
+  const long long given = static_cast<long long>(index[entry.remainder]);
+  const long long k = given < 0 && negative ? given + rows : given;
   const bool inside = k >= 0 && k < rows;
+  if (!inside) pf::note_out_of_range(notes, given, rows);
   out[at] = inside ? x[(entry.quotient * rows + k) * width + unit.remainder] : U{};
 }
 
-// out[a, i, b] = x[a, index[a, i, b], b]
+// out[a, i, b] = x[a, index[a, i, b], b]; an index outside of [0, rows) gives zero bits and is noted.
 template <class U, class I>
 __global__ void __launch_bounds__(256)
-    take_elements(const U* __restrict__ x, const I* __restrict__ index, U* __restrict__ out, long long total,
-                  long long rows, long long entries, long long width) {
+    take_elements(const U* __restrict__ x, const I* __restrict__ index, U* __restrict__ out,
+                  long long* __restrict__ notes, long long total, long long rows, long long entries, long long width) {
   const long long at = global_index();
   if (at >= total) return;
   const Split unit(at, width), entry(unit.quotient, entries);
   const long long k = static_cast<long long>(index[at]);
   const bool inside = k >= 0 && k < rows;
+  if (!inside) pf::note_out_of_range(notes, k, rows);
   out[at] = inside ? x[(entry.quotient * rows + k) * width + unit.remainder] : U{};
+}
+
+// Notes an index outside of [low, size), for ops that have no kernel of their own to do it.
+template <class I>
+__global__ void __launch_bounds__(256)
+    check_range(const I* __restrict__ index, long long* __restrict__ notes, long long count, long long low,
+                long long size) {
+  const long long at = global_index();
+  if (at >= count) return;
+  const long long k = static_cast<long long>(index[at]);
+  if (k < low || k >= size) pf::note_out_of_range(notes, k, size);
 }
 
 // Adds to, or writes, the sums of rows: out[a, k, b] (+)= Σ src[a, order[j], b] over the j whose sorted[j] is k. A thread

@@ -1,7 +1,8 @@
 // Optimizer steps and clipping by the norm, for all parameters in one launch.
 //
-// A table in device memory has the addresses of all arrays, and the numbers of a step are in device memory too, so that
-// a captured step can be replayed with other ones. A block updates kChunk elements of one parameter.
+// A table in device memory has the addresses of all arrays. The settings, the counts of updates and what follows from
+// them for a step are in device memory too, so that a captured step counts on when it is replayed, and follows a new
+// learning rate. A block updates kChunk elements of one parameter.
 #include "pyframe/device.cuh"
 
 namespace {
@@ -53,7 +54,18 @@ __device__ __forceinline__ T lerp(T a, T b, T weight, int flags) {
   return flags & kFromEnd ? b - step : a + step;
 }
 
+// A weight for lerp, from the nearer end.
+__device__ __forceinline__ double lerp_weight(double weight) { return weight < 0.5 ? weight : 1 - weight; }
+
+// An optimizer has `numbers`, what a step needs after so many updates `before` it (as its method of that name in
+// pyframe/optim), `next`, the count after it, and `step`, the update of an element.
 struct Sgd {
+  // lr, momentum, dampening, weight decay
+  __device__ __forceinline__ static void numbers(const double* settings, double before, int, double* out) {
+    out[0] = settings[1], out[1] = before > 0 ? 1 - settings[2] : 1, out[2] = settings[3], out[3] = -settings[0];
+  }
+  __device__ __forceinline__ static double next(double) { return 1; }  // only whether it is the first one counts
+
   template <class T>
   __device__ __forceinline__ static T step(T value, T g, T* s, const double* numbers, int flags) {
     const T momentum = T(numbers[0]), keep = T(numbers[1]);
@@ -67,6 +79,15 @@ struct Sgd {
 };
 
 struct Adam {
+  // lr, beta 1, beta 2, epsilon, weight decay
+  __device__ __forceinline__ static void numbers(const double* settings, double before, int flags, double* out) {
+    const double beta1 = settings[1], beta2 = settings[2], c = sqrt(1 - pow(beta2, before + 1));
+    out[0] = lerp_weight(1 - beta1), out[1] = beta2, out[2] = 1 - beta2, out[3] = c * settings[3];
+    out[4] = -settings[0] * c / (1 - pow(beta1, before + 1));
+    out[5] = flags & kDecoupled ? 1 - settings[0] * settings[4] : settings[4];
+  }
+  __device__ __forceinline__ static double next(double before) { return before + 1; }
+
   template <class T>
   __device__ __forceinline__ static T step(T value, T g, T* s, const double* numbers, int flags) {
     const T decay = T(numbers[5]), d = effective(g, value, decay, flags);
@@ -80,6 +101,14 @@ struct Adam {
 };
 
 struct RmsProp {
+  // lr, alpha, epsilon, momentum, weight decay
+  __device__ __forceinline__ static void numbers(const double* settings, double, int, double* out) {
+    const double alpha = settings[1];
+    out[0] = alpha, out[1] = 1 - alpha, out[2] = lerp_weight(1 - alpha), out[3] = settings[2], out[4] = settings[3];
+    out[5] = -settings[0], out[6] = settings[4];
+  }
+  __device__ __forceinline__ static double next(double before) { return before + 1; }
+
   template <class T>
   __device__ __forceinline__ static T step(T value, T g, T* s, const double* numbers, int flags) {
     const T d = effective(g, value, T(numbers[6]), flags), step = T(numbers[5]);
@@ -100,10 +129,22 @@ struct RmsProp {
 
 }  // namespace
 
-// `numbers` has 8 per row; `scale`, if not null, is what gradients are multiplied with first.
+// The numbers of a step, 8 per row, and one update more in `counts`. A thread per row.
+template <class Step>
+__global__ void __launch_bounds__(128)
+    optim_numbers(const double* __restrict__ settings, double* __restrict__ counts, double* __restrict__ numbers,
+                  int rows, int flags) {
+  const int row = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (row >= rows) return;
+  const double before = counts[row];
+  Step::numbers(settings, before, flags, numbers + 8 * row);
+  counts[row] = Step::next(before);
+}
+
+// `scale`, if not null, is what gradients are multiplied with first.
 template <class T, class Step>
 __global__ void __launch_bounds__(256, 2)
-    optim_step(const long long* __restrict__ table, const long long* __restrict__ first_block,
+    optim_step(const long long* __restrict__ first_block, const long long* __restrict__ table,
                const double* __restrict__ numbers, const T* __restrict__ scale, int rows, int flags) {
   const int number = row_of(first_block, rows);
   const Row row = reinterpret_cast<const Row*>(table)[number];
@@ -154,7 +195,7 @@ __global__ void __launch_bounds__(256, 2)
 // Σ g² of each block's chunk. Rows as above; only the gradient counts.
 template <class T>
 __global__ void __launch_bounds__(256)
-    square_sums(const long long* __restrict__ table, const long long* __restrict__ first_block, T* __restrict__ sums,
+    square_sums(const long long* __restrict__ first_block, const long long* __restrict__ table, T* __restrict__ sums,
                 int rows) {
   const int number = row_of(first_block, rows);
   const Row row = reinterpret_cast<const Row*>(table)[number];
@@ -180,7 +221,7 @@ __global__ void __launch_bounds__(256)
 // All gradients times limit / (norm + 1e-6), unless that is 1 or more.
 template <class T>
 __global__ void __launch_bounds__(256)
-    clip_gradients(const long long* __restrict__ table, const long long* __restrict__ first_block,
+    clip_gradients(const long long* __restrict__ first_block, const long long* __restrict__ table,
                    const T* __restrict__ norm, int rows, double limit) {
   const T factor = T(limit) / (*norm + T(1e-6));
   if (factor >= T(1)) return;

@@ -15,6 +15,7 @@ import struct
 import threading
 import weakref
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,23 @@ class Generator:
             self._offset = offset + 1
             return self._seed_value, offset
 
+    def take(self, count: int) -> tuple[int, int]:
+        """Takes the next ``count`` streams: the pair (seed, first offset).
+
+        Raises:
+            StateError: not so many offsets are left.
+
+        >>> g = Generator().manual_seed(5)
+        >>> g.take(3), g.reserve()
+        ((5, 0), (5, 3))
+        """
+        with self._lock:
+            offset = self._offset
+            if offset + count >= _END:
+                fail(StateError, "take", "the generator is exhausted", "Set a new seed.")
+            self._offset = offset + count
+            return self._seed_value, offset
+
     def get_state(self) -> np.ndarray:
         """The state, uint8[24]: a tag of 8 bytes, then seed and next offset (little-endian 64-bit).
 
@@ -204,7 +222,42 @@ def _new_locks() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_locks)
 
-default_generator = Generator()
+
+# A generator that stands in for the default one in this context, or None.
+_stand_in: ContextVar[Generator | None] = ContextVar("pyframe_random_stand_in", default=None)
+
+
+class _Default(Generator):
+    """The default generator: hands out streams of the one that stands in for it here, if any."""
+
+    def reserve(self, n_words: int = 1) -> tuple[int, int]:
+        own = _stand_in.get()
+        return super().reserve(n_words) if own is None else own.reserve(n_words)
+
+    def take(self, count: int) -> tuple[int, int]:
+        own = _stand_in.get()
+        return super().take(count) if own is None else own.take(count)
+
+
+default_generator = _Default()
+
+
+@contextlib.contextmanager
+def streams_from(generator: Generator) -> Iterator[None]:
+    """Takes the random streams of this thread (or task) from ``generator`` inside the block.
+
+    Threads that shared the default generator would take its streams in the order in which they
+    happen to run. The default generator's state does not move meanwhile.
+
+    >>> with streams_from(Generator().manual_seed(9)):
+    ...     default_generator.reserve()
+    (9, 0)
+    """
+    token = _stand_in.set(generator)
+    try:
+        yield
+    finally:
+        _stand_in.reset(token)
 
 
 def manual_seed(seed: int) -> Generator:

@@ -1,9 +1,12 @@
-"""What every instance of every ``kernels/*.cu`` needs on three architectures:
-``kernels/resources.json``.
+"""What every instance of every ``kernels/*.cu`` needs on three architectures, and what generated
+kernels of pointwise ops need: ``kernels/resources.json``.
 
 Needs NVRTC and no GPU. ``python -m benchmarks.gpu.resources`` writes the table (of the files that
-changed, or of all with ``--all``); a test compares it. A row is: registers, bytes of static shared
-memory, bytes of stack, bytes of spilled registers.
+changed, or of all with ``--all``; given parts of names, of those only); a test compares it. A row
+is: registers, bytes of static shared memory, bytes of stack, bytes of spilled registers.
+
+Of the pointwise kernels it has those of the samples of the ops, in float32 all layouts and the
+derivatives, in float64 and bfloat16 the contiguous ones; a file per module of ops.
 """
 
 from __future__ import annotations
@@ -16,11 +19,22 @@ import pkgutil
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+import pyframe as pf
 import pyframe.ops
+from pyframe import testing
 from pyframe.backend import cuda_file, kernel_sources, nvrtc
+from pyframe.errors import PyframeError
+from pyframe.op.choice import kernels
+from pyframe.op.record import Op
+from pyframe.op.registry import ops
+from pyframe.tensor import pointwise_cuda
+from pyframe.testing.op_checks import call, mapped
 
 ARCHITECTURES = ("sm_80", "sm_90a", "sm_100")
 TABLE = Path(__file__).resolve().parents[2] / "kernels" / "resources.json"
@@ -48,6 +62,58 @@ def files() -> dict[str, tuple[str, ...]]:
     return {name: tuple(sorted(found[name])) for name in sorted(found)}
 
 
+def architectures(name: str) -> tuple[str, ...]:
+    """Those that a file is for."""
+    own = {a for file in cuda_file.known if file.name == name for a in file.architectures}
+    return tuple(sorted(own)) or ARCHITECTURES
+
+
+_texts: dict[str, str] = {}  # of generated files
+
+
+def source_of(name: str) -> str:
+    """The text of a file."""
+    return _texts.get(name) or kernel_sources.path(name).read_text()
+
+
+def pointwise_files() -> dict[str, tuple[str, ...]]:
+    """The generated kernels, a file per module of ops."""
+    found: dict[str, dict[str, None]] = {}
+    for op in ops.values():
+        if op.expr is None or not op.module.startswith("pyframe.ops"):
+            continue
+        rows = found.setdefault(f"{op.module.rpartition('.')[2]} (pointwise)", {})
+        for dtype in (pf.float32, pf.float64, pf.bfloat16):
+            for instance in _instances_of(op, dtype):
+                if dtype == pf.float32 or "::flat" in instance:
+                    rows[instance] = None
+    for name, rows in found.items():
+        ((file, _),) = pointwise_cuda.together(rows, max(1, len(rows))) or ((None, None),)
+        if file is not None:
+            _texts[name] = file.source
+    return {name: tuple(sorted(rows)) for name, rows in sorted(found.items()) if rows}
+
+
+def _instances_of(op: Op, dtype: Any) -> list[str]:
+    """What the samples of an op launch, and what their gradients do."""
+    if dtype not in op.dtypes:
+        return []
+    with pointwise_cuda.collecting() as found, kernels("cuda"), np.errstate(all="ignore"):
+        for case in testing.cases(op, dtype):
+            tensors = mapped(case.sample.arrays, lambda a: pf.as_tensor(a.copy()))
+            if op.vjp is not None and dtype == pf.float32:
+                for tensor in tensors:
+                    if tensor.is_floating_point():
+                        tensor.requires_grad_()
+            try:
+                outputs = [o for o in call(op, tensors, case.sample.params) if o.requires_grad]
+                if outputs:
+                    pf.autograd.backward(outputs, [pf.ones_like(o) for o in outputs])
+            except PyframeError:
+                continue  # a call that the kernel does not support
+    return found
+
+
 def digest(name: str, instances: tuple[str, ...]) -> str:
     """Changes with the source, the headers that it includes, and the list of instances."""
     folder = kernel_sources.folder()
@@ -60,7 +126,7 @@ def digest(name: str, instances: tuple[str, ...]) -> str:
                     seen[header] = place.read_text()
                     include(seen[header])
 
-    text = kernel_sources.path(name).read_text()
+    text = source_of(name)
     include(text)
     whole = "\0".join([text, *(seen[h] for h in sorted(seen)), *instances])
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
@@ -88,8 +154,7 @@ def measure(name: str, instances: tuple[str, ...], arch: str) -> dict[str, list[
 
     log = io.StringIO()
     options = nvrtc._options(name, arch, ptxas_options=["-v"])
-    source = kernel_sources.path(name).read_text()
-    compiled = Program(source, "c++", options).compile(
+    compiled = Program(source_of(name), "c++", options).compile(
         "cubin", name_expressions=list(instances), logs=log
     )
     rows = parse(log.getvalue())
@@ -102,28 +167,37 @@ def table() -> dict[str, Any]:
     return json.loads(TABLE.read_text()) if TABLE.exists() else {"files": {}}
 
 
-def write(everything: bool = False) -> list[str]:
-    """Measures the files that changed and writes the table; returns what spills or uses a stack."""
-    before = table()
-    same = not everything and before.get("nvrtc") == nvrtc.version()
-    found: dict[str, Any] = {}
-    for name, instances in files().items():
-        key = digest(name, instances)
-        old = before["files"].get(name, {})
-        if same and old.get("digest") == key:
-            found[name] = old
+def write(everything: bool = False, named: Sequence[str] = ()) -> list[str]:
+    """Measures the files that changed (of those named) and writes the table; returns what spills.
+
+    The table is written after every file, with what others have written in the meantime.
+    """
+    same = not everything and table().get("nvrtc") == nvrtc.version()
+    wanted = {**files(), **pointwise_files()}
+    keys = {name: digest(name, instances) for name, instances in wanted.items()}
+    for name, instances in wanted.items():
+        if named and not any(part in name for part in named):
+            continue
+        if same and table()["files"].get(name, {}).get("digest") == keys[name]:
             continue
         start = time.perf_counter()
         rows: dict[str, dict[str, list[int]]] = {i: {} for i in instances}
-        for arch in ARCHITECTURES:
+        for arch in architectures(name):
             for instance, row in measure(name, instances, arch).items():
                 rows[instance][arch] = row
-        found[name] = {"digest": key, "instances": rows}
+        found = table()["files"]
+        found[name] = {"digest": keys[name], "instances": rows}
+        _save({n: found[n] for n in wanted if n in found})
         print(f"{name}: {len(instances)} instances in {time.perf_counter() - start:.1f} s")
+    return spills(table())
+
+
+def _save(found: dict[str, Any]) -> None:
     text = json.dumps({"nvrtc": nvrtc.version(), "columns": COLUMNS, "files": found}, indent=1)
     text = re.sub(r"\[\s+(\d+),\s+(\d+),\s+(\d+),\s+(\d+)\s+\]", r"[\1, \2, \3, \4]", text)
-    TABLE.write_text(text + "\n")
-    return spills(json.loads(text))
+    scratch = TABLE.with_suffix(".new")
+    scratch.write_text(text + "\n")
+    scratch.replace(TABLE)
 
 
 def spills(found: dict[str, Any]) -> list[str]:
@@ -138,6 +212,6 @@ def spills(found: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    bad = write("--all" in sys.argv)
+    bad = write("--all" in sys.argv, [name for name in sys.argv[1:] if name != "--all"])
     print("\n".join(bad) or "no spills")
     sys.exit(bool(bad))

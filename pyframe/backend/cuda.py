@@ -11,7 +11,7 @@ import numpy as np
 
 from ..device import Device
 from ..errors import DeviceError, KernelError, OutOfMemoryError, fail, message
-from . import base, driver
+from . import base, device_errors, driver
 from .base import Backend
 
 
@@ -92,16 +92,18 @@ class CudaBackend(Backend):
 
     def to_numpy(self, array: Any, non_blocking: bool = False) -> np.ndarray:
         try:
-            if not non_blocking or not array.size:
-                return array.get()
-            with self.xp.cuda.Device(array.device.id):
-                array = self.xp.ascontiguousarray(array)
-                out = self._pinned(array.shape, array.dtype)
-                array.get(out=out, blocking=False)
-                self.keep_until(self.xp.cuda.get_current_stream(), out)
-                return out
+            if non_blocking and array.size:
+                with self.xp.cuda.Device(array.device.id):
+                    array = self.xp.ascontiguousarray(array)
+                    out = self._pinned(array.shape, array.dtype)
+                    array.get(out=out, blocking=False)
+                    self.keep_until(self.xp.cuda.get_current_stream(), out)
+                    return out
+            found = array.get()
         except Exception as error:
             raise self.explain(error) or error from error
+        device_errors.raise_noted()
+        return found
 
     def device_of(self, array: Any) -> Device:
         return Device("cuda", array.device.id)
@@ -138,6 +140,7 @@ class CudaBackend(Backend):
         except Exception as error:
             raise self.explain(error) or error from error
         self._kept.clear()
+        device_errors.raise_noted()
 
     def explain(self, error: Exception) -> Exception | None:
         """The same with names: of the last launches, or of what is alive where memory ran out."""

@@ -83,6 +83,14 @@ def call(function: str, *args: Any) -> Any:
     return tuple(results) or None
 
 
+def launch_address() -> int:
+    """Where the driver's cuLaunchKernel is; 0 if the bindings do not say."""
+    try:
+        return int(call("cuGetProcAddress", b"cuLaunchKernel", 12000, 0)[0])
+    except Exception:  # bindings without it, or a driver that does not know it: call the binding
+        return 0
+
+
 def load_function(cubin: bytes, symbol: str) -> Any:
     """A kernel of the current context; the module stays loaded."""
     module = call("cuModuleLoadData", cubin)

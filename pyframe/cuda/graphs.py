@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..backend.capture import Capture
+from ..device import Device
 from ..errors import KernelError, OutOfMemoryError, fail
 from .devices import api
 from .streams import Stream, current_stream
@@ -50,6 +52,7 @@ class Graph:
         self._graph: Any = None
         self._pool: Any = None
         self._stream: Stream | None = None
+        self._region: Capture | None = None
 
     def pool(self) -> Any:
         """The memory pool of the graph, to be given to another one that never runs beside it."""
@@ -99,6 +102,8 @@ class Graph:
         if self._pool is None:
             self._pool = self._stream._cuda.MemoryPool() if pool is None else pool
         self._stream.raw.begin_capture()
+        self._region = Capture(Device("cuda", self._stream.device_index).backend)
+        self._region.begin()
 
     def capture_end(self) -> None:
         """Ends the capture; the region can be replayed from now on.
@@ -106,18 +111,23 @@ class Graph:
         Raises:
             KernelError: if something in the region could not be captured.
         """
-        assert self._stream is not None
+        assert self._stream is not None and self._region is not None
+        self._region.leave()
         try:
             self._graph = self._stream.raw.end_capture()
         except Exception as error:
             raise _explained(error) from error
         if self._graph is None or not self._graph.graph:
             fail(KernelError, "Graph", "nothing was captured")
+        if self._region.at_end:
+            self._region.finish()
+            self._stream.synchronize()
 
     def abandon(self) -> None:
         """Ends a capture that failed, so that the stream can be used again."""
         try:
-            assert self._stream is not None
+            assert self._stream is not None and self._region is not None
+            self._region.leave()
             if self._stream.raw.is_capturing():
                 self._stream.raw.end_capture()
         except Exception:  # the first error is the one to tell
@@ -126,16 +136,21 @@ class Graph:
     def replay(self) -> None:
         """Queues the captured work on the current stream.
 
+        Optimizers count the step and take the learning rate as it is now; random ops take the
+        streams that they would take without a graph.
+
         Raises:
             KernelError: if nothing was captured.
         """
         if self._graph is None:
             fail(KernelError, "Graph", "nothing was captured yet", "Call capture(function) first.")
+        assert self._region is not None
+        self._region.prepare()
         self._graph.launch()
 
     def reset(self) -> None:
         """Drops the captured work and the pool."""
-        self._graph = self._pool = self._stream = None
+        self._graph = self._pool = self._stream = self._region = None
 
 
 def _explained(error: Exception) -> Exception:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..backend import device_errors
 from ..errors import ParameterError, fail
 from .devices import api
 
@@ -37,8 +38,13 @@ class Stream:
         return int(self.raw.ptr)
 
     def synchronize(self) -> None:
-        """Waits until all that was queued has run."""
+        """Waits until all that was queued has run.
+
+        Raises:
+            RangeError: if a kernel met an index out of range.
+        """
         self.raw.synchronize()
+        device_errors.raise_noted()
 
     def query(self) -> bool:
         """Whether all that was queued has run."""
@@ -143,6 +149,7 @@ class Event:
         """Waits until all before it has run."""
         if self._raw is not None:
             self._raw.synchronize()
+            device_errors.raise_noted()
 
     def elapsed_time(self, end: Event) -> float:
         """Milliseconds from this event to ``end``; both must have happened.

@@ -6,13 +6,12 @@ import math
 from typing import Any
 
 from ..backend import backend_of
+from ..backend.capture import philox_arguments
 from ..backend.cuda_file import CudaFile
 from ..backend.cuda_geometry import address
 from ..op.cuda_arrays import TYPES, ceil_div, instances, not_cuda_floats, packed
 
 DROPOUT = CudaFile("dropout.cu", instances("dropout<{}>", TYPES.values()))
-
-_WORD = (1 << 64) - 1
 
 
 def not_cuda_dropout(input: Any, **params: Any) -> str:
@@ -27,21 +26,16 @@ def dropout(
     lead: int | None = None,
     seed: Any = None,
     offset: Any = None,
-    more: Any = None,
 ) -> Any:
-    """See ``masked_dropout``.
-
-    Args:
-        input, p, lead, seed, offset: as there.
-        more: an array of one uint64 on the device that is added to ``offset`` when the kernel runs.
-    """
+    """See ``masked_dropout``."""
     x = packed(input)
     y = backend_of(x).empty(x.shape, x.dtype)
     if x.size:
         inner = 1 if lead is None else math.prod(x.shape[lead:])
         threads = min(256, 32 * ceil_div(x.size, 128))
+        words, key, first = philox_arguments(seed, offset)
         args = (
-            *(x, y, more, x.size, inner, seed & _WORD, offset & _WORD),
+            *(x, y, words, x.size, inner, key, first),
             *(round((1 - p) * 2.0**32), 0.0 if p == 1 else 1 / (1 - p)),
             int(address(x) % 16 == 0 and address(y) % 16 == 0),
         )

@@ -10,7 +10,9 @@ import numpy as np
 from ..backend import backend_of
 from ..backend.cuda_file import CudaFile
 from ..backend.cuda_geometry import address
+from ..backend.device_errors import OutOfRange
 from ..dtypes import float32, float64, int32, int64
+from ..errors import PlaceError, RangeError
 from ..op.cuda_arrays import (
     TYPES,
     can_vector,
@@ -42,8 +44,18 @@ GATHER = CudaFile(
         *instances("take_elements<{}, {}>", list(_UNITS.values())[1:], _INDEX.values()),
         *(f"sum_runs<{TYPES[d]}, {v}>" for d in TYPES for v in (1, pack(d))),
         *instances("add_rows_atomic<{}>", ("float", "double")),
+        *instances("check_range<{}>", _INDEX.values()),
     ],
 )
+
+_WHAT, _SIGNED = "index {value} is out of range", "Indices are in [-{size}, {last}]."
+TAKE_ROWS = OutOfRange("take_rows", _WHAT, _SIGNED)
+EMBEDDING = OutOfRange(
+    "embedding",
+    "index {value} is out of range for a table of {size} rows",
+    "Indices are in [0, {last}].",
+)
+GATHER_ELEMENTS = OutOfRange("gather", _WHAT, "Indices are in [0, {last}].", PlaceError)
 
 
 def _launch(name: str, signature: str, threads: int, args: tuple, fixed: bool = True) -> None:
@@ -61,8 +73,11 @@ def not_taken(input: Any, *rest: Any, **params: Any) -> str:
     return "" if input.dtype.itemsize <= 8 else "items of more than 8 bytes"
 
 
-def take(x: Any, index: Any, dim: int) -> Any:
-    """The rows of ``x`` along ``dim`` at ``index``, whose dimensions take the place of ``dim``."""
+def take(x: Any, index: Any, dim: int, wrong: OutOfRange = TAKE_ROWS) -> Any:
+    """The rows of ``x`` along ``dim`` at ``index``, whose dimensions take the place of ``dim``.
+
+    ``wrong``: what an index out of range raises.
+    """
     x, index = packed(x), _index(index)
     _, n, inner = split(x.shape, dim)
     out = backend_of(x).empty((*x.shape[:dim], *index.shape, *x.shape[dim + 1 :]), x.dtype)
@@ -70,9 +85,11 @@ def take(x: Any, index: Any, dim: int) -> Any:
         width = inner * x.dtype.itemsize
         at = address(x) | address(out) | width
         unit = next(u for u in _UNITS if not at % u)
-        args = (x, index, out, out.nbytes // unit, n, index.size, width // unit)
+        words, negative = wrong.words(x), int(wrong is not EMBEDDING)
+        args = (x, index, out, words, out.nbytes // unit, n, index.size, width // unit, negative)
         name = f"take_rows<{_UNITS[unit]}, {_INDEX[index.dtype]}>"
-        _launch(name, "PPPqqqq", out.nbytes // unit, args)
+        _launch(name, "PPPPqqqqi", out.nbytes // unit, args)
+        wrong.look(words)
     return out
 
 
@@ -88,10 +105,33 @@ def gather_elements(input: Any, index: Any, *, dim: int) -> Any:
     _, n, inner = split(x.shape, dim)
     out = backend_of(x).empty(index.shape, x.dtype)
     if out.size:
-        args = (x, index, out, out.size, n, index.shape[dim], inner)
+        words = GATHER_ELEMENTS.words(x)
+        args = (x, index, out, words, out.size, n, index.shape[dim], inner)
         name = f"take_elements<{_UNITS[x.dtype.itemsize]}, {_INDEX[index.dtype]}>"
-        _launch(name, "PPPqqqq", out.size, args)
+        _launch(name, "PPPPqqqq", out.size, args)
+        GATHER_ELEMENTS.look(words)
     return out
+
+
+_checks: dict[tuple, OutOfRange] = {}
+
+
+def check_range(op: str, index: Any, size: int, negative: bool, error: type[RangeError]) -> None:
+    """Notes an entry of ``index`` outside of [-size, size), or [0, size) if not ``negative``.
+
+    For ops whose own kernels do not look: a launch that reads the index once.
+
+    Raises:
+        RangeError: (or ``error``) in the emulator; for a device, once it is waited for.
+    """
+    wrong = _checks.get((op, negative, error))
+    if wrong is None:
+        fix = _SIGNED if negative else "Indices are in [0, {last}]."
+        wrong = _checks[op, negative, error] = OutOfRange(op, _WHAT, fix, error)
+    index, words = _index(index), wrong.words(index)
+    args = (index, words, index.size, -size if negative else 0, size)
+    _launch(f"check_range<{_INDEX[index.dtype]}>", "PPqqq", index.size, args)
+    wrong.look(words)
 
 
 # ---- sums

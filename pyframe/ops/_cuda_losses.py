@@ -9,6 +9,7 @@ import numpy as np
 
 from ..backend import backend_of
 from ..backend.cuda_file import CudaFile
+from ..backend.device_errors import OutOfRange
 from ..dtypes import compute_dtype
 from ..op.cuda_arrays import (
     COMPUTED,
@@ -38,6 +39,10 @@ LOSSES = CudaFile(
         *instances("sum_losses<{}>", COMPUTED),
     ],
 )
+
+_WHAT = "target {value} is out of range for {size} classes"
+_FIX = "Classes are in [0, {last}], besides ignore_index."
+CROSS_ENTROPY, NLL = (OutOfRange(op, _WHAT, _FIX) for op in ("cross_entropy", "nll_loss"))
 
 
 def sizes(shape: tuple) -> tuple[int, int, int]:
@@ -105,14 +110,16 @@ def class_loss(
     losses = None if each else backend.empty((n, s), dtype)
     probabilities = target.ndim == x.ndim
     group, grid, block = _group(n * s, c, s)
+    words = CROSS_ENTROPY.words(x)
     args = (
         *(x, None if probabilities else _classes(target)),
         *(packed(target) if probabilities else None, computing(weight, x.dtype)),
-        *(y if each else None, losses, top, mass, weights, n * s, c, s),
+        *(y if each else None, losses, top, mass, weights, words, n * s, c, s),
         *(ignore_index, label_smoothing, label_smoothing / c, can_vector(c, x) if s == 1 else 0),
     )
     name = f"class_loss<{TYPES[x.dtype]}, {group}>"
-    LOSSES.launch(name, "PPPPPPPPPqiiqddi", grid, block, args)
+    LOSSES.launch(name, "PPPPPPPPPPqiiqddi", grid, block, args)
+    CROSS_ENTROPY.look(words)
     total = _reduced(x, None if each else y, losses, weights, n * s, reduction == "mean")
     return y, top, mass, total
 
@@ -170,9 +177,14 @@ def nll(
     y = backend.empty(target.shape if each else (), x.dtype)
     losses = None if each else backend.empty((n, s), dtype)
     weights = backend.empty((n, s), dtype)
-    args = (x, _classes(target), computing(weight, x.dtype), y if each else None, losses, weights)
+    words = NLL.words(x)
+    args = (
+        *(x, _classes(target), computing(weight, x.dtype), y if each else None, losses, weights),
+        *(words, n * s, c, s, ignore_index),
+    )
     name, grid = f"nll_rows<{TYPES[x.dtype]}>", (ceil_div(n * s, 128),)
-    LOSSES.launch(name, "PPPPPPqiiq", grid, (128,), (*args, n * s, c, s, ignore_index))
+    LOSSES.launch(name, "PPPPPPPqiiq", grid, (128,), args)
+    NLL.look(words)
     return y, _reduced(x, None if each else y, losses, weights, n * s, reduction == "mean")
 
 

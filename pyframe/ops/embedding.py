@@ -364,7 +364,7 @@ native_embedding = register(
             ],
             "cuda": [
                 cuda_kernel(
-                    lambda input, weight, **_: cuda.take(weight, input, 0),
+                    lambda input, weight, **_: cuda.take(weight, input, 0, cuda.EMBEDDING),
                     lambda input, weight, **_: cuda.not_taken(weight),
                     cuda.SOURCE,
                 )

@@ -82,7 +82,8 @@ def check_elements(op: str, input: Any, index: Any, dim: Any, like: Any = None) 
                     **{name: array, "index": index, "dim": dim},
                 )
     size = input.shape[dim] if input.ndim else 1
-    check_index(op, index, size, dim, negative=False, error=PlaceError)
+    noted = op == "gather" and input.ndim > 0
+    check_index(op, index, size, dim, negative=False, error=PlaceError, noted=noted)
     return dim
 
 

@@ -37,7 +37,7 @@ def _check(input: Any, index: Any, *, dim: Any) -> tuple:
         fail(
             DtypeError, "take_rows", "index must be an integer tensor", "Use .long().", index=index
         )
-    check_index("take_rows", index, input.shape[dim], dim)
+    check_index("take_rows", index, input.shape[dim], dim, noted=True)
     return (dim,)
 
 

@@ -23,17 +23,17 @@ from .fill import overwrite
 
 
 class _Draw:
-    """Stands in for an array where only the number of values counts."""
+    """Stands in for an array where only its class and the number of values count."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, device: Device) -> None:
+        self.size, self.stands_for = size, device.backend.array_type
 
 
 def sample(
     function: Callable, shape: tuple, dtype: Any, device: Device, generator: Any, *args: Any
 ) -> Any:
     """A raw array on ``device`` from a function of :mod:`pyframe.philox` and a new stream."""
-    seed, offset = draw(_Draw(math.prod(shape)), generator)
+    seed, offset = draw(_Draw(math.prod(shape), device), generator)
     xp = device.xp
     with xp.cuda.Device(device.index) if device.type == "cuda" else nullcontext():
         if dtype is None:

@@ -22,13 +22,21 @@ def check_index(
     dim: int,
     negative: bool = True,
     error: type[RangeError] = RangeError,
+    noted: bool = False,
 ) -> None:
-    """Raises on the CPU if an index is outside [-size, size), or [0, size) if not ``negative``.
+    """Raises if an index is outside [-size, size), or [0, size) if not ``negative``.
+
+    On a device that is noticed when it is waited for; with ``noted`` the op's kernel looks itself.
 
     Raises:
         RangeError: (or ``error``) naming the first such index.
     """
-    if not backend_of(index).checks_values or not index.size:
+    backend = backend_of(index)
+    if not backend.checks_values or not index.size:
+        if backend.name == "cuda" and index.size and not noted:
+            from ._cuda_gather import check_range
+
+            check_range(op, index, size, negative, error)
         return
     low = -size if negative else 0
     least, greatest = index_range(index)

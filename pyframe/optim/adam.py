@@ -28,6 +28,10 @@ def _flags(group: dict[str, Any]) -> int:
     )
 
 
+def _settings(group: dict[str, Any]) -> tuple:
+    return group["lr"], *group["betas"], group["eps"], group["weight_decay"]
+
+
 class Adam(Elementwise):
     """Adam (Kingma and Ba, 2015, https://arxiv.org/abs/1412.6980).
 
@@ -52,7 +56,7 @@ class Adam(Elementwise):
 
     fused: ClassVar = {
         "cpu": native_step(1, ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), _flags),
-        "cuda": cuda_step(1, ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), _flags),
+        "cuda": cuda_step(1, ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), _flags, _settings),
     }
 
     def __init__(

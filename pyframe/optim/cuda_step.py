@@ -1,21 +1,30 @@
-"""Optimizer steps on the GPU: one launch for all parameters (kernels/optim.cu)."""
+"""Optimizer steps on the GPU: two launches for all parameters (kernels/optim.cu).
+
+Settings and counts of updates are kept on the device. A step in a captured region thereby counts on
+with each replay; a setting that was changed is written before the next one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..backend import backend_of
+from ..backend import backend_of, capture
 from ..backend.cuda_geometry import address
-from ..op.cuda_arrays import TYPES
-from ..op.cuda_lists import KINDS, Rows, fits
+from ..op.cuda_arrays import TYPES, ceil_div
+from ..op.cuda_lists import KINDS, OPTIM, Rows, fits
+from ..tensor import Tensor
+from .elementwise import scalar
 from .native_step import MOMENTUM
+
+_NUMBERS = 8  # per parameter, as in kernels/optim.cu
 
 
 class Step:
-    """A plan's state as the kernel takes it, and the numbers of a step on the device."""
+    """A plan's state as the kernels take it, and the numbers of a step on the device."""
 
     def __init__(self, plan: Any, slots: tuple[str, ...]) -> None:
         self.arrays = [plan.arrays[i] for i in plan.order]
@@ -27,21 +36,30 @@ class Step:
             if self.fits and name in plan.slots:
                 self.states[place] = _views(plan, list(plan.slots).index(name))
         self.rows: Rows | None = None
-        self.known: tuple = ()
-        self.numbers: Any = None
+        self.known: tuple = ()  # where the gradients lay
+        self.counts_there: list[float] = []  # what the arrays on the device will have
+        self.settings_there: list[float] = []
+        if self.fits:
+            empty, double = backend_of(self.arrays[0]).empty, np.dtype(np.float64)
+            self.settings = empty((_NUMBERS,), double)
+            self.counts = empty((len(self.arrays),), double)
+            self.numbers = empty((len(self.arrays), _NUMBERS), double)
 
-    def place(self, grads: list, numbers: list) -> Rows:
+    def place(self, grads: list) -> Rows:
         """The table for these gradients; it is only made anew when they lie elsewhere."""
-        known = tuple(address(g) for g in grads)
+        known = tuple([address(g) for g in grads])
         if self.rows is None or known != self.known:
             self.rows, self.known = Rows([self.arrays, grads, *self.states]), known
-        values = np.zeros((len(numbers), 8))
-        values[:, : len(numbers[0])] = numbers
-        if self.numbers is None:
-            self.numbers = self.rows.xp.asarray(values)
-        else:
-            self.numbers[...] = self.rows.xp.asarray(values)
         return self.rows
+
+    def bring(self, before: list[float], settings: list[float], counted: bool) -> None:
+        """Writes counts and settings that are not those on the device, where a step follows."""
+        if before != self.counts_there:
+            capture.upload(self.counts, np.array(before))
+        self.counts_there = [n + 1 for n in before] if counted else [1.0] * len(before)
+        if settings != self.settings_there:
+            capture.upload(self.settings[: len(settings)], np.array(settings))
+            self.settings_there = settings
 
 
 def _views(plan: Any, number: int) -> list:
@@ -55,11 +73,23 @@ def _views(plan: Any, number: int) -> list:
     return views
 
 
-def cuda_step(kind: int, slots: tuple[str, ...], flags_of: Callable[[dict], int]) -> Callable:
-    """What :attr:`Elementwise.fused` takes for ``"cuda"``; arguments as of ``native_step``."""
+def cuda_step(
+    kind: int,
+    slots: tuple[str, ...],
+    flags_of: Callable[[dict], int],
+    settings_of: Callable[[dict], tuple],
+) -> Callable:
+    """What :attr:`Elementwise.fused` takes for ``"cuda"``.
+
+    Args:
+        kind: number of the optimizer, as of ``native_step``.
+        slots: names of its state, in the kernel's order.
+        flags_of: the choices of a parameter group.
+        settings_of: its numbers in the kernel's order, the learning rate first.
+    """
 
     def step(
-        optimizer: Any, plan: Any, group: dict, grads: list, numbers: list, scale: Any = None
+        optimizer: Any, plan: Any, group: dict, grads: list, counts: list, scale: Any = None
     ) -> bool:
         table = getattr(plan, "cuda_table", None)
         if table is None:
@@ -68,12 +98,42 @@ def cuda_step(kind: int, slots: tuple[str, ...], flags_of: Callable[[dict], int]
             return False
         xp = backend_of(grads[0]).xp
         grads = [g if fits(g) else xp.array(g, order="C", copy=True) for g in grads]
+        rows = table.place(grads)
+        counted = optimizer.counted
+        captured = capture.current()
+        if captured is None:
+            before = [n - 1 for n in counts] if counted else counts
+            table.bring(before, _values(settings_of(group)), counted)
+        else:  # this step has not happened: each replay is one
+            plan.retreat(counts)
+            captured.before_replay.append(partial(_replayed, optimizer, plan, group, settings_of))
+        for place, value in enumerate(settings_of(group)):
+            if _on_device(value):
+                table.settings[place : place + 1] = value.array.reshape(1)
         flags = flags_of(group)
         if kind == 0 and group["momentum"]:
             flags |= MOMENTUM
-        rows = table.place(grads, numbers)
+        args = (table.settings, table.counts, table.numbers, rows.count, flags)
+        grid = (ceil_div(rows.count, 128),)
+        OPTIM.launch(f"optim_numbers<{KINDS[kind]}>", "PPPii", grid, (128,), args)
         name = f"optim_step<{TYPES[grads[0].dtype]}, {KINDS[kind]}>"
         rows.launch(name, "PPii", (table.numbers, scale, rows.count, flags))
         return True
 
     return step
+
+
+def _replayed(optimizer: Any, plan: Any, group: dict, settings_of: Callable) -> None:
+    """Before a replay: counts it on the host, and brings what changed there to the device."""
+    counts, counted = plan.advance(), optimizer.counted
+    before = [n - 1 for n in counts] if counted else counts
+    plan.cuda_table.bring(before, _values(settings_of(group)), counted)
+
+
+def _on_device(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.device.type == "cuda"
+
+
+def _values(settings: tuple) -> list[float]:
+    """The settings as numbers; those on the device are copied there by the step, and are 0 here."""
+    return [0.0 if _on_device(value) else scalar(value) for value in settings]

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import DeviceError, ShapeError, fail
+from ..backend import capture
+from ..errors import DeviceError, KernelError, ShapeError, fail
 from .layout import SMALL, Plan
 from .optimizer import Optimizer
 from .watched import Watched
@@ -21,9 +22,9 @@ class Elementwise(Optimizer):
     Attributes:
         counted: whether state has ``"step"``, the number of updates.
         scratch: scratch arrays that :meth:`update` gets.
-        fused: per backend name, ``(optimizer, plan, group, grads, numbers) -> bool`` that updates
-            all parameters of a plan in one call (``grads`` and ``numbers`` in the order of the
-            plan) and says whether it did; tried before :meth:`update`.
+        fused: per backend name, ``(optimizer, plan, group, grads, counts) -> bool`` that updates
+            all parameters of a plan in one call (``grads`` and ``counts`` of updates in the order
+            of the plan) and says whether it did; tried before :meth:`update`.
     """
 
     counted: ClassVar[bool] = True
@@ -93,8 +94,16 @@ class Elementwise(Optimizer):
         known: dict[tuple, tuple] = {}
         done = False
         if fused is not None:
-            done = fused(self, plan, group, grads, [self.numbers(group, c) for c in counts])
+            done = fused(self, plan, group, grads, counts)
         if not done:
+            if capture.current() is not None:
+                _refuse_capture(
+                    self,
+                    "its numbers lie on the host, so that each replay would use "
+                    "those of the first step",
+                    "Capture the rest without it, or use SGD, Adam, "
+                    "AdamW or RMSprop on float32 or float64.",
+                )
             for bucket in plan.buckets:
                 key = (counts[bucket.first], bucket.dtype)
                 numbers = known.get(key)
@@ -117,6 +126,12 @@ class Elementwise(Optimizer):
         fits = plan is not None and plan.key == key and plan.slots == slots
         if plan is not None and fits and not plan.loose and _uniform(plan):
             return plan
+        if capture.current() is not None:
+            _refuse_capture(
+                self,
+                "its state is made in the captured region, so that each replay would reset it",
+                "Run a step before, as Graph.capture does with warmup=1 or more.",
+            )
         # A set of parameters that changes all the time is not worth gathering.
         steady = plan is None or self._last_keys.get(number) == key
         self._last_keys[number] = key
@@ -131,6 +146,10 @@ class Elementwise(Optimizer):
         )
         self._plans[number] = plan
         return plan
+
+
+def _refuse_capture(optimizer: Any, why: str, fix: str) -> None:
+    fail(KernelError, f"{type(optimizer).__name__}.step", why, fix)
 
 
 def _uniform(plan: Plan) -> bool:

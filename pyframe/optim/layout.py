@@ -198,6 +198,13 @@ class Plan:
         self.steps += 1
         return self.steps.tolist()
 
+    def retreat(self, counts: list[float]) -> None:
+        """Takes back :meth:`advance`, which returned ``counts``: the update does not happen."""
+        if self.steps is None:
+            self.counts = counts
+        else:
+            self.steps -= 1
+
 
 def _cpu() -> Any:
     from ..device import cpu

@@ -51,7 +51,7 @@ def native_step(kind: int, slots: tuple[str, ...], flags_of: Callable[[dict], in
         flags_of: the choices of a parameter group.
     """
 
-    def step(optimizer: Any, plan: Any, group: dict, grads: list, numbers: list) -> bool:
+    def step(optimizer: Any, plan: Any, group: dict, grads: list, counts: list) -> bool:
         if not hasattr(native.module, "optimizer_step"):
             return False
         table = getattr(plan, "native_table", None)
@@ -65,6 +65,7 @@ def native_step(kind: int, slots: tuple[str, ...], flags_of: Callable[[dict], in
             flags = g.flags
             if not (flags.c_contiguous and flags.aligned):
                 grads[k] = g.copy()
+        numbers = [optimizer.numbers(group, n) for n in counts]
         flags = flags_of(group)
         native.module.optimizer_step(kind, flags, table.arrays, grads, *table.states, numbers)
         return True

@@ -28,6 +28,10 @@ def _flags(group: dict[str, Any]) -> int:
     )
 
 
+def _settings(group: dict[str, Any]) -> tuple:
+    return group["lr"], group["alpha"], group["eps"], group["momentum"], group["weight_decay"]
+
+
 class RMSprop(Elementwise):
     """RMSprop (Hinton's lecture notes; ``centered`` as in Graves, https://arxiv.org/abs/1308.0850).
 
@@ -51,7 +55,7 @@ class RMSprop(Elementwise):
     scratch = 3
     fused: ClassVar = {
         "cpu": native_step(2, ("square_avg", "momentum_buffer", "grad_avg"), _flags),
-        "cuda": cuda_step(2, ("square_avg", "momentum_buffer", "grad_avg"), _flags),
+        "cuda": cuda_step(2, ("square_avg", "momentum_buffer", "grad_avg"), _flags, _settings),
     }
 
     def __init__(

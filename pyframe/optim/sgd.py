@@ -17,6 +17,10 @@ def _flags(group: dict[str, Any]) -> int:
     return flags | (DAMPENING if group["dampening"] else 0)
 
 
+def _settings(group: dict[str, Any]) -> tuple:
+    return group["lr"], group["momentum"], group["dampening"], group["weight_decay"]
+
+
 class SGD(Elementwise):
     """Stochastic gradient descent, optionally with (Nesterov) momentum.
 
@@ -47,7 +51,7 @@ class SGD(Elementwise):
     counted = False
     fused: ClassVar = {
         "cpu": native_step(0, ("momentum_buffer",), _flags),
-        "cuda": cuda_step(0, ("momentum_buffer",), _flags),
+        "cuda": cuda_step(0, ("momentum_buffer",), _flags, _settings),
     }
 
     def __init__(

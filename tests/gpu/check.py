@@ -20,6 +20,7 @@ from pyframe.op.choice import kernels
 from pyframe.op.record import Op
 from pyframe.op.registry import ops
 from pyframe.testing.op_checks import call, mapped
+from tests.gpu import check_gemm, check_hopper, check_parallel
 
 SECONDS = 290
 OWN = [op for op in ops.values() if op.module.startswith("pyframe.ops")]
@@ -108,19 +109,31 @@ def _suite(box: Box, name: str, checks: Iterator[tuple[str, Callable[[], bool]]]
 
 
 def kernels_of_ops(box: Box) -> dict[str, Any]:
-    """Every CUDA kernel of every op against the float64 reference, in every dtype."""
+    """Every CUDA kernel of every op against the float64 reference, in every dtype.
 
-    def checks() -> Iterator[tuple[str, Callable[[], bool]]]:
+    The results have a row for each source file too: a kernel that the emulator does not run is
+    chosen by default only where its file's row is ``ok`` (``pyframe/op/cuda_kernel.py``).
+    """
+
+    def checks(source: str) -> Iterator[tuple[str, Callable[[], bool]]]:
         for op in OWN:
             for kernel in op.kernels.get("cuda", ()):
-                for dtype in op.dtypes:
+                for dtype in op.dtypes if kernel.source == source else ():
                     for case in testing.cases(op, dtype):
                         yield (
                             f"{case.id} {kernel.name}",
                             lambda c=case, k=kernel: testing.check_kernel(c, k.name, device_array),
                         )
 
-    return _suite(box, "kernels", checks())
+    total: dict[str, Any] = {"checks": 0, "not supported": 0}
+    for source in dict.fromkeys(k.source for op in OWN for k in op.kernels.get("cuda", ())):
+        before = len(box.failures)
+        row = _suite(box, "kernels", checks(source))
+        failed = len(box.failures) - before
+        status = f"{failed} failed" if failed else "ok" if row["checks"] else "nothing ran"
+        box.rows[source or "generated"] = {"status": status, **row}
+        total = {**row, **{key: total[key] + row[key] for key in total}}
+    return total
 
 
 def chosen_forward(box: Box) -> dict[str, Any]:
@@ -243,6 +256,68 @@ def streams_and_graphs(box: Box) -> dict[str, Any]:
     return {"refused": refused[:160], "peak": pf.cuda.memory_reserved()}
 
 
+def wrong_indices(box: Box) -> dict[str, Any]:
+    """Errors that depend on values: raised when the device is waited for, with the op's name."""
+    functional, rows = pf.nn.functional, {}
+    table, logits = pf.ones(5, 3, device="cuda"), pf.ones(2, 4, device="cuda")
+    bad = pf.tensor([0, 7], device="cuda")
+    calls = {
+        "embedding": lambda: functional.embedding(bad, table),
+        "cross_entropy": lambda: functional.cross_entropy(logits, bad),
+        "gather": lambda: pf.gather(table, 0, bad[:, None]),
+        "scatter": lambda: pf.zeros(5, device="cuda").scatter_add(
+            0, bad, pf.ones_like(bad).float()
+        ),
+    }
+    for name, function in calls.items():
+        function()
+        text = ""
+        try:
+            pf.cuda.synchronize()
+        except IndexError as error:
+            text = str(error)
+        assert name in text and "7 is out of range" in text, f"{name} raised {text!r}"
+        rows[name] = text[:80]
+    pf.cuda.synchronize()
+    return rows
+
+
+def captured_steps(box: Box) -> dict[str, Any]:
+    """Training steps with dropout and a changing learning rate: a graph gives what eager gives."""
+    found = {}
+    for captured in (False, True):
+        pf.manual_seed(3)
+        layers = (pf.nn.Linear(32, 64), pf.nn.ReLU(), pf.nn.Dropout(0.3), pf.nn.Linear(64, 10))
+        net = pf.nn.Sequential(*layers).to("cuda")
+        x, y = pf.randn(16, 32).to("cuda"), (pf.arange(16) % 10).to("cuda")
+        optimizer = pf.optim.AdamW(net.parameters(), lr=1e-2)
+
+        def step(net: Any = net, x: Any = x, y: Any = y, optimizer: Any = optimizer) -> Any:
+            optimizer.zero_grad()
+            loss = pf.nn.functional.cross_entropy(net(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        graph, losses = pf.cuda.Graph(), []
+        if captured:
+            loss = graph.capture(step, warmup=2)
+        else:
+            step(), step()
+        for number in range(6):
+            optimizer.param_groups[0]["lr"] = 1e-2 / (1 + number)
+            if captured:
+                graph.replay()
+            else:
+                loss = step()
+            losses.append(float(loss.item()))
+        found[captured] = losses
+        steps = {float(s["step"].item()) for s in optimizer.state.values()}
+        assert steps == {8.0}, steps
+    np.testing.assert_allclose(found[True], found[False], rtol=1e-5)
+    return {"losses": found[True]}
+
+
 def exchange(box: Box) -> dict[str, Any]:
     """DLPack both ways with torch and CuPy, on streams other than the default one."""
     import cupy
@@ -362,9 +437,14 @@ def digits(box: Box) -> dict[str, Any]:
 ITEMS = (
     environment,
     lanes,
+    *check_gemm.ITEMS,
+    *check_hopper.ITEMS,
     kernels_of_ops,
     digits,
     streams_and_graphs,
+    captured_steps,
+    check_parallel.nccl,
+    wrong_indices,
     failures_are_named,
     exchange,
     sanitizer,

@@ -6,10 +6,12 @@ import struct
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
-from pyframe.backend import driver, launch
+from pyframe.backend import driver, launch, native
 from pyframe.backend.cuda_file import CudaFile
 from pyframe.errors import KernelError
 from tests.doubles.gpu import Array, Driver, Host
@@ -20,16 +22,37 @@ __global__ void scale(const float* x, float* y, int n, float factor, double offs
   if (i < n) y[i] = x[i] * factor + offset + up;
 }
 """
+CPP = {"i": "int", "I": "unsigned", "q": "long long", "Q": "unsigned long long", "f": "float"}
+CPP |= {"d": "double", "?": "bool"}
 SIZES = [8, 8, 4, 4, 8, 1]
 SIGNATURE = "PPifd?"
 
 
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """A stand-in device with the capability of Hopper."""
+OLD = "no native extension, or an old one"
+
+
+def _has_launches() -> bool:
+    return hasattr(native.module, "launch_plan")
+
+
+@pytest.fixture(
+    params=[
+        "bindings",
+        pytest.param(
+            "address",
+            marks=pytest.mark.skipif(
+                not _has_launches(), reason="no native extension, or an old one"
+            ),
+        ),
+    ]
+)
+def gpu(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SimpleNamespace]:
+    """A stand-in device with the capability of Hopper, called in both ways."""
     monkeypatch.setattr(launch, "_blocking", False)
     launch._history.clear()
-    with driver.using(Driver(SIZES)) as calls:
+    with driver.using(Driver(SIZES, by_address=request.param == "address")) as calls:
         found = SimpleNamespace(driver=calls, host=Host())
         monkeypatch.setattr(launch, "host", lambda: found.host)
         yield found
@@ -118,7 +141,8 @@ def test_threads_do_not_share_the_room_of_their_arguments(gpu: SimpleNamespace) 
         go.wait(0.01)
         return original(*args)
 
-    file._on_device._plans["scale", 0]._call = slow
+    file._on_device._plans["scale", 0]._call = slow  # of the bindings
+    gpu.driver.cuLaunchKernel = slow  # by its address
     threads = [
         threading.Thread(target=run, args=(file, Array(i), Array(i))) for i in (0xAAAA, 0xBBBB)
     ]
@@ -182,6 +206,52 @@ def test_the_history_does_not_keep_arrays(gpu: SimpleNamespace) -> None:
     del x
     gc.collect()
     assert seen() is None
+
+
+def test_both_ways_are_taken(gpu: SimpleNamespace) -> None:
+    file = scale()
+    run(file, Array(1), Array(2))
+    plan = file._on_device._plans["scale", 0]
+    assert (plan._quick is not None) == hasattr(gpu.driver, "cuGetProcAddress")
+
+
+@pytest.mark.skipif(not _has_launches(), reason=OLD)
+def test_other_arguments_go_through_the_bindings() -> None:
+    assert native.module.launch_plan(1, 2, "PPqQiIhHbB?fd") is not None
+    for codes in ("PT", "P" * 97, "Pe"):
+        assert native.module.launch_plan(1, 2, codes) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "value", "why"),
+    [
+        *(("i", v, "") for v in (-(1 << 31), (1 << 31) - 1, True, np.int32(7))),
+        *(("I", v, "") for v in (0, (1 << 32) - 1)),
+        *(("q", v, "") for v in (-(1 << 63), (1 << 63) - 1, np.int64(-3))),
+        *(("Q", v, "") for v in (0, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)),
+        *(("f", v, "") for v in (1.5, 3, np.float64(0.25), float("inf"))),
+        *(("d", v, "") for v in (1.1, -7, np.float32(0.5))),
+        *(("?", v, "") for v in (True, False, 0, 5)),
+        *(("i", v, "do not fit") for v in (1 << 31, -(1 << 31) - 1, 1.5, "x", None)),
+        *(("I", v, "do not fit") for v in (-1, 1 << 32)),
+        *(("q", v, "do not fit") for v in (1 << 63, 1 << 64)),
+        *(("Q", v, "do not fit") for v in (-1, 1 << 64)),
+        *(("d", v, "do not fit") for v in ("1", None)),
+    ],
+)
+def test_every_code_is_packed_as_struct_does(
+    gpu: SimpleNamespace, code: str, value: Any, why: str
+) -> None:
+    size = struct.calcsize("=" + code)
+    gpu.driver.sizes = [8, size]
+    text = f"__global__ void k(float* x, {CPP[code]} v) {{ x[0] = v; }}"
+    file = CudaFile("k.cu", ["k"], text)
+    if why:
+        with pytest.raises(KernelError, match=why):
+            file.launch("k", "P" + code, (1,), (1,), (Array(1), value))
+        return
+    file.launch("k", "P" + code, (1,), (1,), (Array(1), value))
+    assert gpu.driver.launches[0]["arguments"][1] == struct.pack("=" + code, value)
 
 
 @pytest.mark.parametrize(

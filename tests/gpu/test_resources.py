@@ -6,16 +6,30 @@ import os
 
 import pytest
 
+import pyframe as pf
 from benchmarks.gpu import resources
 from pyframe.backend import kernel_sources, nvrtc
+from pyframe.expr.c_source import c_name
+from pyframe.op.registry import ops
 
 AGAIN = "write it again with: python -m benchmarks.gpu.resources"
-FILES = resources.files()
-CHECKED = FILES if os.environ.get("CI") else sorted(FILES)[:1]
+WRITTEN = resources.files()
+GENERATED = resources.pointwise_files()
+FILES = {**WRITTEN, **GENERATED}
+SHORTEST = min(GENERATED, key=lambda name: len(GENERATED[name]))
+CHECKED = FILES if os.environ.get("CI") else [sorted(WRITTEN)[0], SHORTEST]
 
 
 def test_every_kernel_file_is_registered() -> None:
-    assert sorted(FILES) == kernel_sources.names(".cu")
+    assert sorted(WRITTEN) == kernel_sources.names(".cu")
+
+
+def test_every_pointwise_op_is_in_it() -> None:
+    """Also with its derivatives, so that there are more kernels' names than ops."""
+    named = {i.split("::")[0].rpartition("_")[0] for rows in GENERATED.values() for i in rows}
+    own = [op for op in ops.values() if op.expr and op.module.startswith("pyframe.ops")]
+    assert {c_name(op.expr.name) for op in own if pf.float32 in op.dtypes} <= named
+    assert len(named) > 150
 
 
 def test_the_table_is_up_to_date() -> None:
@@ -30,14 +44,16 @@ def test_the_table_is_complete_and_nothing_spills() -> None:
     for name, instances in FILES.items():
         rows = found["files"][name]["instances"]
         assert sorted(rows) == sorted(instances)
-        assert all(sorted(row) == sorted(resources.ARCHITECTURES) for row in rows.values())
+        assert all(sorted(row) == sorted(resources.architectures(name)) for row in rows.values())
     assert resources.spills(found) == []
 
 
-@pytest.mark.parametrize("name", CHECKED)
-@pytest.mark.parametrize("arch", resources.ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("arch", "name"),
+    [(a, n) for a in resources.ARCHITECTURES for n in CHECKED if a in resources.architectures(n)],
+)
 def test_compiling_gives_the_table(name: str, arch: str) -> None:
-    """One instance of one file; under ``CI=true`` all of all."""
+    """One instance of a written and of a generated file; under ``CI=true`` all of all."""
     instances = FILES[name] if os.environ.get("CI") else FILES[name][:1]
     found = resources.measure(name, instances, arch)
     assert not [i for i, row in found.items() if row[3]], "spills"

@@ -167,6 +167,34 @@ def test_a_kernel_that_is_worse_than_the_portable_forward() -> None:
         testing.check_kernel(first_case(op, "float32"), "planted")
 
 
+@pytest.mark.parametrize(("rounds", "off", "passes"), [(0, 0, 0), (1, 0, 1), (1, 64, 0)])
+def test_a_kernel_that_rounds_inside(rounds: bool, off: int, passes: bool) -> None:
+    """a · b - a for b near 1, with a · b rounded: allowed where that is declared, and no more."""
+
+    def near_one(make: Maker):
+        yield Sample(make(3, 4), np.asarray(1 + 0.01 * make(3, 4).astype(float)).astype(make.dtype))
+
+    def forward(xp, a, b):
+        return a * b - a
+
+    def run(a, b):
+        product = (a.astype(np.float32) * b * (1 + off * 2.0**-11)).astype(np.float16)
+        return (product.astype(np.float32) - a).astype(np.float16)
+
+    op = product_op(
+        forward=forward,
+        vjp=None,
+        reference=lambda a, b: a * b - a,
+        samples=near_one,
+        kernels={"cpu": [Kernel("planted", run, rounds=bool(rounds))]},
+    )
+    if passes:
+        assert testing.check_kernel(first_case(op, "float16"), "planted")
+    else:
+        with pytest.raises(AssertionError, match="kernel 'planted'"):
+            testing.check_kernel(first_case(op, "float16"), "planted")
+
+
 def test_a_kernel_that_changes_the_dtype() -> None:
     op = kernel_op(lambda a, b: (a * b).astype(np.float64))
     with pytest.raises(AssertionError):

@@ -1,0 +1,130 @@
+"""A pretended GPU for dry runs: device "cuda", whose arrays are NumPy's and whose ops run on the CPU.
+
+``with pretend():`` lets the programs for a GPU run from end to end on a machine without one: events
+give made-up times, a graph calls its function again, torch stays on the CPU and its compiler leaves
+functions as they are. Kernels that are forced run in the emulator, small.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+import pyframe as pf
+from pyframe.backend import base, launch
+from pyframe.backend.cuda import CudaBackend
+from tests.doubles.cupy_device import Cupy
+from tests.doubles.gpu import Host
+
+NAME = "Pretended GPU"
+
+
+class Backend(CudaBackend):
+    """The backend of the pretended device."""
+
+    def to_numpy(self, array: Any, non_blocking: bool = False) -> np.ndarray:
+        return array.copy()
+
+    def is_pinned(self, array: np.ndarray) -> bool:
+        return False
+
+    def pin(self, array: np.ndarray) -> np.ndarray:
+        return array.copy()
+
+    def device_of(self, array: Any) -> Any:
+        return pf.device("cuda")
+
+
+class Graph:
+    """As much of ``pyframe.cuda.Graph`` as its callers see; the warm-up's last call is captured."""
+
+    def __init__(self) -> None:
+        self.function: Callable[[], Any] | None = None
+        self.out: Any = None
+
+    def capture(self, function: Callable[[], Any], *, warmup: int = 2, **more: Any) -> Any:
+        """Runs ``function`` ``warmup`` times, at least once, and returns what the last call gave."""
+        for _ in range(max(1, warmup)):
+            self.out = function()
+        self.function = function
+        return self.out
+
+    def replay(self) -> None:
+        """Runs it again and writes the result into what the capture gave."""
+        assert self.function is not None
+        found = self.function()
+        if found is not None:
+            self.out.array[...] = found.array
+
+
+def _cupy() -> ModuleType:
+    """A module ``cupy`` of NumPy's functions, with the double's streams and events."""
+    module = ModuleType("cupy")
+    double = Cupy(1)
+    for name in ("ndarray", "empty", "zeros", "ones", "asarray", "exp", "ascontiguousarray"):
+        setattr(module, name, getattr(np, name))
+    module.float32 = np.float32  # type: ignore[attr-defined]
+    module.uint8 = np.uint8  # type: ignore[attr-defined]
+    module.from_dlpack = np.from_dlpack  # type: ignore[attr-defined]
+    module.__version__ = "pretended"
+    module.cuda = double.cuda  # type: ignore[attr-defined]
+    module.cuda.runtime.driverGetVersion = lambda: 0  # type: ignore[attr-defined]
+    module.RawKernel = lambda *args, **more: lambda *call, **rest: None  # type: ignore[attr-defined]
+    module.get_default_memory_pool = double.get_default_memory_pool  # type: ignore[attr-defined]
+    module.get_default_pinned_memory_pool = double.get_default_memory_pool  # type: ignore[attr-defined]
+    return module
+
+
+@contextmanager
+def pretend() -> Iterator[None]:
+    """Makes ``"cuda"`` the pretended device inside a block."""
+    place, cupy = pf.device("cuda"), _cupy()
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.dict(sys.modules, cupy=cupy))
+        stack.enter_context(mock.patch.object(base, "several_devices", [False]))
+        backend = Backend(0)
+        stack.enter_context(mock.patch.object(type(place), "_known", dict(type(place)._known)))
+        before, place._backend = place._backend, backend
+        stack.callback(setattr, place, "_backend", before)
+        stack.enter_context(mock.patch.object(launch, "host", lambda: Host()))
+        stack.enter_context(mock.patch.object(pf.cuda, "Graph", Graph))
+        stack.enter_context(mock.patch.object(pf.cuda, "get_device_name", lambda *index: NAME))
+        stack.enter_context(_torch_on_the_cpu())
+        yield
+
+
+@contextmanager
+def _torch_on_the_cpu() -> Iterator[None]:
+    from benchmarks.gpu import device_time
+
+    with mock.patch.object(device_time, "PEER", "cpu"):
+        try:
+            import torch
+        except ImportError:
+            yield
+            return
+        with (
+            mock.patch.object(torch, "compile", lambda function, **options: function),
+            mock.patch.object(torch.cuda, "is_available", lambda: True),
+            mock.patch.object(torch.cuda, "CUDAGraph", _TorchGraph),
+            mock.patch.object(torch.cuda, "graph", _TorchGraph.of),
+        ):
+            yield
+
+
+class _TorchGraph(SimpleNamespace):
+    """A graph of torch whose replay does nothing."""
+
+    @staticmethod
+    @contextmanager
+    def of(graph: Any) -> Iterator[None]:
+        yield
+
+    def replay(self) -> None:
+        """Nothing."""

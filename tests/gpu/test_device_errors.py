@@ -1,0 +1,158 @@
+"""Indices out of range on a device: noted by the kernel, raised when the device is waited for."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pyframe as pf
+from pyframe.backend import device_errors, launch
+from pyframe.errors import PlaceError, RangeError
+from pyframe.op.registry import ops
+from pyframe.ops import _cuda_gather
+from tests.doubles.gpu import Array, Driver, Host
+from tests.gpu.test_cuda import cupy  # noqa: F401  (a fixture)
+
+TABLE = np.arange(15, dtype=np.float32).reshape(5, 3)
+LOGITS = np.ones((3, 4), np.float32)
+NLL = {"ignore_index": 3, "reduction": "sum"}
+LOSS = {**NLL, "label_smoothing": 0.1}
+
+# Calls of the kernels themselves: the ops refuse these indices before, on the CPU.
+CASES = {
+    "embedding": ("native_embedding", ([[0, 5], [7, 4]], TABLE), {}, 7),
+    "negative": ("native_embedding", ([0, -1], TABLE), {}, -1),
+    "rows": ("take_rows", (TABLE, [0, 5]), {"dim": 0}, 5),
+    "rows from the end": ("take_rows", (TABLE, [-5, -6]), {"dim": 0}, -6),
+    "elements": ("gather_elements", (TABLE, [[0, 4, 1], [2, 9, 0]]), {"dim": 0}, 9),
+    "classes": ("native_cross_entropy", (LOGITS, [3, 1, 4]), LOSS, 4),
+    "negative classes": ("native_nll_loss", (LOGITS, [3, -100, 0]), NLL, -100),
+}
+
+
+def _run(name: str, arrays: tuple, params: dict) -> Any:
+    arrays = tuple(np.asarray(a, np.int64) if isinstance(a, list) else a for a in arrays)
+    (kernel, *_) = ops[name].kernels["cuda"]
+    return kernel.run(*arrays, **params)
+
+
+@pytest.mark.parametrize(("name", "arrays", "params", "bad"), CASES.values(), ids=CASES)
+def test_the_emulator_raises_at_once(name: str, arrays: tuple, params: dict, bad: int) -> None:
+    with pytest.raises(RangeError, match=rf"(index|target) {bad} is out of range"):
+        _run(name, arrays, params)
+
+
+def test_the_same_error_as_on_the_cpu() -> None:
+    table, index = TABLE, np.array([0, 5])
+    calls: list[tuple[Callable, Callable]] = [
+        (
+            lambda: pf.nn.functional.embedding(pf.tensor(index), pf.tensor(table)),
+            lambda: _run("native_embedding", (index, table), {}),
+        ),
+        (
+            lambda: pf.gather(pf.tensor(table), 0, pf.tensor(index[:, None])),
+            lambda: _run("gather_elements", (table, index[:, None]), {"dim": 0}),
+        ),
+        (
+            lambda: pf.nn.functional.cross_entropy(pf.tensor(LOGITS[:2]), pf.tensor(index)),
+            lambda: _run("native_cross_entropy", (LOGITS[:2], index), LOSS),
+        ),
+    ]
+    for on_the_cpu, in_the_kernel in calls:
+        with pytest.raises(RangeError) as expected:
+            on_the_cpu()
+        with pytest.raises(type(expected.value)) as found:
+            in_the_kernel()
+        head, what = str(expected.value).split(" (")[0].split(". ")[0].split(": ", 1)
+        assert str(found.value).startswith(f"{head}: {what}")
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_a_launch_looks_for_ops_without_such_a_kernel(dtype: Any) -> None:
+    index = np.array([[-5, 4], [0, 1]], dtype)
+    _cuda_gather.check_range("scatter", index, 5, True, PlaceError)
+    for wrong in (5, -6):
+        index[1, 1] = wrong
+        with pytest.raises(PlaceError, match=rf"scatter: index {wrong} is out.*in \[-5, 4\]"):
+            _cuda_gather.check_range("scatter", index, 5, True, PlaceError)
+    index[1, 1] = 2
+    with pytest.raises(RangeError, match=r"index -5 is out.*in \[0, 4\]"):
+        _cuda_gather.check_range("index_select", index, 5, False, RangeError)
+
+
+def test_indices_in_range_and_ignored_classes_are_no_error() -> None:
+    y, *_ = _run("native_nll_loss", (LOGITS, [3, 3, 0]), NLL)
+    assert y == -1
+    rows = _run("take_rows", (TABLE, [-5, 4]), {"dim": 0})
+    np.testing.assert_array_equal(rows, TABLE[[0, 4]])
+
+
+# ---- on a device
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Words on a stand-in device."""
+    monkeypatch.setattr(launch, "host", lambda: Host())
+    device_errors.forget()
+    yield
+    device_errors.forget()
+
+
+def _write(pointer: int, *values: int) -> None:
+    """What a kernel does with the address that it is given."""
+    (ctypes.c_int64 * len(values)).from_address(pointer)[:] = values
+
+
+@pytest.mark.usefixtures("words")
+def test_words_are_raised_once_and_name_the_op() -> None:
+    device_errors.raise_noted()
+    kind = device_errors.OutOfRange("lookup", "index {value} of {size}", "At most {last}.")
+    other = device_errors.OutOfRange("other", "{value}", "")
+    given, again = kind.words(Array(1)), kind.words(Array(2))
+    assert given is again and other.words(Array(1)).data.ptr == given.data.ptr + 32
+    kind.look(given)
+    device_errors.raise_noted()
+    _write(given.data.ptr, 1, -3, 9)
+    kind.look(given)  # a device is not waited for
+    with pytest.raises(RangeError, match=r"lookup: index -3 of 9, noticed when .*\. At most 8\."):
+        device_errors.raise_noted()
+    device_errors.raise_noted()
+
+
+@pytest.mark.usefixtures("words")
+def test_a_launch_is_given_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyframe.backend import driver
+    from pyframe.backend.cuda_file import CudaFile
+
+    monkeypatch.setattr(launch, "_blocking", False)
+    text = "__global__ void k(float* x, long long* notes) { notes[0] = 1; }"
+    kind = device_errors.OutOfRange("lookup", "{value}", "")
+    with driver.using(Driver([8, 8])) as calls:
+        array = Array(0x1000)
+        CudaFile("k.cu", ["k"], text).launch("k", "PP", (1,), (1,), (array, kind.words(array)))
+    address = int.from_bytes(calls.launches[0]["arguments"][1], "little")
+    assert address == kind.words(array).data.ptr
+
+
+@pytest.mark.usefixtures("words")
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: pf.cuda.synchronize(),
+        lambda x: x.cpu(),
+        lambda x: pf.cuda.Stream().synchronize(),
+        lambda x: pf.cuda.Stream().record_event().synchronize(),
+    ],
+)
+def test_whatever_waits_raises(cupy: Any, wait: Callable) -> None:  # noqa: F811
+    x = pf.zeros(3, device="cuda")
+    kind = device_errors.OutOfRange("lookup", "index {value}", "")
+    _write(kind.words(Array(1)).data.ptr, 1, 7, 5)
+    with pytest.raises(RangeError, match="lookup: index 7"):
+        wait(x)
+    wait(x)
