@@ -52,13 +52,16 @@ def rendered(text: str, results: Path = RESULTS) -> str:
 
 def result(name: str, results: Path = RESULTS) -> str:
     """The section of one result file."""
-    table, command = _kernel_table(name) if name.startswith("kernels_") else TABLES[name]
     path = results / f"{name}.json"
+    if name.startswith("expected_"):
+        return _expected(path)
+    table, command = _kernel_table(name) if name.startswith("kernels_") else TABLES[name]
     if not path.exists():
         return f"\nNot measured yet; `{command}` measures it.\n\n"
     document = json.loads(path.read_text(encoding="utf-8"))
     where = _machine(document["machine"])
-    return f"\n{table(document)}\nMeasured with `{command}` on {where}.\n\n"
+    verb = "Predicted" if name == "parallel_plan_gpus" else "Measured"
+    return f"\n{table(document)}\n{verb} with `{command}` on {where}.\n\n"
 
 
 def _machine(info: dict[str, Any]) -> str:
@@ -170,6 +173,89 @@ def _kernels(document: dict[str, Any]) -> str:
     )
 
 
+def _expected(path: Path) -> str:
+    """Computed times of CUDA kernels: what benchmarks/gpu/expected.py wrote."""
+    if not path.exists():
+        return "\nNot computed yet; `python -m benchmarks.gpu.expected` computes it.\n\n"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    names = list(dict.fromkeys(name for case in document["cases"] for name in case["devices"]))
+    header = ["case", "kernel", "registers", "shared", "blocks at once", "blocks"]
+    header += [f"{name}" for name in names] + ["bound by"]
+    rows = []
+    for case in document["cases"]:
+        found = case["devices"]
+        cells = [case["case"], f"`{case['instance']}`"]
+        for what, scale in (("registers", 1), ("shared", 1024), ("resident", 1)):
+            values = [f"{entry[what] / scale:.0f}" for entry in found.values()]
+            cells.append(" / ".join(dict.fromkeys(values)) + (" KB" if scale > 1 else ""))
+        cells.append(f"{case['blocks']}")
+        cells += [_time({"median_s": found[n]["seconds"]}) if n in found else "" for n in names]
+        cells.append(" / ".join(dict.fromkeys(entry["bound"] for entry in found.values())))
+        rows.append(cells)
+    return f"\n{_table(header, rows)}\nComputed with `{document['computed']}`.\n\n"
+
+
+def _all_reduce(document: dict[str, Any]) -> str:
+    rows = [
+        [name, _time(case["Allreduce"]), _time(case["all_reduce"]), f"{_ratio(case['times'])}"]
+        for name, case in document["all_reduce"].items()
+    ]
+    header = ["float32", "mpi4py, in-place `Allreduce`", "`all_reduce`", "ratio"]
+    return _table(header, rows) + f"\n{document['ranks']} ranks of one machine, a thread each.\n"
+
+
+def _data_parallel(document: dict[str, Any]) -> str:
+    rows = [["one rank, two threads", _time(document["alone"]), "1.00", "", ""]]
+    for name, case in document["cases"].items():
+        cells = [_time(case["steps"]), _ratio(case["throughput"])]
+        cells += [f"{case[key] * 100:.1f} %" for key in ("exposed", "cost")]
+        rows.append([f"two ranks, one thread, {name}", *cells])
+    header = ["ResNet-18", "step", "samples/s, relative", "exposed", "less in `no_sync`"]
+    return (
+        _table(header, rows)
+        + "\n*Exposed* is what filling buckets, waiting and handing out averages takes of a step. "
+        f"Of transfers over a slow link {document['overlap']['hidden'] * 100:.0f} % are hidden "
+        "behind the backward pass.\n"
+    )
+
+
+def _parallel_plan(document: dict[str, Any]) -> str:
+    rows = [
+        [name, *(f"{row[key] * 1e3:.4g} ms" for key in keys), _ratio(row["ratio"])]
+        for keys in [("lone_s", "predicted_s", "measured_s")]
+        for name, row in document["steps"].items()
+    ]
+    header = ["step", "without communication", "predicted", "measured", "predicted / measured"]
+    return (
+        _table(header, rows)
+        + f"\nThe farthest is {document['worst'] * 100:.1f} % off; {document['ranks']} ranks, a "
+        "thread each.\n"
+    )
+
+
+def _parallel_plan_gpus(document: dict[str, Any]) -> str:
+    header = ["way", "GPUs", "step", "exposed", "efficiency", "tokens/s", "all-reduce"]
+    rows = []
+    for row in document["rows"]:
+        exposed = f"{row['exposed'] * 1e3:.2f} ms"
+        tokens = row["ranks"] * document["tokens_per_gpu"] / row["step"]
+        cells = [f"{row['ranks']:,}", f"{row['step'] * 1e3:.2f} ms", exposed]
+        cells += [f"{row['efficiency'] * 100:.1f} %", f"{tokens / 1e6:,.2f} million"]
+        memory = sum(row["memory"].values()) / 2**30
+        rows.append([row["way"], *cells, row["algorithm"], f"{memory:.1f} GiB"])
+    inside, between = document["inside"], document["between"]
+    return (
+        _table([*header, "memory per GPU"], rows)
+        + f"\nA GPT of {document['parameters'] / 1e6:.0f} million parameters with AdamW, "
+        f"{document['tokens_per_gpu']:,} tokens per GPU and step. **Predicted, not measured**: a "
+        f"GPU is assumed to do {document['flops_per_s'] / 1e12:.0f} TFLOP/s and to move "
+        f"{document['bytes_per_s'] / 1e12:.2f} TB/s, eight of them to have "
+        f"{inside['bandwidth'] / 1e9:.0f} GB/s to each other (NVLink 4) and "
+        f"{between['bandwidth'] / 1e9:.0f} GB/s each to other nodes (InfiniBand NDR). The order of "
+        "gradients and the bytes of activations are measured, with kernels of the CPU.\n"
+    )
+
+
 def _kernel_table(name: str) -> tuple[Callable[[dict[str, Any]], str], str]:
     return _kernels, f"python -m benchmarks.kernels {name.removeprefix('kernels_')}"
 
@@ -180,6 +266,10 @@ TABLES: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
     "dataloader": (_dataloader, "python -m benchmarks.dataloader"),
     "import_time": (_import_time, "python -m benchmarks.import_time"),
     "steps": (_steps, "python -m benchmarks.steps --compile --memory"),
+    "all_reduce": (_all_reduce, "python -m benchmarks.all_reduce"),
+    "data_parallel": (_data_parallel, "python -m benchmarks.data_parallel"),
+    "parallel_plan": (_parallel_plan, "python -m benchmarks.parallel_plan"),
+    "parallel_plan_gpus": (_parallel_plan_gpus, "python -m benchmarks.parallel_plan --gpus"),
 }
 
 

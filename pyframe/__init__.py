@@ -11,6 +11,7 @@ from typing import Any as _Any
 _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"pyframe(\.|$)")
 
 from . import dtypes, errors
+from .config import get_float32_matmul_precision, set_float32_matmul_precision
 from .device import Device as device
 from .device import get_default_device, set_default_device
 from .dtypes import (
@@ -73,7 +74,19 @@ tensor_on = make
 is_tensor = lambda value: isinstance(value, Tensor)  # noqa: E731
 
 # Imported when first used: together they cost as much as the rest.
-_LAZY = ("nn", "optim", "data", "utils", "testing", "io", "cuda", "train", "cli", "interop")
+_LAZY = (
+    "nn",
+    "optim",
+    "data",
+    "utils",
+    "testing",
+    "io",
+    "cuda",
+    "train",
+    "cli",
+    "interop",
+    "parallel",
+)
 
 
 def __getattr__(name: str) -> _Any:

@@ -9,6 +9,8 @@ import numpy as _np
 
 from . import dtypes as dtypes
 from . import errors as errors
+from .config import get_float32_matmul_precision as get_float32_matmul_precision
+from .config import set_float32_matmul_precision as set_float32_matmul_precision
 from .device import Device as device
 from .device import get_default_device as get_default_device
 from .device import set_default_device as set_default_device
@@ -65,6 +67,7 @@ from . import cuda as cuda
 from . import train as train
 from . import cli as cli
 from . import interop as interop
+from . import parallel as parallel
 from .io import load as load, save as save
 
 __version__: _str

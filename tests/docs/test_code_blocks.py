@@ -73,7 +73,11 @@ def test_pyframe_commands_and_options_exist() -> None:
         for line in lines:
             words = line.split("#")[0].split()
             assert words[1] in commands, f"{page.name}: {line}"
-            options = {o for p in commands[words[1]].params for o in p.opts}
+            command = commands[words[1]]
+            if hasattr(command, "commands"):  # of several sub-commands
+                assert words[2] in command.commands, f"{page.name}: {line}"
+                command = command.commands[words[2]]
+            options = {o for p in command.params for o in p.opts}
             given = {w.split("=")[0] for w in words if w.startswith("--")}
             assert given <= options, f"{page.name}: {line}"
 
