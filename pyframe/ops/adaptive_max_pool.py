@@ -81,7 +81,7 @@ def _reference(input: np.ndarray, output_size: tuple) -> tuple[np.ndarray, np.nd
     where = np.zeros(y.shape, np.int64)
     numbers = np.arange(product(size)).reshape(size)
     for at in np.ndindex(*output_size):
-        window = tuple(
+        window: tuple = tuple(
             slice(i * s // o, -(-(i + 1) * s // o))
             for i, s, o in zip(at, size, output_size, strict=True)
         )

@@ -10,6 +10,7 @@ import numpy as np
 from ..autograd.composed import gradients_of
 from ..dtypes import compute_dtype, float32, is_floating
 from ..errors import DtypeError, ShapeError, fail
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Op
 from ..tensor.dispatch import unbroadcast
@@ -17,6 +18,7 @@ from ..tensor.register import composite, register
 from ..tensor.tensor import make, tensor_types
 from . import _attention_cases as cases
 from . import _attention_native as kernels
+from . import _cuda_attention as cuda
 from ._attention_blocks import Blocks, flat, score_bias
 from .dropout import masked_dropout
 from .layer_norm import in_dtype
@@ -315,9 +317,20 @@ def _backward_cost(grad: Any, query: Any, key: Any, value: Any, *rest: Any, **_:
     return Cost(2.5 * forward.flops, 3 * forward.bytes)
 
 
-def _kernel(run: Any, supports: Any) -> Any:
-    return native_kernel(run, supports, kernels.SOURCE)
-
+_FORWARD = {
+    "cpu": [native_kernel(kernels.attention, kernels.not_supported, kernels.SOURCE)],
+    "cuda": [cuda_kernel(cuda.attention, cuda.not_cuda_attention, cuda.SOURCE, rounds=True)],
+}
+_BACKWARD = {
+    "cpu": [
+        native_kernel(kernels.attention_backward, kernels.not_supported_backward, kernels.SOURCE)
+    ],
+    "cuda": [
+        cuda_kernel(
+            cuda.attention_backward, cuda.not_cuda_attention_backward, cuda.SOURCE, rounds=True
+        )
+    ],
+}
 
 attention_backward = register(
     Op(
@@ -329,7 +342,7 @@ attention_backward = register(
         reference=cases.backward_reference,
         samples=cases.backward_samples,
         cost=_backward_cost,
-        kernels={"cpu": [_kernel(kernels.attention_backward, kernels.not_supported_backward)]},
+        kernels=_BACKWARD,
         kernels_from=1,
         export=(),
         doc="""Gradients of :func:`scaled_dot_product_attention` for query, key and value.
@@ -358,7 +371,7 @@ native_attention = register(
         samples=cases.samples,
         errors=cases.errors,
         cost=_cost,
-        kernels={"cpu": [_kernel(kernels.attention, kernels.not_supported)]},
+        kernels=_FORWARD,
         kernels_from=1,
         export=(),
         doc="""Attention without dropout, and log Σ exp(scores) of each row.
@@ -384,7 +397,7 @@ dropped_attention = register(
         samples=cases.dropped_samples,
         errors=cases.dropped_errors,
         cost=_cost,
-        kernels={"cpu": [_kernel(kernels.attention, kernels.not_supported)]},
+        kernels=_FORWARD,
         kernels_from=1,
         export=(),
         doc="""As ``native_attention``, with dropout of the weights: those kept are scaled.
@@ -396,7 +409,7 @@ dropped_attention = register(
 )
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="lower")
 def scaled_dot_product_attention(
     query: Any,
     key: Any,

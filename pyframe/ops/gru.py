@@ -11,6 +11,7 @@ from ..autograd.composed import gradients_of
 from ..op.record import Op
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
+from . import _cuda_recurrent
 from ._recurrent import (
     backward_cost,
     backward_samples,
@@ -230,7 +231,10 @@ gru_backward = register(
         reference=_gru_backward_reference,
         samples=backward_samples(layer_samples(3, False), _gru_reference, 1),
         cost=backward_cost(1, 6),
-        kernels={"cpu": native_layer_backward("gru")},
+        kernels={
+            "cpu": native_layer_backward("gru"),
+            "cuda": _cuda_recurrent.layer_backward("gru"),
+        },
         kernels_from=1,
         export=(),
         doc="""Gradients of :func:`gru_layer`, backward through time.
@@ -256,7 +260,7 @@ gru_layer = register(
         samples=layer_samples(3, False),
         errors=layer_errors(3, False),
         cost=layer_cost,
-        kernels={"cpu": native_layer("gru")},
+        kernels={"cpu": native_layer("gru"), "cuda": _cuda_recurrent.layer("gru")},
         kernels_from=1,
         export=(),
         doc="""One GRU layer in one direction.
@@ -282,7 +286,7 @@ gru_layer = register(
 )
 
 
-@composite(export=("pyframe",))
+@composite(export=("pyframe",), autocast="lower")
 def gru(
     input: Any,
     hx: Any,
@@ -326,7 +330,7 @@ def gru(
     )  # fmt: skip
 
 
-@composite(export=("pyframe",))
+@composite(export=("pyframe",), autocast="lower")
 def gru_cell(input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None) -> Any:
     """One step of :func:`gru`.
 

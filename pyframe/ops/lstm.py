@@ -11,6 +11,7 @@ from ..autograd.composed import gradients_of
 from ..op.record import Op
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
+from . import _cuda_recurrent
 from ._recurrent import (
     backward_cost,
     backward_samples,
@@ -232,7 +233,10 @@ lstm_backward = register(
         reference=_lstm_backward_reference,
         samples=backward_samples(layer_samples(4, True), _lstm_reference, 2),
         cost=backward_cost(2, 6),
-        kernels={"cpu": native_layer_backward("lstm")},
+        kernels={
+            "cpu": native_layer_backward("lstm"),
+            "cuda": _cuda_recurrent.layer_backward("lstm"),
+        },
         kernels_from=1,
         export=(),
         doc="""Gradients of :func:`lstm_layer`, backward through time.
@@ -258,7 +262,7 @@ lstm_layer = register(
         samples=layer_samples(4, True),
         errors=layer_errors(4, True),
         cost=layer_cost,
-        kernels={"cpu": native_layer("lstm")},
+        kernels={"cpu": native_layer("lstm"), "cuda": _cuda_recurrent.layer("lstm")},
         kernels_from=1,
         export=(),
         doc="""One LSTM layer in one direction.
@@ -283,7 +287,7 @@ lstm_layer = register(
 )
 
 
-@composite(export=("pyframe",))
+@composite(export=("pyframe",), autocast="lower")
 def lstm(
     input: Any,
     hx: Any,
@@ -332,7 +336,7 @@ def lstm(
     )  # fmt: skip
 
 
-@composite(export=("pyframe",))
+@composite(export=("pyframe",), autocast="lower")
 def lstm_cell(
     input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None
 ) -> tuple:

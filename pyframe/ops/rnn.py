@@ -14,6 +14,7 @@ from ..op.record import Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
+from . import _cuda_recurrent
 from ._recurrent import (
     backward_cost,
     backward_samples,
@@ -207,7 +208,10 @@ rnn_backward = register(
         reference=_rnn_backward_reference,
         samples=backward_samples(_rnn_samples, _rnn_reference, 1),
         cost=backward_cost(1, 3),
-        kernels={"cpu": native_layer_backward("")},
+        kernels={
+            "cpu": native_layer_backward(""),
+            "cuda": _cuda_recurrent.layer_backward(""),
+        },
         kernels_from=1,
         export=(),
         doc="""Gradients of :func:`rnn_layer`, backward through time.
@@ -232,7 +236,7 @@ rnn_layer = register(
         samples=_rnn_samples,
         errors=_rnn_errors,
         cost=layer_cost,
-        kernels={"cpu": native_layer("")},
+        kernels={"cpu": native_layer(""), "cuda": _cuda_recurrent.layer("")},
         kernels_from=1,
         export=(),
         doc="""One layer of h ← f(x·w_ihᵀ + b_ih + h·w_hhᵀ + b_hh) in one direction.
