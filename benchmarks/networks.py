@@ -138,6 +138,42 @@ def resnet18(fw: ModuleType, classes: int = 10, width: int = 64) -> Any:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
 
 
+# Width, blocks and stride of each stage of ResNet-50.
+_RESNET50 = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
+
+
+def resnet50(fw: ModuleType, classes: int = 1000, stages: Any = _RESNET50) -> Any:
+    """ResNet-50 (He et al., arXiv:1512.03385), the stride in a block's 3×3 convolution."""
+    nn = fw.nn
+
+    def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[Any]:
+        convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        return [convolution, nn.BatchNorm2d(outputs)]
+
+    class Bottleneck(nn.Module):
+        def __init__(self, inputs: int, width: int, stride: int) -> None:
+            super().__init__()
+            layers = [*conv(inputs, width, 1), nn.ReLU(inplace=True)]
+            layers += [*conv(width, width, 3, stride), nn.ReLU(inplace=True)]
+            self.body = nn.Sequential(*layers, *conv(width, 4 * width, 1))
+            same = stride == 1 and inputs == 4 * width
+            self.shortcut = nn.Sequential(*([] if same else conv(inputs, 4 * width, 1, stride)))
+            self.relu = nn.ReLU(inplace=True)
+
+        def forward(self, x: Any) -> Any:
+            y = self.body(x)
+            y += self.shortcut(x)
+            return self.relu(y)
+
+    layers = [*conv(3, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
+    inputs = 64
+    for width, blocks, stride in stages:
+        for number in range(blocks):
+            layers.append(Bottleneck(inputs, width, 1 if number else stride))
+            inputs = 4 * width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
+
+
 def unet(fw: ModuleType, classes: int = 2, width: int = 16, depth: int = 3) -> Any:
     """A small U-Net with batch norm (Ronneberger et al., arXiv:1505.04597)."""
     nn = fw.nn

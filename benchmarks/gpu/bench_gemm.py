@@ -5,63 +5,86 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 import pyframe as pf
-from benchmarks.gpu.device_time import Call, device_ms, torch
+from benchmarks.gpu.device_time import Call, device_ms, ours, row, tf32, theirs, times, torch, values
 from benchmarks.gpu.runner import Box
 
 # Cubes, and the projections of GPT-2 small at batch 8 × 1024 with a weight's gradient.
-_SHAPES = [(n, n, n) for n in (4096, 8192)]
-_SHAPES += [(8192, 2304, 768), (8192, 3072, 768), (8192, 768, 3072), (768, 3072, 8192)]
+_CUBES = [(n, n, n) for n in (4096, 8192)]
+_SHAPES = [*_CUBES, (8192, 2304, 768), (8192, 3072, 768), (8192, 768, 3072), (768, 3072, 8192)]
+# Name, dtype, whether tf32, shapes, what a kernel of ours is to reach of cuBLAS.
 _MODES = [
-    ("bfloat16", "bfloat16", "highest", _SHAPES),
-    ("tf32", "float32", "high", _SHAPES[:3]),
-    ("float32", "float32", "highest", _SHAPES[:3]),
-    ("float16", "float16", "highest", _SHAPES[:1]),
+    ("bfloat16", "bfloat16", False, _SHAPES, 0.90),
+    ("tf32", "float32", True, _SHAPES[:3], 0.80),
+    ("float32", "float32", False, _SHAPES[:3], 0.90),
+    ("float16", "float16", False, _SHAPES[:1], 0.90),
 ]
+_TINY = [(64, 48, 40), (33, 31, 29)]
 
 
-def _cases() -> Iterator[tuple[str, str, str, tuple[int, int, int]]]:
-    for name, dtype, precision, shapes in _MODES:
-        for shape in shapes:
-            yield f"{name} {'×'.join(map(str, shape))}", dtype, precision, shape
+def _cases(box: Box) -> Iterator[tuple[str, str, bool, tuple[int, int, int], float]]:
+    for name, dtype, precision, shapes, aim in _MODES:
+        for shape in box.pick(shapes, _TINY):
+            yield f"{name} {'×'.join(map(str, shape))}", dtype, precision, shape, aim
+
+
+def library_ceiling(box: Box) -> dict[str, Any]:
+    """What cuBLAS reaches in this run with bf16, tf32 and float32: TFLOP/s."""
+    other, rows = torch(), {}
+    if other is None:
+        return {"status": "torch is not there"}
+    n = box.pick(8192, 32)
+    for name, dtype, allowed in (
+        ("bfloat16", "bfloat16", False),
+        ("tf32", "float32", True),
+        ("float32", "float32", False),
+    ):
+        x = theirs(values(n, n), dtype)
+        tf32(allowed)
+        took = device_ms({"cuBLAS": lambda x=x: x @ x}, rounds=5)
+        tf32(False)
+        rows[name] = row(took, TFLOP_s=2.0 * n**3)["cuBLAS"]
+    return rows
 
 
 def matrix_products(box: Box) -> dict[str, Any]:
-    """Milliseconds and TFLOP/s per product, and how many times cuBLAS's speed that is."""
-    other, rows = torch(), {}
-    rng = np.random.default_rng(0)
-    for title, dtype, precision, (m, n, k) in _cases():
-        if box.left < 30:
-            rows[title] = "no time"
+    """Time and TFLOP/s per product, and how many times cuBLAS's speed that is."""
+    rows: dict[str, Any] = {}
+    for title, dtype, allowed, shape, aim in _cases(box):
+        found = box.attempt(title, lambda d=dtype, t=allowed, s=shape: _product(d, t, s))
+        if found is None:
+            rows[title] = "failed, or no time"
             continue
-        values = [rng.standard_normal(s, np.float32) for s in ((m, k), (k, n))]
-        a, b = (pf.tensor(v, device="cuda").to(getattr(pf, dtype)) for v in values)
-        cases: dict[str, Call] = {"chosen": lambda a=a, b=b: a @ b}
+        took, entry = found
+        rows[title] = entry
+        if "cuBLAS" in took:
+            own = {name: times(took, name, "cuBLAS") for name in took if name != "cuBLAS"}
+            entry["times cuBLAS"] = own
+            box.target(f"own {title}", max(v for k, v in own.items() if k != "chosen"), aim)
+            if dtype == "bfloat16":
+                box.target(f"chosen {title}", own["chosen"], 1.0)
+        print(f"  {title}: {entry}", flush=True)
+    return rows
+
+
+def _product(dtype: str, allowed: bool, shape: tuple[int, int, int]) -> tuple[Any, dict[str, Any]]:
+    m, n, k = shape
+    left, right = values(m, k), values(k, n)
+    a, b = ours(left, dtype), ours(right, dtype)
+    cases: dict[str, Call] = {"chosen": lambda: a @ b}
+    tf32(allowed)
+    try:
         for kernel in pf.matmul.op.kernels["cuda"]:
             if not (kernel.available() or kernel.supports(a.array, b.array)):
-                cases[kernel.name] = lambda r=kernel.run, a=a.array, b=b.array: r(a, b)
-        if other is not None:
-            x, y = (other.tensor(v, device="cuda").to(getattr(other, dtype)) for v in values)
-            cases["cuBLAS"] = lambda x=x, y=y: x @ y
-        pf.set_float32_matmul_precision(precision)
-        if other is not None:
-            other.backends.cuda.matmul.allow_tf32 = precision == "high"
-        try:
-            took = device_ms(cases, calls=2 if m * n * k > 1 << 37 else 8)
-        finally:
-            pf.set_float32_matmul_precision("highest")
-            if other is not None:
-                other.backends.cuda.matmul.allow_tf32 = False
-        row = {f"{name} ms": round(ms, 4) for name, ms in took.items()}
-        row |= {f"{name} TFLOP/s": round(2e-9 * m * n * k / ms, 1) for name, ms in took.items()}
-        if "cuBLAS" in took:
-            own = {name: ms for name, ms in took.items() if name != "cuBLAS"}
-            row |= {f"{name} of cuBLAS": round(took["cuBLAS"] / ms, 3) for name, ms in own.items()}
-        rows[title] = row
-        print(f"  {title}: {row}", flush=True)
-    return rows
+                cases[kernel.name] = lambda r=kernel.run: r(a.array, b.array)
+        if torch() is not None:
+            x, y = theirs(left, dtype), theirs(right, dtype)
+            tf32(allowed)
+            cases["cuBLAS"] = lambda: x @ y
+        took = device_ms(cases)
+    finally:
+        tf32(False)
+    return took, row(took, TFLOP_s=2.0 * m * n * k)
 
 
 ITEMS = (matrix_products,)

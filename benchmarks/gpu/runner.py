@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import re
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.timing import RESULTS
 
 FULL = 3  # failures that are printed in full
+T = TypeVar("T")
 
 
 class Box:
@@ -24,9 +28,16 @@ class Box:
         title: ``"check"`` or ``"bench"``: the results' place in the file.
         seconds: how long everything may take; no item is begun afterwards.
         name: of the device, which names the file.
+        folder: where the file is.
+        dry: whether this is a dry run, in which items are to be small.
     """
 
-    def __init__(self, title: str, seconds: float, name: str, folder: Path = RESULTS) -> None:
+    def __init__(
+        self, title: str, seconds: float, name: str, folder: Path = RESULTS, dry: bool = False
+    ) -> None:
+        self.dry = dry
+        self.missed: list[str] = []
+        self.targets = 0
         self.title, self.end = title, time.monotonic() + seconds
         self.path = folder / f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
         self.rows: dict[str, dict[str, Any]] = {}
@@ -55,6 +66,30 @@ class Box:
         print(f"{name}: " + ", ".join(f"{k} {v}" for k, v in self.rows[name].items()), flush=True)
         self.write()
 
+    def pick(self, real: T, tiny: T) -> T:
+        """``real`` on a device, ``tiny`` in a dry run."""
+        return tiny if self.dry else real
+
+    def attempt(self, name: str, function: Callable[[], T], seconds: float = 20) -> T | None:
+        """One part of an item; its error is noted and the item goes on.
+
+        Returns:
+            ``None`` after an error, and where fewer than ``seconds`` are left.
+        """
+        if self.left < seconds:
+            return None
+        try:
+            return function()
+        except Exception:
+            self.fail(name, traceback.format_exc())
+            return None
+
+    def target(self, name: str, value: float, least: float) -> None:
+        """Notes whether a ratio reached what is aimed at."""
+        self.targets += 1
+        if not value >= least:
+            self.missed.append(f"{name}: {value} < {least}")
+
     def fail(self, name: str, text: str) -> None:
         """Notes a failure inside of an item, which goes on."""
         self.failures.append((name, text))
@@ -69,10 +104,13 @@ class Box:
         everything[self.title] = {
             "python": platform.python_version(),
             "items": self.rows,
+            "targets": {"compared": self.targets, "missed": self.missed},
             "failures": [{"name": n, "text": t} for n, t in self.failures],
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(everything, indent=1) + "\n")
+        scratch = self.path.with_suffix(".new")
+        scratch.write_text(json.dumps(everything, indent=1) + "\n")
+        scratch.replace(self.path)
 
     def finish(self) -> int:
         """Prints the summary and the first failures in full; returns the exit status."""
@@ -81,6 +119,9 @@ class Box:
         if len(self.failures) > FULL:
             rest = sorted({name for name, _ in self.failures[FULL:]})
             print(f"\n{len(self.failures) - FULL} more failures, in: {', '.join(rest)[:2000]}")
+        if self.missed:
+            print(f"\nbelow what is aimed at ({len(self.missed)} of {self.targets}):")
+            print("\n".join(self.missed))
         late = [name for name, row in self.rows.items() if row["status"] == "no time"]
         done = len(self.rows) - len(late)
         print(
@@ -101,3 +142,34 @@ def device_or_exit(command: str) -> str:
     except DeviceError as error:
         print(f"{command}: there is no GPU to use here. {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def program(
+    title: str, seconds: float, items: Sequence[Callable[[Box], dict[str, Any]]], doc: str
+) -> int:
+    """The command ``make gpu-TITLE``: runs ``items`` and returns the exit status.
+
+    ``--dry-run`` runs them small on a pretended device, to find mistakes without a GPU; results then
+    go to a temporary folder. ``--only NAME`` runs those whose names contain one of these.
+    """
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument("--dry-run", action="store_true", help="small, without a GPU")
+    parser.add_argument("--only", nargs="*", default=[], help="parts of the names of items")
+    parser.add_argument("--seconds", type=float, default=seconds, help="the time box")
+    given = parser.parse_args()
+    chosen = [i for i in items if not given.only or any(o in i.__name__ for o in given.only)]
+    with ExitStack() as stack:
+        folder = RESULTS
+        if given.dry_run:
+            from benchmarks.gpu.device_time import dry_run
+            from tests.doubles.pretend import pretend
+
+            stack.enter_context(pretend())
+            stack.enter_context(dry_run())
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        name = device_or_exit(f"make gpu-{title}")
+        whole = f"{title} (part)" if given.only else title  # what all items say stays as it is
+        box = Box(whole, given.seconds, name, folder, given.dry_run)
+        for item in chosen:
+            box.run(item.__name__.replace("_", " "), item)
+        return box.finish()

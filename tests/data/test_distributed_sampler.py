@@ -26,7 +26,7 @@ def test_without_padding_every_sample_comes_once(size: int, ranks: int, shuffle:
     parts = shares(size, ranks, shuffle=shuffle, pad=False)
     lists = [list(part) for part in parts]
     assert [len(part) for part in parts] == [len(values) for values in lists]
-    assert sorted(sum(lists, [])) == list(range(size))
+    assert sorted(i for values in lists for i in values) == list(range(size))
 
 
 @pytest.mark.parametrize(("size", "ranks"), SIZES)
@@ -52,7 +52,7 @@ def test_epochs_have_orders_of_their_own() -> None:
     first = list(sampler)
     assert first == list(sampler) != list(range(100))
     sampler.set_epoch(1)
-    assert sorted(list(sampler)) == list(range(100)) and list(sampler) != first
+    assert sorted(sampler) == list(range(100)) and list(sampler) != first
     assert list(shares(100, 1, seed=1)[0]) != first
 
 
@@ -79,7 +79,7 @@ def test_resuming_on_another_number_of_ranks(ranks: int, again: int, steps: int)
             rest += batch.tolist()
     assert sorted(seen + rest) == list(range(20))
     if again == ranks:
-        assert rest == sum((b.tolist() for w in walks for b in w), [])
+        assert rest == [i for walk in walks for batch in walk for i in batch.tolist()]
 
 
 def test_another_epoch_forgets_the_place() -> None:

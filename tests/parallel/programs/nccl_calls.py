@@ -21,7 +21,8 @@ from pyframe.parallel import P2POp, ReduceOp
 from pyframe.tensor.tensor import make
 from tests.conftest import BACKEND
 from tests.doubles import nccl as double
-from tests.doubles.strict import allow_sync, from_strict, to_strict
+from tests.doubles.strict import from_strict, to_strict
+from tests.doubles.strict_array import allow_sync
 
 FAKE = double.install(MPI.COMM_WORLD)
 DEVICE = BACKEND.device_of(None)
