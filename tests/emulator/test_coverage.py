@@ -21,6 +21,7 @@ from tests.gpu import (
     test_kernel_paths,
     test_optim_kernels,
     test_reduce_kernels,
+    test_sort_kernels,
 )
 
 OWN = [op for op in ops.values() if op.module.startswith("pyframe.ops")]
@@ -51,6 +52,8 @@ def _larger_cases() -> None:
     )
     test_optim_kernels.test_gradients_are_clipped_by_their_norm("float32")
     test_gemm_kernels.test_work_is_cut_along_k("mma", pf.bfloat16, 7)
+    for k in (5, 300):
+        test_sort_kernels.test_a_few_of_many(k, largest=True)
     test_hopper_gemm.test_odd_sizes_where_k_is_contiguous()
     with pf.kernels("cuda"):
         convolved = test_conv_kernels.test_all_three_agree_with_float64
@@ -85,7 +88,7 @@ def test_every_entry_is_executed() -> None:
     assert wanted
     with emulator.seeds(0):
         _larger_cases()
-        for dtype in (pf.float32, pf.float64, pf.int64, pf.bool):
+        for dtype in (pf.float32, pf.float64, pf.int64, pf.bool, pf.bfloat16):
             _samples(wanted, dtype)
     missing = sorted(wanted - _executed())
     assert not missing, "no test runs these"
