@@ -1,4 +1,4 @@
-// Optimizer steps and clipping by the norm, for all parameters in one launch.
+// Optimizer steps, clipping by the norm and unscaling, for all parameters in one launch.
 //
 // A table in device memory has the addresses of all arrays. The settings, the counts of updates and what follows from
 // them for a step are in device memory too, so that a captured step counts on when it is replayed, and follows a new
@@ -231,4 +231,24 @@ __global__ void __launch_bounds__(256)
   const long long start = (static_cast<long long>(blockIdx.x) - first_block[number]) * kChunk;
   const long long end = start + kChunk < row.count ? start + kChunk : row.count;
   for (long long i = start + threadIdx.x; i < end; i += kThreads) g[i] *= factor;
+}
+
+// All gradients times *inverse; *found becomes 1 if one of them was infinite or NaN before.
+template <class T>
+__global__ void __launch_bounds__(256)
+    unscale_gradients(const long long* __restrict__ first_block, const long long* __restrict__ table,
+                      const float* __restrict__ inverse, int* __restrict__ found, int rows) {
+  const T factor = T(*inverse);
+  const int number = row_of(first_block, rows);
+  const Row row = reinterpret_cast<const Row*>(table)[number];
+  T* const g = at<T>(row.g);
+  const long long start = (static_cast<long long>(blockIdx.x) - first_block[number]) * kChunk;
+  const long long end = start + kChunk < row.count ? start + kChunk : row.count;
+  bool finite = true;
+  for (long long i = start + threadIdx.x; i < end; i += kThreads) {
+    const T value = g[i];
+    finite = finite && value - value == T(0);  // infinity - infinity and NaN are NaN
+    g[i] = value * factor;
+  }
+  if (!finite) atomicOr(found, 1);
 }

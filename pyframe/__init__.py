@@ -31,6 +31,7 @@ from .dtypes import (
     set_default_dtype,
     uint8,
 )
+from .op.autotune import is_autotune_enabled, set_autotune
 from .op.choice import kernels
 from .random import (
     Generator,
@@ -75,6 +76,7 @@ is_tensor = lambda value: isinstance(value, Tensor)  # noqa: E731
 
 # Imported when first used: together they cost as much as the rest.
 _LAZY = (
+    "amp",
     "nn",
     "optim",
     "data",
@@ -87,18 +89,26 @@ _LAZY = (
     "interop",
     "parallel",
 )
+_LAZY_NAMES = {
+    "load": "io",
+    "save": "io",
+    "autocast": "amp",
+    "get_autocast_dtype": "amp",
+    "is_autocast_cache_enabled": "amp",
+    "is_autocast_enabled": "amp",
+}
 
 
 def __getattr__(name: str) -> _Any:
     if name in _LAZY:
         return _importlib.import_module(f".{name}", __name__)
-    if name in ("save", "load"):
-        return getattr(_importlib.import_module(".io", __name__), name)
+    if name in _LAZY_NAMES:
+        return getattr(_importlib.import_module(f".{_LAZY_NAMES[name]}", __name__), name)
     raise AttributeError(f"module 'pyframe' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, "save", "load"})
+    return sorted({*globals(), *_LAZY, *_LAZY_NAMES})
 
 
 globals().update(_exported("pyframe"))

@@ -57,6 +57,7 @@ from .autograd import is_inference_mode_enabled as is_inference_mode_enabled
 from .autograd import no_grad as no_grad
 from .autograd import set_grad_enabled as set_grad_enabled
 from .autograd.explain import explain as explain
+from . import amp as amp
 from . import nn as nn
 from . import optim as optim
 from . import data as data
@@ -68,7 +69,12 @@ from . import train as train
 from . import cli as cli
 from . import interop as interop
 from . import parallel as parallel
-from .io import load as load, save as save
+from .amp import autocast as autocast
+from .amp import get_autocast_dtype as get_autocast_dtype
+from .amp import is_autocast_cache_enabled as is_autocast_cache_enabled
+from .amp import is_autocast_enabled as is_autocast_enabled
+from .io import load as load
+from .io import save as save
 
 __version__: _str
 dtype = _np.dtype

@@ -21,7 +21,7 @@ class Mode:
         grad: record ops on the tape.
         inference: outputs are inference tensors, which can never be part of a recorded graph.
         kernel: name of the only kernel that may run (``None``: the first that supports the call).
-        autocast: an autocast policy, or ``None``.
+        autocast: the policy of an autocast region (pyframe/amp/autocast_mode.py), or ``None``.
         trace: the active tracer, or ``None``.
         detect_anomaly: check every gradient for NaN.
     """

@@ -34,7 +34,6 @@ def attention(box: Box) -> dict[str, Any]:
                 entry["times torch"] = times(took, "pyframe", "torch")
                 box.target(f"attention {way} {title}", entry["times torch"], _AIMS[way])
             rows[title][way] = entry
-        print(f"  {title}: {rows[title]}", flush=True)
     return rows
 
 

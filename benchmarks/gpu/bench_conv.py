@@ -77,7 +77,6 @@ def convolutions(box: Box) -> dict[str, Any]:
                     total[name] = total.get(name, 0.0) + count * sample.median
                 if "torch" in took:
                     entry["times torch"] = times(took, "pyframe", "torch")
-            print(f"  {title}: {rows[title]}", flush=True)
         for way, total in whole.items():
             rows[f"{mode} {way}, all layers"] = {f"{k} ms": round(v, 3) for k, v in total.items()}
             if total.get("torch"):
@@ -149,7 +148,6 @@ def fused_block(box: Box) -> dict[str, Any]:
             if "torch" in found:
                 rows[title]["times torch"] = times(found, "pyframe", "torch")
                 box.target(f"fused block {title}", rows[title]["times torch"], 1.0)
-            print(f"  {title}: {rows[title]}", flush=True)
     return rows
 
 

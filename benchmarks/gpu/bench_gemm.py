@@ -63,7 +63,6 @@ def matrix_products(box: Box) -> dict[str, Any]:
             box.target(f"own {title}", max(v for k, v in own.items() if k != "chosen"), aim)
             if dtype == "bfloat16":
                 box.target(f"chosen {title}", own["chosen"], 1.0)
-        print(f"  {title}: {entry}", flush=True)
     return rows
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from benchmarks.timing import RESULTS
 
-FULL = 3  # failures that are printed in full
+FULL = 4  # failures that are printed in full, each another
 T = TypeVar("T")
 
 
@@ -63,7 +63,7 @@ class Box:
             failed = len(self.failures) - before
             row = {"status": f"{failed} failed" if failed else "ok", **row}
             self.rows[name] = {**row, "seconds": round(time.monotonic() - start, 2)}
-        print(f"{name}: " + ", ".join(f"{k} {v}" for k, v in self.rows[name].items()), flush=True)
+        _show(name, self.rows[name])
         self.write()
 
     def pick(self, real: T, tiny: T) -> T:
@@ -114,11 +114,15 @@ class Box:
 
     def finish(self) -> int:
         """Prints the summary and the first failures in full; returns the exit status."""
-        for name, text in self.failures[:FULL]:
+        shown: dict[str, tuple[str, str]] = {}  # the first with each last line
+        for name, text in self.failures:
+            shown.setdefault(text.strip().rpartition("\n")[2], (name, text))
+        first = list(shown.values())[:FULL]
+        for name, text in first:
             print(f"\n---- {name}\n{text}")
-        if len(self.failures) > FULL:
-            rest = sorted({name for name, _ in self.failures[FULL:]})
-            print(f"\n{len(self.failures) - FULL} more failures, in: {', '.join(rest)[:2000]}")
+        if len(self.failures) > len(first):
+            rest = sorted({f[0] for f in self.failures if f not in first})
+            print(f"\n{len(self.failures) - len(first)} more failures, in: {', '.join(rest)[:2000]}")
         if self.missed:
             print(f"\nbelow what is aimed at ({len(self.missed)} of {self.targets}):")
             print("\n".join(self.missed))
@@ -130,6 +134,36 @@ class Box:
             + f"\nresults: {self.path}"
         )
         return 1 if self.failures or late else 0
+
+
+def _show(name: str, row: dict[str, Any]) -> None:
+    """Prints an item's row: numbers and words behind its name, tables line by line."""
+    plain = {k: v for k, v in row.items() if not isinstance(v, dict)}
+    print(f"{name}: " + ", ".join(f"{k} {v}" for k, v in plain.items()))
+    for key, value in row.items():
+        if isinstance(value, dict):
+            print(f"  {key}: {_brief(value)}")
+    sys.stdout.flush()
+
+
+def _brief(value: Any) -> str:
+    """A table in one line.
+
+    >>> _brief({"pyframe": {"ms": 1.5, "spread": 0.01}, "times torch": 1.2})
+    'pyframe 1.5 ms ±1 %, times torch 1.2'
+    """
+    if not isinstance(value, dict):
+        return str(value)
+    parts = []
+    for unit in ("ms", "us"):
+        if unit in value:
+            parts = [f"{value[unit]} {unit}"]
+            if "spread" in value:
+                parts[0] += f" ±{value['spread'] * 100:.0f} %"
+    parts += [
+        f"{k} {_brief(v)}" for k, v in value.items() if k not in ("ms", "us", "spread")
+    ]
+    return ", ".join(parts)
 
 
 def device_or_exit(command: str) -> str:

@@ -34,7 +34,7 @@ def doctor() -> None:
 
     console = Console()
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for row in [*_base(), *_native(), *_devices(), *_extras()]:
+    for row in [*_base(), *_native(), *_devices(), *_autotuner(), *_extras()]:
         table.add_row(*map(escape, row))
     console.print(table, highlight=False)
     for problem in problems():
@@ -98,6 +98,15 @@ def _cuda_kernels() -> list[tuple[str, str]]:
         ),
         ("CUDA emulator", emulator.why_not() or "ready"),
     ]
+
+
+def _autotuner() -> list[tuple[str, str]]:
+    from ..op import autotune
+
+    state = "on" if autotune.is_autotune_enabled() else "off (set PYFRAME_AUTOTUNE=1)"
+    kept = f"{autotune.on_disk()} choices on disk in {autotune.folder()}"
+    here = f"this process measured {autotune.counts.measured} in {autotune.counts.seconds:.1f} s"
+    return [("autotuner", f"{state}; {kept}; {here}")]
 
 
 def _extras() -> list[tuple[str, str]]:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from .. import dtypes
-from ..autograd import no_grad
-from ..device import Device
 from ..errors import (
     ArgumentError,
     ArgumentTypeError,
     PyframeError,
-    StateError,
     fail,
     message,
 )
 from ..tensor import Tensor
 from . import hooks as _hooks
-from . import state as _state
-from .hooks import CallHooks, RemovableHandle, StateHooks
+from .hooks import CallHooks, RemovableHandle
+from .module_tree import ModuleAttributeError
+from .moving import MovableModule
 from .parameter import Buffer, Parameter
-from .state import IncompatibleKeys
+from .state import ModuleState
 
 __all__ = ["Module"]
 
@@ -32,11 +29,7 @@ class RegistrationError(PyframeError, KeyError):
     __str__ = Exception.__str__  # KeyError would show the repr
 
 
-class ModuleAttributeError(PyframeError, AttributeError):
-    """A module used before ``Module.__init__`` ran, or an attribute that is not there."""
-
-
-class Module:
+class Module(MovableModule, ModuleState):
     """Base class of all layers and models: holds parameters, buffers and other modules.
 
     Define ``forward`` and call the module. Parameters, buffers and modules that are assigned as
@@ -60,12 +53,8 @@ class Module:
     _version = 1
     # Shadowed in the instance when the first hook is registered.
     _call_hooks: CallHooks | None = None
-    _state_hooks: StateHooks | None = None
 
     training: bool
-    _parameters: dict[str, Parameter | None]
-    _buffers: dict[str, Tensor | None]
-    _modules: dict[str, Module | None]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if args or kwargs:
@@ -101,11 +90,6 @@ class Module:
         if self._call_hooks is None:
             self.__dict__["_call_hooks"] = CallHooks()
         return self._call_hooks  # type: ignore[return-value]
-
-    def _hooks_for_state(self) -> StateHooks:
-        if self._state_hooks is None:
-            self.__dict__["_state_hooks"] = StateHooks()
-        return self._state_hooks  # type: ignore[return-value]
 
     def register_forward_pre_hook(
         self, hook: Callable, *, prepend: bool = False, with_kwargs: bool = False
@@ -290,124 +274,6 @@ class Module:
 
     register_module = add_module
 
-    # ---- walking
-
-    def modules(self) -> Iterator[Module]:
-        """All modules inside, itself first; each once."""
-        for _, module in self.named_modules():
-            yield module
-
-    def named_modules(
-        self, memo: set | None = None, prefix: str = "", remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Module]]:
-        """As :meth:`modules`, with their paths."""
-        if memo is None:
-            memo = set()
-        if self in memo:
-            return
-        if remove_duplicate:
-            memo.add(self)
-        yield prefix, self
-        for name, module in self._modules.items():
-            if module is not None:
-                path = f"{prefix}.{name}" if prefix else name
-                yield from module.named_modules(memo, path, remove_duplicate)
-
-    def children(self) -> Iterator[Module]:
-        """The modules directly inside."""
-        for _, module in self.named_children():
-            yield module
-
-    def named_children(self) -> Iterator[tuple[str, Module]]:
-        """As :meth:`children`, with their names."""
-        seen = set()
-        for name, module in self._modules.items():
-            if module is not None and module not in seen:
-                seen.add(module)
-                yield name, module
-
-    def _named_members(
-        self, get: Callable, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Any]]:
-        seen: set[int] = set()
-        modules = (
-            self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate)
-            if recurse
-            else [(prefix, self)]
-        )
-        for path, module in modules:
-            for name, value in get(module):
-                if value is None or id(value) in seen:
-                    continue
-                if remove_duplicate:
-                    seen.add(id(value))
-                yield (f"{path}.{name}" if path else name), value
-
-    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
-        """All parameters inside, each once."""
-        for _, parameter in self.named_parameters(recurse=recurse):
-            yield parameter
-
-    def named_parameters(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Parameter]]:
-        """As :meth:`parameters`, with their paths."""
-        return self._named_members(
-            lambda module: module._parameters.items(), prefix, recurse, remove_duplicate
-        )
-
-    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        """All buffers inside, each once."""
-        for _, buffer in self.named_buffers(recurse=recurse):
-            yield buffer
-
-    def named_buffers(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Tensor]]:
-        """As :meth:`buffers`, with their paths."""
-        return self._named_members(
-            lambda module: module._buffers.items(), prefix, recurse, remove_duplicate
-        )
-
-    def get_submodule(self, target: str) -> Module:
-        """The module at the path ``target`` (``""``: itself).
-
-        Raises:
-            AttributeError: if there is none.
-        """
-        module: Any = self
-        for name in target.split(".") if target else []:
-            found = getattr(module, name, None)
-            if not isinstance(found, Module):
-                have = ", ".join(module._modules) or "no children"
-                raise ModuleAttributeError(
-                    message(
-                        "get_submodule",
-                        f"{type(module).__name__} has no module {name!r} (in {target!r})",
-                        f"It has {have}.",
-                    )
-                )
-            module = found
-        return module
-
-    def get_parameter(self, target: str) -> Parameter:
-        """The parameter at the path ``target``; AttributeError if there is none."""
-        return self._member("get_parameter", target, "_parameters")
-
-    def get_buffer(self, target: str) -> Tensor:
-        """The buffer at the path ``target``; AttributeError if there is none."""
-        return self._member("get_buffer", target, "_buffers")
-
-    def _member(self, op: str, target: str, kind: str) -> Any:
-        path, _, name = target.rpartition(".")
-        module = self.get_submodule(path)
-        found = getattr(module, kind).get(name)
-        if found is None:
-            raise ModuleAttributeError(
-                message(op, f"{type(module).__name__} has no {kind[1:-1]} {name!r}")
-            )
-        return found
-
     # ---- modes, gradients
 
     def train(self, mode: bool = True) -> Any:
@@ -440,170 +306,6 @@ class Module:
             module.apply(fn)
         fn(self)
         return self
-
-    # ---- moving and converting
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Replaces the values of all parameters, gradients and buffers by ``fn`` of them."""
-        if recurse:
-            for module in self.children():
-                module._apply(fn)
-        with no_grad():
-            for parameter in self._parameters.values():
-                if parameter is None:
-                    continue
-                parameter.data = fn(parameter.detach())
-                if parameter.grad is not None:
-                    parameter.grad.data = fn(parameter.grad.detach())
-            for name, buffer in self._buffers.items():
-                if buffer is not None:
-                    self._buffers[name] = fn(buffer)
-        return self
-
-    def to(self, *args: Any, **kwargs: Any) -> Any:
-        """Moves and converts parameters and buffers in place; returns the module.
-
-        Args:
-            *args: a device, a floating point dtype (only floating point tensors are converted), or
-                a Tensor whose device and dtype are taken.
-            **kwargs: ``device=``, ``dtype=``; ``non_blocking`` and ``memory_format`` are accepted.
-
-        Raises:
-            TypeError: for a dtype that is not floating point.
-        """
-        device, dtype = _destination(*args, **kwargs)
-
-        def convert(t: Tensor) -> Tensor:
-            return t.to(device=device, dtype=dtype if t.is_floating_point() else None)
-
-        return self._apply(convert)
-
-    def cpu(self) -> Any:
-        """Moves everything to the CPU."""
-        return self.to(Device("cpu"))
-
-    def cuda(self, device: Any = None) -> Any:
-        """Moves everything to a GPU."""
-        return self.to(Device("cuda" if device is None else device))
-
-    def type(self, dst_type: Any) -> Any:
-        """Converts all parameters and buffers to a dtype."""
-        dtype = dtypes.as_dtype(dst_type)
-        return self._apply(lambda t: t.to(dtype=dtype))
-
-    def float(self) -> Any:
-        """Converts floating point parameters and buffers to float32."""
-        return self.to(dtypes.float32)
-
-    def double(self) -> Any:
-        """Converts floating point parameters and buffers to float64."""
-        return self.to(dtypes.float64)
-
-    def half(self) -> Any:
-        """Converts floating point parameters and buffers to float16."""
-        return self.to(dtypes.float16)
-
-    def bfloat16(self) -> Any:
-        """Converts floating point parameters and buffers to bfloat16."""
-        return self.to(dtypes.bfloat16)
-
-    # ---- state
-
-    def state_dict(
-        self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False
-    ) -> Any:
-        """All parameters and persistent buffers by path; they share memory with the module.
-
-        Args:
-            *args: older positional form of the keywords.
-            destination: a mapping to fill.
-            prefix: put in front of every path.
-            keep_vars: give the Parameters themselves instead of detached Tensors.
-        """
-        given = dict(zip(("destination", "prefix", "keep_vars"), args, strict=False))
-        destination = given.get("destination", destination)
-        prefix, keep_vars = given.get("prefix", prefix), given.get("keep_vars", keep_vars)
-        if destination is None:
-            destination = _state.StateDict()
-        return _state.save(self, destination, prefix, keep_vars)
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        """Writes this module's own state; subclasses may override it."""
-        _state.save_own(self, destination, prefix, keep_vars)
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> IncompatibleKeys:
-        """Copies parameters and buffers from ``state_dict``.
-
-        Args:
-            state_dict: Tensors or arrays by path.
-            strict: raise if a key is missing or unexpected.
-            assign: put the given Tensors in place of the module's own instead of copying.
-
-        Returns:
-            ``missing_keys`` and ``unexpected_keys``.
-
-        Raises:
-            TypeError: if ``state_dict`` is no mapping.
-            RuntimeError: naming every missing key, unexpected key and shape that does not fit.
-        """
-        return _state.load(self, state_dict, strict, assign)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: Any,
-        prefix: str,
-        local_metadata: dict,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Reads this module's own state; subclasses may override it."""
-        _state.load_own(
-            self,
-            state_dict,
-            prefix,
-            local_metadata,
-            strict,
-            missing_keys,
-            unexpected_keys,
-            error_msgs,
-        )
-
-    def get_extra_state(self) -> Any:
-        """Further state to be saved as ``_extra_state``; override with :meth:`set_extra_state`."""
-        raise StateError(message(type(self).__name__, "get_extra_state is not defined"))
-
-    def set_extra_state(self, state: Any) -> None:
-        """Takes what :meth:`get_extra_state` returned."""
-        raise StateError(message(type(self).__name__, "set_extra_state is not defined"))
-
-    def register_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
-        """Calls ``hook(module, state_dict, prefix, local_metadata)`` after ``state_dict``."""
-        return self._hooks_for_state().save_after.add(hook)
-
-    _register_state_dict_hook = register_state_dict_post_hook
-
-    def register_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
-        """Calls ``hook(module, prefix, keep_vars)`` before ``state_dict``."""
-        return self._hooks_for_state().save_before.add(hook)
-
-    def register_load_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
-        """Calls ``hook(module, state_dict, prefix, local_metadata, strict, missing_keys,
-        unexpected_keys, error_msgs)`` before this module's state is loaded.
-        """
-        return self._hooks_for_state().load_before.add(hook, True)
-
-    def _register_load_state_dict_pre_hook(
-        self, hook: Callable, with_module: bool = False
-    ) -> RemovableHandle:
-        return self._hooks_for_state().load_before.add(hook, with_module)
-
-    def register_load_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
-        """Calls ``hook(module, incompatible_keys)`` after the module's state was loaded."""
-        return self._hooks_for_state().load_after.add(hook)
 
     # ---- printing
 
@@ -684,33 +386,6 @@ def _check_name(op: str, module: Module, name: Any, own: dict) -> None:
         raise RegistrationError(message(op, f'the name can\'t contain ".", got: {name}'))
     if name == "":
         raise RegistrationError(message(op, 'the name can\'t be empty string ""'))
-
-
-def _destination(*args: Any, **kwargs: Any) -> tuple[Device | None, Any]:
-    device, dtype = kwargs.get("device"), kwargs.get("dtype")
-    for value in args:
-        if isinstance(value, Tensor):
-            device, dtype = value.device, value.dtype
-        elif value is None or isinstance(value, bool):
-            continue  # non_blocking
-        elif isinstance(value, (Device, str, int)) and not _is_dtype_name(value):
-            device = value
-        else:
-            dtype = value
-    if dtype is not None:
-        dtype = dtypes.as_dtype(dtype)
-        if not dtypes.is_floating(dtype):
-            fail(
-                ArgumentTypeError,
-                "Module.to",
-                f"parameters can only have a floating point dtype, not {dtype}",
-                "Use module.type(...) to convert everything.",
-            )
-    return None if device is None else Device(device), dtype
-
-
-def _is_dtype_name(value: Any) -> bool:
-    return isinstance(value, str) and value.partition(":")[0] not in ("cpu", "cuda")
 
 
 def _name_path(error: PyframeError, module: Module) -> None:

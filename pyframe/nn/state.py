@@ -1,17 +1,18 @@
-"""Saving and loading a module's state: the work behind ``state_dict`` and ``load_state_dict``."""
+"""Saving and loading a module's state: ``state_dict`` and ``load_state_dict``."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..autograd import no_grad
 from ..backend import is_array
-from ..errors import ArgumentTypeError, PyframeError, StateError, fail
+from ..errors import ArgumentTypeError, PyframeError, StateError, fail, message
 from ..tensor import Tensor, as_tensor
+from .hooks import RemovableHandle, StateHooks
 from .parameter import Parameter
 
 _EXTRA = "_extra_state"
@@ -39,7 +40,7 @@ class IncompatibleKeys(_Keys):
         return super().__repr__()
 
 
-def save(module: Any, destination: Any, prefix: str, keep_vars: bool) -> Any:
+def _save(module: Any, destination: Any, prefix: str, keep_vars: bool) -> Any:
     """Writes the state of ``module`` and of all inside into ``destination``."""
     metadata = {"version": module._version}
     if hasattr(destination, "_metadata"):
@@ -62,7 +63,7 @@ def save(module: Any, destination: Any, prefix: str, keep_vars: bool) -> Any:
     return destination
 
 
-def save_own(module: Any, destination: Any, prefix: str, keep_vars: bool) -> None:
+def _save_own(module: Any, destination: Any, prefix: str, keep_vars: bool) -> None:
     """Writes the parameters and persistent buffers of ``module`` alone."""
     for name, value in _own(module).items():
         destination[prefix + name] = value if keep_vars else value.detach()
@@ -78,12 +79,10 @@ def _own(module: Any) -> dict[str, Tensor]:
 
 
 def _overrides(module: Any, method: str) -> bool:
-    from .module import Module
-
-    return getattr(type(module), method) is not getattr(Module, method)
+    return getattr(type(module), method) is not getattr(ModuleState, method)
 
 
-def load(
+def _load(
     module: Any, state_dict: Mapping[str, Any], strict: bool, assign: bool
 ) -> IncompatibleKeys:
     """See :meth:`Module.load_state_dict`."""
@@ -97,7 +96,7 @@ def load(
     metadata = getattr(state_dict, "_metadata", None)
     keys = IncompatibleKeys([], [])
     problems: list[str] = []
-    _load(module, dict(state_dict), "", metadata, assign, keys, problems)
+    _load_into(module, dict(state_dict), "", metadata, assign, keys, problems)
     if strict:
         if keys.unexpected_keys:
             names = ", ".join(f'"{k}"' for k in keys.unexpected_keys)
@@ -111,7 +110,7 @@ def load(
     return keys
 
 
-def _load(
+def _load_into(
     module: Any,
     values: dict,
     prefix: str,
@@ -129,13 +128,13 @@ def _load(
         if child is not None:
             inner = f"{prefix}{name}."
             part = {k: v for k, v in values.items() if k.startswith(inner)}
-            _load(child, part, inner, metadata, assign, keys, problems)
+            _load_into(child, part, inner, metadata, assign, keys, problems)
     if module._state_hooks is not None:
         for (hook,) in list(module._state_hooks.load_after.values()):
             hook(module, keys)
 
 
-def load_own(
+def _load_own(
     module: Any,
     state_dict: Any,
     prefix: str,
@@ -229,3 +228,111 @@ def copy_into(target: Tensor, source: Tensor) -> None:
         array = target.device.backend.asarray(array)
     target.array[...] = array
     target._cell[0] += 1
+
+
+class ModuleState:
+    """The part of Module that saves and loads its state."""
+
+    # Shadowed in the instance when the first hook is registered.
+    _state_hooks: StateHooks | None = None
+
+    def _hooks_for_state(self) -> StateHooks:
+        if self._state_hooks is None:
+            self.__dict__["_state_hooks"] = StateHooks()
+        return self._state_hooks  # type: ignore[return-value]
+
+    def state_dict(
+        self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False
+    ) -> Any:
+        """All parameters and persistent buffers by path; they share memory with the module.
+
+        Args:
+            *args: older positional form of the keywords.
+            destination: a mapping to fill.
+            prefix: put in front of every path.
+            keep_vars: give the Parameters themselves instead of detached Tensors.
+        """
+        given = dict(zip(("destination", "prefix", "keep_vars"), args, strict=False))
+        destination = given.get("destination", destination)
+        prefix, keep_vars = given.get("prefix", prefix), given.get("keep_vars", keep_vars)
+        if destination is None:
+            destination = StateDict()
+        return _save(self, destination, prefix, keep_vars)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """Writes this module's own state; subclasses may override it."""
+        _save_own(self, destination, prefix, keep_vars)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> IncompatibleKeys:
+        """Copies parameters and buffers from ``state_dict``.
+
+        Args:
+            state_dict: Tensors or arrays by path.
+            strict: raise if a key is missing or unexpected.
+            assign: put the given Tensors in place of the module's own instead of copying.
+
+        Returns:
+            ``missing_keys`` and ``unexpected_keys``.
+
+        Raises:
+            TypeError: if ``state_dict`` is no mapping.
+            RuntimeError: naming every missing key, unexpected key and shape that does not fit.
+        """
+        return _load(self, state_dict, strict, assign)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: dict,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Reads this module's own state; subclasses may override it."""
+        _load_own(
+            self,
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            unexpected_keys,
+            error_msgs,
+        )
+
+    def get_extra_state(self) -> Any:
+        """Further state to be saved as ``_extra_state``; override with :meth:`set_extra_state`."""
+        raise StateError(message(type(self).__name__, "get_extra_state is not defined"))
+
+    def set_extra_state(self, state: Any) -> None:
+        """Takes what :meth:`get_extra_state` returned."""
+        raise StateError(message(type(self).__name__, "set_extra_state is not defined"))
+
+    def register_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
+        """Calls ``hook(module, state_dict, prefix, local_metadata)`` after ``state_dict``."""
+        return self._hooks_for_state().save_after.add(hook)
+
+    _register_state_dict_hook = register_state_dict_post_hook
+
+    def register_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
+        """Calls ``hook(module, prefix, keep_vars)`` before ``state_dict``."""
+        return self._hooks_for_state().save_before.add(hook)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
+        """Calls ``hook(module, state_dict, prefix, local_metadata, strict, missing_keys,
+        unexpected_keys, error_msgs)`` before this module's state is loaded.
+        """
+        return self._hooks_for_state().load_before.add(hook, True)
+
+    def _register_load_state_dict_pre_hook(
+        self, hook: Callable, with_module: bool = False
+    ) -> RemovableHandle:
+        return self._hooks_for_state().load_before.add(hook, with_module)
+
+    def register_load_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
+        """Calls ``hook(module, incompatible_keys)`` after the module's state was loaded."""
+        return self._hooks_for_state().load_after.add(hook)

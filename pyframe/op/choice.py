@@ -36,6 +36,10 @@ _chosen: dict[tuple, Kernel | None] = {}
 
 _memos: list[dict] = []
 
+# What pyframe/op/autotune.py chooses by and knows, where it was switched on.
+tuner: list[Callable[..., Kernel | None] | None] = [None]
+tuned: list[Callable[..., dict | None] | None] = [None]
+
 
 def clear_choices() -> None:
     """Forgets all cached choices (after a change of settings that ``available`` depends on)."""
@@ -117,10 +121,14 @@ def choose(
     except TypeError:  # an unhashable parameter: decide anew each time
         key = None
     found = None
-    for kernel in kernels:
-        if not _why_not(kernel, arrays, params):
-            found = kernel
-            break
+    if tuner[0] is not None:
+        able = [k for k in kernels if not _why_not(k, arrays, params)]
+        found = tuner[0](op, arrays, params, able, backend)
+    else:
+        for kernel in kernels:
+            if not _why_not(kernel, arrays, params):
+                found = kernel
+                break
     if key is not None:
         if len(_chosen) >= _MOST_CHOICES:  # shapes that never repeat
             _chosen.clear()
@@ -278,6 +286,9 @@ def candidates(op: Op, arrays: tuple, params: dict[str, Any]) -> list[tuple[str,
     small = ""
     if backend.name == "cpu" and _work(op, arrays) < op.kernels_from:
         small = f"fewer than {op.kernels_from} elements, where NumPy's lower call overhead wins"
+    measured = tuned[0](op, arrays, params, backend) if tuned[0] is not None else None
+    if measured is not None and not small:
+        return _measured_rows(op.kernels.get(backend.name, []), arrays, params, measured)
     rows: list[tuple[str, str]] = []
     taken = False
     entries: list[tuple[str, Callable[[], str]]] = [
@@ -290,6 +301,21 @@ def candidates(op: Op, arrays: tuple, params: dict[str, Any]) -> list[tuple[str,
             taken = True
         rows.append((name, reason))
     rows.append((PORTABLE, "can run, but an earlier one was taken" if taken else "chosen"))
+    return rows
+
+
+def _measured_rows(
+    kernels: list[Kernel], arrays: tuple, params: dict[str, Any], measured: dict
+) -> list[tuple[str, str]]:
+    """As :func:`candidates`, where the autotuner chose."""
+    rows = []
+    times = {name: f"{seconds * 1e6:.1f} µs" for name, seconds in measured["times"].items()}
+    reasons = {k.name: _why_not(k, arrays, params) for k in kernels} | {PORTABLE: ""}
+    able = [name for name, reason in reasons.items() if not reason]
+    taken = measured["kernel"] if measured["kernel"] in able else able[0]
+    for name, reason in reasons.items():
+        time = times.get(name, "not measured")
+        rows.append((name, reason or f"{'chosen' if name == taken else 'slower'} ({time})"))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Kernels over lists of arrays, and clipping gradients with them (kernels/optim.cu, L2)."""
+"""Kernels over lists of arrays; clipping and unscaling gradients (kernels/optim.cu, L2)."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ OPTIM = CudaFile(
         *instances("square_sums<{}>", _FLOATS),
         *instances("finish_norm<{}>", _FLOATS),
         *instances("clip_gradients<{}>", _FLOATS),
+        *instances("unscale_gradients<{}>", _FLOATS),
     ],
 )
 
@@ -83,3 +84,16 @@ def clip(arrays: list, limit: float, total: Any) -> None:
     rows = _gradients(arrays)
     name = f"clip_gradients<{TYPES[arrays[0].dtype]}>"
     rows.launch(name, "Pid", (total, rows.count, limit))
+
+
+def unscale(arrays: list, inverse: Any, found: Any) -> None:
+    """Multiply all arrays in place by ``inverse``; ``found`` becomes 1 if one was not finite.
+
+    Args:
+        arrays: gradients that :func:`can_clip` takes.
+        inverse: float32, 0-d, where they are.
+        found: int32, 0-d, where they are.
+    """
+    rows = _gradients(arrays)
+    name = f"unscale_gradients<{TYPES[arrays[0].dtype]}>"
+    rows.launch(name, "PPi", (inverse, found, rows.count))

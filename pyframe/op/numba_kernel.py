@@ -53,9 +53,9 @@ def numba_kernel(
     """A kernel called ``"numba"``: an alternative that is only taken when it is forced.
 
     Args:
-        run: ``(*arrays, **params)``; gets its functions with :func:`load` and launches them with
+        run: ``(*arrays, **params)``; launches a function of ``numba.cuda.jit`` with
             :func:`launch`.
-        source: the file, relative to the repository.
+        source: the file, for what lists kernels.
         supports: see :class:`pyframe.op.record.Kernel`.
     """
 
@@ -71,7 +71,13 @@ def _why_not() -> str:
 
 
 def launch(function: Any, blocks: int, threads: int, *args: Any) -> None:
-    """Launch a compiled function on the current stream of the arrays' module."""
+    """Launch a function of ``numba.cuda.jit`` on the current stream of the arrays' module.
+
+    Args:
+        function: the function.
+        blocks, threads: blocks, and threads of a block.
+        args: CuPy arrays (in the simulator NumPy arrays) and numbers.
+    """
     if _simulated():
         function[blocks, threads](*args)
         return

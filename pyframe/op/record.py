@@ -107,6 +107,9 @@ class Op:
         promote: names of inputs that are brought to one dtype by PyTorch's promotion.
         half: how float16/bfloat16 are computed: ``"float32"`` (converted, result rounded) or
             ``"native"`` (the forward takes them as they are: views, copies, selections).
+        autocast: what :class:`pyframe.autocast` does with the floating point tensors of a call:
+            ``"lower"`` (to its dtype), ``"float32"``, ``"promote"`` (to the widest of them, at
+            least to its dtype) or ``""`` (nothing).
         view: ``"always"`` if the output is a view of the first input, ``"maybe"`` if it can be.
         inplace: make the in-place twin ``NAME_``.
         random: the op draws from a generator (its forward gets ``seed`` and ``offset``).
@@ -143,6 +146,7 @@ class Op:
     nondiff: tuple[str, ...] = ()
     promote: tuple[str, ...] = ()
     half: str = "float32"
+    autocast: str = ""
     view: str = ""
     inplace: bool = False
     random: bool = False

@@ -15,7 +15,8 @@ ops: dict[str, Op] = {}
 class Composite:
     """A public function that is written with ops and has no rule of its own.
 
-    Args: ``export``, ``method``, ``aliases``, ``dunder`` as in :class:`~pyframe.op.record.Op`.
+    Args: ``export``, ``method``, ``aliases``, ``dunder``, ``autocast`` as in
+    :class:`~pyframe.op.record.Op`.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Composite:
     aliases: tuple[str, ...] = ()
     dunder: str = ""
     module: str = ""
+    autocast: str = ""
 
 
 composites: dict[str, Composite] = {}

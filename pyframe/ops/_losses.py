@@ -10,9 +10,33 @@ from ..errors import ArgumentError, fail
 from ..op.samples import binary
 from ..tensor.register import pointwise
 from ._declare import no_broadcast
-from .cross_entropy import reduction_of
 from .mean import mean
 from .sum import sum as total_of
+
+
+def reduction_of(op: str, size_average: Any, reduce: Any, reduction: str) -> str:
+    """The reduction, also from the two arguments that PyTorch had before version 1.0.
+
+    Raises:
+        ArgumentError: for an unknown reduction.
+    """
+    if size_average is not None or reduce is not None:
+        reduction = "mean" if size_average is None or size_average else "sum"
+        if reduce is not None and not reduce:
+            reduction = "none"
+        warnings.warn(
+            f"size_average and reduce are deprecated, use reduction={reduction!r} instead",
+            UserWarning,
+            stacklevel=3,
+        )
+    if reduction not in ("none", "mean", "sum"):
+        fail(
+            ArgumentError,
+            op,
+            f"{reduction!r} is not a valid value for reduction",
+            "Use 'none', 'mean' or 'sum'.",
+        )
+    return reduction
 
 
 def reduced(

@@ -1,4 +1,4 @@
-"""Numba-CUDA alternatives of a pooling, a row reduction and a pointwise op."""
+"""Numba-CUDA alternatives: pooling, a row reduction, a pointwise op, products, convolution."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ..backend import backend_of
 from ..op.cuda_arrays import ceil_div, packed
 from ..op.numba_kernel import launch, load, numba_kernel
-from ..op.windows import pool_output
+from ..op.windows import conv_output, pairs, pool_output
 
 _THREADS = 64
 
@@ -56,6 +56,53 @@ def _silu(input: Any) -> Any:
     return y.reshape(x.shape)
 
 
+def _matmul(input: Any, other: Any) -> Any:
+    backend = backend_of(input)
+    a = input[None] if input.ndim == 1 else input
+    b = other[:, None] if other.ndim == 1 else other
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    y = backend.empty((prod(batch), a.shape[-2], b.shape[-1]), input.dtype)
+    a, b = (
+        f if f.shape[:-2] == batch else backend.xp.broadcast_to(f, (*batch, *f.shape[-2:]))
+        for f in (a, b)
+    )
+    a, b = (packed(f).reshape(-1, *f.shape[-2:]) for f in (a, b))
+    # The simulator takes 2 ms a thread, and has the same code for any tile.
+    tile = 4 if isinstance(input, np.ndarray) else 16
+    kernel = load("matmul_numba.py").tiled(input.dtype.name, tile)
+    blocks = len(y) * ceil_div(y.shape[1], tile) * ceil_div(y.shape[2], tile)
+    launch(kernel, blocks, tile * tile, a, b, y)
+    shape = batch + (a.shape[-2:-1] if input.ndim > 1 else ())
+    return y.reshape(shape + (b.shape[-1:] if other.ndim > 1 else ()))
+
+
+def _not_matrices(input: Any, other: Any) -> str:
+    return "" if other.size and other.dtype == input.dtype else "there is nothing to multiply"
+
+
+def _conv(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    x = packed(input if input.ndim == 4 else input[None])
+    sizes = conv_output(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    y = backend_of(x).empty((len(x), len(weight), *sizes), x.dtype)
+    before = tuple([low for low, _ in pairs(padding)])
+    args = (x, packed(weight), y, tuple(stride), before, tuple(dilation), groups)
+    launch(load("conv_numba.py").conv, ceil_div(y.size, _THREADS), _THREADS, *args)
+    if bias is not None:
+        y += bias[:, None, None]
+    return y if input.ndim == 4 else y[0]
+
+
+MATMUL = numba_kernel(_matmul, "kernels/matmul_numba.py", _not_matrices)
+CONV2D = numba_kernel(_conv, "kernels/conv_numba.py")
 MAX_POOL = numba_kernel(_max_pool, "kernels/max_pool_numba.py")
 LOGSUMEXP = numba_kernel(_logsumexp, "kernels/logsumexp_numba.py", _not_last)
 SILU = numba_kernel(_silu, "kernels/silu_numba.py")

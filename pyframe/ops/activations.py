@@ -459,6 +459,7 @@ _softplus = activation(
         )
     },
     export=("functional",),
+    autocast="float32",
 )
 
 softsign = activation(
@@ -561,6 +562,7 @@ def _prelu_errors(make: Maker) -> Iterator[Failing]:
 _prelu = pointwise(
     "prelu_broadcast",
     lambda input, weight: where(input > 0, input, weight * input),
+    autocast="lower",
     reference=lambda input, weight: np.where(input > 0, input, weight * input),
     samples=_prelu_samples,
     errors=_prelu_errors,

@@ -75,7 +75,7 @@ soft_margin = element_loss(
 )
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="float32")
 def binary_cross_entropy(
     input: Any,
     target: Any,
@@ -124,7 +124,7 @@ def binary_cross_entropy(
     return reduced("binary_cross_entropy", losses, reduction, size_average, reduce)
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="float32")
 def binary_cross_entropy_with_logits(
     input: Any,
     target: Any,
@@ -169,7 +169,7 @@ def binary_cross_entropy_with_logits(
     return reduced("binary_cross_entropy_with_logits", losses, reduction, size_average, reduce)
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="float32")
 def soft_margin_loss(
     input: Any,
     target: Any,
@@ -196,7 +196,7 @@ def soft_margin_loss(
     return reduced("soft_margin_loss", soft_margin(input, target), reduction, size_average, reduce)
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="float32")
 def multilabel_soft_margin_loss(
     input: Any,
     target: Any,

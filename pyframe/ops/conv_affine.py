@@ -224,6 +224,7 @@ conv_affine = register(
     Op(
         "conv_affine",
         _forward,
+        autocast="lower",
         vjp={
             "input": _grad_input,
             "weight": _grad_weight,

@@ -102,7 +102,7 @@ def _make(n: int) -> Callable:
         ShapeError: if the shapes do not fit or a parameter is out of range.
         DtypeError: if the dtypes differ.
     """
-    return composite(export=("pyframe", "functional"))(conv_transpose)
+    return composite(export=("pyframe", "functional"), autocast="lower")(conv_transpose)
 
 
 conv_transpose1d = _make(1)

@@ -24,6 +24,7 @@ from ..op.shifted import convolve, input_gradient, weight_gradient
 from ..op.windows import conv_output, pairs, product, spatial
 from ..tensor.register import register
 from . import _cuda_conv as cuda
+from ._numba import CONV2D
 from .sum import sum as sum_
 
 # ---------------------------------------------------------------- checks, also of transposed ops
@@ -414,13 +415,17 @@ def _make(n: int) -> Callable:
             name,
             forward,
             vjp={"input": grad_input, "weight": grad_weight, "bias": grad_bias},
+            autocast="lower",
             check=_checker(name, n),
             export=("pyframe", "functional"),
             reference=_reference,
             samples=_samples(n),
             errors=_errors(n),
             cost=cost,
-            kernels={"cpu": [direct, convolution], "cuda": [cuda.CONV]},
+            kernels={
+                "cpu": [direct, convolution],
+                "cuda": [cuda.CONV, *([CONV2D] if n == 2 else [])],
+            },
             kernels_from=1,
             doc=_DOC.format(
                 n=n,

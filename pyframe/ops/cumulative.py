@@ -14,6 +14,7 @@ from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
+from ._cuda_scan import RECURRENCE, extremum, total
 from .arithmetic import mul
 from .cast import cast
 from .gather import scatter_sum
@@ -55,7 +56,7 @@ def _native(product: bool) -> dict:
     def run(input: Any, *, dim: int, dtype: Any = None, reverse: bool = False) -> Any:
         return scanned(input, dim, reverse, product)
 
-    return {"cpu": [native_kernel(run, not_native, SOURCE)]}
+    return {"cpu": [native_kernel(run, not_native, SOURCE)], "cuda": [total(product)]}
 
 
 def _cumsum_vjp(g: Any, input_dtype: np.dtype, dim: int, reverse: bool) -> Any:
@@ -116,6 +117,7 @@ cumsum = register(
     Op(
         "cumsum",
         _cumsum,
+        autocast="float32",
         vjp={"input": _cumsum_vjp},
         check=_checker("cumsum"),
         half="native",
@@ -184,6 +186,7 @@ scan = register(
         reference=_scan_reference,
         samples=_scan_samples,
         cost=lambda factor, input, **_: Cost(2 * input.size, 3 * input.nbytes),
+        kernels={"cuda": [RECURRENCE]},
         doc="""out[i] = input[i] + factor[i] · out[i-1] along ``dim``.
 
     Args:
@@ -258,6 +261,7 @@ cumprod = register(
     Op(
         "cumprod",
         _cumprod,
+        autocast="float32",
         vjp={"input": _cumprod_vjp},
         check=_checker("cumprod"),
         half="native",
@@ -353,6 +357,7 @@ def _extremum(name: str, forward: Callable, argument: Callable, word: str) -> Ca
             samples=_extremum_samples,
             errors=_errors,
             cost=lambda input, **_: Cost(input.size, 2 * input.nbytes),
+            kernels={"cuda": [extremum(name == "cummin")]},
             doc=f"""The {word} element so far along ``dim`` and its index: the last of equal ones.
 
     Args:

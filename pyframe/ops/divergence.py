@@ -33,7 +33,7 @@ log_divergence = element_loss(
 )
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="float32")
 def kl_div(
     input: Any,
     target: Any,

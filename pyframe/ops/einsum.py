@@ -104,6 +104,7 @@ einsum_single = register(
     Op(
         "einsum_single",
         _single_forward,
+        autocast="lower",
         vjp={"input": _single_vjp},
         view="maybe",
         check=_check_single,
@@ -211,6 +212,7 @@ einsum_pair = register(
     Op(
         "einsum_pair",
         _pair_forward,
+        autocast="lower",
         vjp={"input": _pair_input, "other": _pair_other},
         check=_check_pair,
         export=(),

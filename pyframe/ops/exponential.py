@@ -17,6 +17,7 @@ exp = unary_op(
     "e ** input",
     """>>> pyframe.exp(pyframe.tensor([0.0, 1.0]))
     tensor([1.0000, 2.7183])""",
+    autocast="float32",
 )
 
 exp2 = unary_op(
@@ -35,6 +36,7 @@ expm1 = unary_op(
     "e ** input - 1, accurate near 0",
     """>>> pyframe.expm1(pyframe.tensor([0.0, 1.0]))
     tensor([0.0000, 1.7183])""",
+    autocast="float32",
 )
 
 log = unary_op(
@@ -45,6 +47,7 @@ log = unary_op(
     """>>> pyframe.log(pyframe.tensor([1.0, 10.0]))
     tensor([0.0000, 2.3026])""",
     values="positive",
+    autocast="float32",
 )
 
 log2 = unary_op(
@@ -55,6 +58,7 @@ log2 = unary_op(
     """>>> pyframe.log2(pyframe.tensor([1.0, 8.0]))
     tensor([0., 3.])""",
     values="positive",
+    autocast="float32",
 )
 
 log10 = unary_op(
@@ -65,6 +69,7 @@ log10 = unary_op(
     """>>> pyframe.log10(pyframe.tensor([1.0, 100.0]))
     tensor([0., 2.])""",
     values="positive",
+    autocast="float32",
 )
 
 log1p = unary_op(
@@ -75,6 +80,7 @@ log1p = unary_op(
     """>>> pyframe.log1p(pyframe.tensor([0.0, 1.0]))
     tensor([0.0000, 0.6931])""",
     values="positive",
+    autocast="float32",
 )
 
 erf = unary_op(
@@ -115,6 +121,7 @@ erfinv = unary_op(
     """>>> pyframe.erfinv(pyframe.tensor([0.0, 0.5]))
     tensor([0.0000, 0.4769])""",
     options={"low": -0.9, "high": 0.9},
+    autocast="float32",
 )
 
 logaddexp = binary_op(

@@ -334,7 +334,7 @@ native_group_norm = register(
 )
 
 
-@composite(export=("pyframe", "functional"))
+@composite(export=("pyframe", "functional"), autocast="float32")
 def group_norm(
     input: Any,
     num_groups: int,
@@ -439,7 +439,7 @@ def _copies(running: Any, n: int) -> Any:
     return raw[None].repeat(n, axis=0).reshape(-1)
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="float32")
 def local_response_norm(
     input: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Any:

@@ -48,7 +48,7 @@ def index_put_(self: Tensor, indices: Any, values: Any, accumulate: bool = False
     return self
 
 
-@composite()
+@composite(autocast="promote")
 def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
     """A copy of input with ``values`` stored, or added, at ``indices``; see :func:`index_put_`.
 

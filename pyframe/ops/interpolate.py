@@ -293,6 +293,7 @@ resample: Callable = register(
     Op(
         "resample",
         _forward,
+        autocast="float32",
         vjp={
             "input": lambda g, input_shape, kind, align, scales: resample_grad(
                 g, input_shape, kind, align, scales

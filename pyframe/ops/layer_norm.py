@@ -366,6 +366,7 @@ native_layer_norm = register(
     Op(
         "native_layer_norm",
         _forward,
+        autocast="float32",
         vjp=_rule,
         outputs=("y", "mean", "rstd"),
         nondiff=("mean", "rstd"),

@@ -179,6 +179,7 @@ linear = register(
     Op(
         "linear",
         _forward,
+        autocast="lower",
         vjp={"input": _grad_input, "weight": _grad_weight, "bias": _grad_bias},
         check=_check,
         export=("functional",),
@@ -220,7 +221,7 @@ linear = register(
 )
 
 
-@composite(export=("pyframe", "functional"))
+@composite(export=("pyframe", "functional"), autocast="promote")
 def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
     """y[..., o] = Σᵢⱼ input1[..., i] · weight[o, i, j] · input2[..., j] + bias[o].
 

@@ -113,6 +113,7 @@ logsumexp = register(
     Op(
         "logsumexp",
         _forward,
+        autocast="float32",
         vjp={"input": _vjp},
         check=_check,
         reference=_reference,

@@ -36,7 +36,7 @@ hinge = element_loss(
 )
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="float32")
 def hinge_embedding_loss(
     input: Any,
     target: Any,
@@ -67,7 +67,7 @@ def hinge_embedding_loss(
     return reduced("hinge_embedding_loss", losses, reduction, size_average, reduce)
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="float32")
 def margin_ranking_loss(
     input1: Any,
     input2: Any,
@@ -110,7 +110,7 @@ def margin_ranking_loss(
     return reduced("margin_ranking_loss", losses, reduction, size_average, reduce)
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="float32")
 def cosine_embedding_loss(
     input1: Any,
     input2: Any,
@@ -149,7 +149,7 @@ def cosine_embedding_loss(
     return reduced("cosine_embedding_loss", like + unlike, reduction, size_average, reduce)
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="float32")
 def triplet_margin_loss(
     anchor: Any,
     positive: Any,

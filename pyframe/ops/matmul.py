@@ -21,6 +21,7 @@ from ..tensor.dispatch import unbroadcast
 from ..tensor.register import composite, register
 from . import _cuda_gemm as cuda
 from . import _cuda_gemm_hopper as hopper
+from . import _library, _numba
 from .arithmetic import mul
 
 _SMALL = 4096  # elements up to which layout does not matter for speed
@@ -33,7 +34,7 @@ NATIVE_FROM = 12800
 
 def check_dtypes(op: str, a: Any, b: Any) -> None:
     """Raises unless both operands of a product have one dtype that can be multiplied."""
-    if a.dtype != b.dtype:
+    if a.dtype != b.dtype and config.get_mode().autocast is None:  # which makes them one
         fail(
             DtypeError,
             op,
@@ -251,6 +252,7 @@ matmul = register(
     Op(
         "matmul",
         _forward,
+        autocast="lower",
         vjp={"input": _grad_input, "other": _grad_other},
         check=_check,
         dunder="matmul",
@@ -268,6 +270,8 @@ matmul = register(
                     hopper.matmul, hopper.not_hopper, "kernels/gemm_hopper.cu", name="hopper"
                 ),
                 cuda_kernel(cuda.matmul, cuda.not_cuda_gemm, "kernels/gemm_mma.cu"),
+                _library.MATMUL,
+                _numba.MATMUL,
             ],
         },
         doc="""Matrix product: y[..., i, j] = Σₖ input[..., i, k] · other[..., k, j].
@@ -348,7 +352,7 @@ def mv(input: Any, vec: Any) -> Any:
     return matmul(input, vec)
 
 
-@composite()
+@composite(autocast="promote")
 def dot(input: Any, tensor: Any) -> Any:
     """Inner product of two vectors.
 
@@ -373,7 +377,7 @@ def outer(input: Any, vec2: Any) -> Any:
     return input.reshape((-1, 1)) * vec2
 
 
-@composite()
+@composite(autocast="promote")
 def inner(input: Any, other: Any) -> Any:
     """Sums of products over the last dimension of both: (..., k) and (***, k) give (..., ***).
 
@@ -390,7 +394,7 @@ def inner(input: Any, other: Any) -> Any:
     return matmul(left, right.T).reshape((*input.shape[:-1], *other.shape[:-1]))
 
 
-@composite(export=("pyframe",))
+@composite(export=("pyframe",), autocast="promote")
 def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
     """Sum of products over ``dims``: a number of trailing/leading ones, or a pair of lists.
 
@@ -543,6 +547,7 @@ def _add_product(name: str, first: int, second: int, formula: str, sums_batch: b
             name,
             forward,
             vjp={"input": grad_input, "mat1": grad_mat1, "mat2": grad_mat2},
+            autocast="lower",
             check=check,
             inplace=True,
             reference=reference,

@@ -175,6 +175,7 @@ vector_norm = register(
     Op(
         "vector_norm",
         _forward,
+        autocast="float32",
         vjp={"x": _vjp},
         check=_check,
         half="native",
@@ -208,7 +209,7 @@ vector_norm = register(
 )
 
 
-@composite()
+@composite(autocast="float32")
 def norm(
     input: Any,
     p: Any = "fro",
@@ -245,7 +246,7 @@ def norm(
     return vector_norm(input, p, axis if dim is None else dim, keepdim or keepdims, dtype)
 
 
-@composite()
+@composite(autocast="float32")
 def dist(input: Any, other: Any, p: float = 2) -> Any:
     """The norm of order ``p`` of input - other.
 

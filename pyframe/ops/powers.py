@@ -26,6 +26,7 @@ square = unary_op(
     """>>> pyframe.square(pyframe.tensor([3.0, -2.0]))
     tensor([9., 4.])""",
     derivative={"input": lambda g, input: 2 * g * input},
+    autocast="float32",
 )
 
 _cube = unary_op(
@@ -37,6 +38,7 @@ _cube = unary_op(
     tensor([27., -8.])""",
     export=(),
     inplace=False,
+    autocast="float32",
 )
 
 sqrt = unary_op(
@@ -57,6 +59,7 @@ rsqrt = unary_op(
     """>>> pyframe.rsqrt(pyframe.tensor([4.0, 1.0]))
     tensor([0.5000, 1.0000])""",
     values="positive",
+    autocast="float32",
 )
 
 reciprocal = unary_op(
@@ -67,6 +70,7 @@ reciprocal = unary_op(
     """>>> pyframe.reciprocal(pyframe.tensor([4.0, 1.0]))
     tensor([0.2500, 1.0000])""",
     values="positive",
+    autocast="float32",
 )
 
 hypot = binary_op(
@@ -98,6 +102,7 @@ _pow = binary_op(
     export=(),
     dunder="pow",
     inplace=True,
+    autocast="float32",
 )
 
 _rpow = binary_op(
@@ -111,9 +116,17 @@ _rpow = binary_op(
     errors=_errors,
     export=(),
     dunder="rpow",
+    autocast="float32",
 )
 
-_FAST = {2: square, 0.5: sqrt, 3: _cube, -1: reciprocal, -0.5: rsqrt, 1: lambda x: mul(x, 1)}
+
+@composite("half_power", export=(), autocast="float32")
+def _half_power(input: Any) -> Any:
+    """√input; what ``**`` uses for the exponent ½, which autocast treats as other powers."""
+    return sqrt(input)
+
+
+_FAST = {2: square, 0.5: _half_power, 3: _cube, -1: reciprocal, -0.5: rsqrt, 1: lambda x: mul(x, 1)}
 
 
 @composite("pow", dunder="pow")

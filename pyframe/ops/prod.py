@@ -88,6 +88,7 @@ prod = register(
     Op(
         "prod",
         _forward,
+        autocast="float32",
         vjp={"input": _vjp},
         check=_check,
         half="native",

@@ -66,7 +66,7 @@ smooth_error = element_loss(
 )
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="float32")
 def mse_loss(
     input: Any,
     target: Any,
@@ -100,7 +100,7 @@ def mse_loss(
     return reduced_with_weight("mse_loss", losses, weight, reduction, size_average, reduce)
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="float32")
 def l1_loss(
     input: Any,
     target: Any,
@@ -134,7 +134,7 @@ def l1_loss(
     return reduced_with_weight("l1_loss", losses, weight, reduction, size_average, reduce)
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="float32")
 def smooth_l1_loss(
     input: Any,
     target: Any,
@@ -174,7 +174,7 @@ def smooth_l1_loss(
     return reduced("smooth_l1_loss", losses, reduction, size_average, reduce)
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="float32")
 def huber_loss(
     input: Any, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None
 ) -> Any:
@@ -244,7 +244,7 @@ stirling = pointwise(
 )
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="float32")
 def poisson_nll_loss(
     input: Any,
     target: Any,
@@ -309,7 +309,7 @@ gaussian_error = pointwise(
 )
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="float32")
 def gaussian_nll_loss(
     input: Any,
     target: Any,

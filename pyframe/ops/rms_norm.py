@@ -252,6 +252,7 @@ native_rms_norm = register(
     Op(
         "native_rms_norm",
         _rms,
+        autocast="float32",
         vjp=_rms_rule,
         outputs=("y", "rstd"),
         nondiff=("rstd",),

@@ -297,7 +297,7 @@ def _plain(nonlinearity: str) -> Callable:
         DtypeError: if the dtypes differ.
         ArgumentError: for a wrong number of weights.
     """
-    return composite(f"rnn_{nonlinearity}", export=("pyframe",))(rnn)
+    return composite(f"rnn_{nonlinearity}", export=("pyframe",), autocast="lower")(rnn)
 
 
 rnn_tanh = _plain("tanh")
@@ -324,7 +324,7 @@ def _plain_cell(nonlinearity: str) -> Callable:
         ShapeError: if the shapes do not fit.
         DtypeError: if the dtypes differ.
     """
-    return composite(f"rnn_{nonlinearity}_cell", export=("pyframe",))(cell)
+    return composite(f"rnn_{nonlinearity}_cell", export=("pyframe",), autocast="lower")(cell)
 
 
 rnn_tanh_cell = _plain_cell("tanh")

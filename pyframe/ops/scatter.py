@@ -269,7 +269,7 @@ def scatter_(
     return _in_place("scatter_", input, index, _source(src, value, input), dim, accumulate)
 
 
-@composite()
+@composite(autocast="promote")
 def scatter_add(input: Any, dim: int, index: Any, src: Any) -> Any:
     """A copy of input to which src is added: out[i][index[i][j]] += src[i][j]. Deterministic.
 

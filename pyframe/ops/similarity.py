@@ -20,7 +20,7 @@ def _floating(op: str, **arrays: Any) -> None:
             fail(DtypeError, op, f"{name} must be floating point", "Convert it.", **{name: value})
 
 
-@composite(export=("functional",))
+@composite(export=("functional",), autocast="float32")
 def normalize(input: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Any:
     """Input / max(‖input‖ₚ, eps) along ``dim``.
 
@@ -43,7 +43,7 @@ def normalize(input: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out:
     return input / clamp(vector_norm(input, p, dim, True), eps)
 
 
-@composite(export=("pyframe", "functional"))
+@composite(export=("pyframe", "functional"), autocast="float32")
 def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     """x1 · x2 / (max(‖x1‖, eps) · max(‖x2‖, eps)) along ``dim``.
 
@@ -77,7 +77,7 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     return total_of((x1 / one) * (x2 / two), dim if ndim else None)
 
 
-@composite(export=("pyframe", "functional"))
+@composite(export=("pyframe", "functional"), autocast="float32")
 def pairwise_distance(
     x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
 ) -> Any:

@@ -304,6 +304,7 @@ softmax = register(
     Op(
         "softmax",
         _softmax,
+        autocast="float32",
         vjp={
             "input": lambda g, y, dim, input_dtype: cast(softmax_backward(g, y, dim), input_dtype)
         },
@@ -339,6 +340,7 @@ log_softmax = register(
     Op(
         "log_softmax",
         _log_softmax,
+        autocast="float32",
         vjp={
             "input": lambda g, y, dim, input_dtype: cast(
                 log_softmax_backward(g, y, dim), input_dtype

@@ -15,9 +15,10 @@ from ..errors import ArgumentTypeError, ParameterError, RangeError, fail
 from ..op.axes import normalize
 from ..op.native_arrays import packed
 from ..op.native_kernel import native_kernel
-from ..op.record import Cost, Failing, Op, Sample
+from ..op.record import Cost, Failing, Kernel, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
+from ._cuda_sort import ARGSORT, RANKED, SORT, TOPK
 from .extrema import Extremum, at_index, check_not_empty
 
 # From this length on, choosing a few elements is done without sorting the others.
@@ -92,8 +93,8 @@ def _native_ranked(
     return values, indices
 
 
-def _kernel(run: Any) -> dict:
-    return {"cpu": [native_kernel(run, _not_native, "csrc/sort.cpp")]}
+def _kernel(run: Any, on_cuda: Kernel) -> dict:
+    return {"cpu": [native_kernel(run, _not_native, "csrc/sort.cpp")], "cuda": [on_cuda]}
 
 
 # From here on sorting natively beats NumPy's lower call overhead.
@@ -158,7 +159,7 @@ sort_with_indices = register(
         samples=_sort_samples,
         errors=_sort_errors,
         cost=_sort_cost,
-        kernels=_kernel(_native_sort),
+        kernels=_kernel(_native_sort, SORT),
         kernels_from=_SORTED_FROM,
         doc="""The elements in order along ``dim`` and where they were; equal ones keep their order.
 
@@ -188,7 +189,7 @@ argsort_op = register(
         samples=_sort_samples,
         errors=_sort_errors,
         cost=_sort_cost,
-        kernels=_kernel(_native_argsort),
+        kernels=_kernel(_native_argsort, ARGSORT),
         kernels_from=_SORTED_FROM,
         doc="""Indices that sort input along ``dim``; equal elements keep their order.
 
@@ -366,7 +367,7 @@ topk_with_indices = register(
         samples=_topk_samples,
         errors=_topk_errors,
         cost=lambda input, **_: Cost(input.size, input.nbytes),
-        kernels=_kernel(_native_topk),
+        kernels=_kernel(_native_topk, TOPK),
         kernels_from=_SORTED_FROM,
         doc="""The ``k`` largest (or smallest) elements along ``dim``, in order, with their indices.
 
@@ -485,7 +486,7 @@ ranked = register(
         reference=_ranked_reference,
         samples=_ranked_samples,
         errors=_ranked_errors,
-        kernels=_kernel(_native_ranked),
+        kernels=_kernel(_native_ranked, RANKED),
         kernels_from=_SORTED_FROM,
         cost=_sort_cost,
         doc="""The ``k``-th smallest element along ``dim`` and its index.

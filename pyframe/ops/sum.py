@@ -69,6 +69,7 @@ sum = register(
     Op(
         "sum",
         _forward,
+        autocast="float32",
         vjp={"input": spread_out},
         check=_check,
         reference=lambda input, dim=None, keepdim=False, dtype=None: np.sum(

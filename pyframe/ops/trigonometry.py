@@ -33,6 +33,7 @@ tan = unary_op(
     """>>> pyframe.tan(pyframe.tensor([0.0, 0.5]))
     tensor([0.0000, 0.5463])""",
     options={"low": -1.2, "high": 1.2},
+    autocast="float32",
 )
 
 asin = unary_op(
@@ -44,6 +45,7 @@ asin = unary_op(
     tensor([0.0000, 0.5236])""",
     options={"low": -0.9, "high": 0.9},
     aliases=("arcsin",),
+    autocast="float32",
 )
 
 acos = unary_op(
@@ -55,6 +57,7 @@ acos = unary_op(
     tensor([1.5708, 1.0472])""",
     options={"low": -0.9, "high": 0.9},
     aliases=("arccos",),
+    autocast="float32",
 )
 
 atan = unary_op(
@@ -74,6 +77,7 @@ sinh = unary_op(
     "Hyperbolic sine of input",
     """>>> pyframe.sinh(pyframe.tensor([0.0, 0.5]))
     tensor([0.0000, 0.5211])""",
+    autocast="float32",
 )
 
 cosh = unary_op(
@@ -83,6 +87,7 @@ cosh = unary_op(
     "Hyperbolic cosine of input",
     """>>> pyframe.cosh(pyframe.tensor([0.0, 0.5]))
     tensor([1.0000, 1.1276])""",
+    autocast="float32",
 )
 
 tanh = unary_op(

@@ -57,7 +57,7 @@ def _main() -> None:
 
     folder = os.environ.get(call_log.FOLDER_VARIABLE)
     if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        endings.make(Path(folder))
         endings.log(Path(folder), rank, size)
     try:
         if module:

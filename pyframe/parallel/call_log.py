@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import socket
 import struct
 import tempfile
@@ -17,6 +18,8 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..errors import CollectiveError, message
 
 FOLDER_VARIABLE = "PYFRAME_PARALLEL_FOLDER"
 
@@ -38,6 +41,8 @@ _ENDED = struct.Struct("<d")
 _ENDED_AT = struct.calcsize("<qd")
 _TEXT_SIZE = _RECORD_SIZE - _RECORD.size
 _SIZE = _RECORDS_AT + _RECORDS * _RECORD_SIZE
+_PREFIX = "pyframe-job-"
+_ABANDONED = 600.0  # seconds after the last rank started: no job takes as long to start
 
 
 @dataclass(frozen=True)
@@ -126,10 +131,38 @@ def is_alive(process: int) -> bool:
 
 
 def make_folder() -> Path:
-    """A new folder for the logs of one job, in memory where the system has such a place."""
+    """A new folder for the logs of one job, in memory where the system has such a place.
+
+    It is its maker's to remove; where one was killed before it could, a later call does so.
+    """
     memory = Path("/dev/shm")
     usable = memory.is_dir() and os.access(memory, os.W_OK)
-    return Path(tempfile.mkdtemp(prefix="pyframe-", dir=memory if usable else None))
+    parent = memory if usable else Path(tempfile.gettempdir())
+    _remove_abandoned(parent)
+    prefix = f"{_PREFIX}{os.getpid()}-"
+    try:
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    except OSError as error:
+        if not usable:
+            raise
+        try:  # the memory may be full
+            return Path(tempfile.mkdtemp(prefix=prefix))
+        except OSError:
+            raise error from None
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Removes folders whose maker and ranks, processes of this machine, are no more."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        maker = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        try:
+            old = time.time() - folder.stat().st_mtime > _ABANDONED
+        except OSError:
+            continue
+        if old and maker.isdigit() and not is_alive(int(maker)):
+            found = read_all(folder)
+            if all(s.gone for s in found):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def path_of(folder: Path, rank: int) -> Path:
@@ -145,7 +178,9 @@ class CallLog:
         rank: this process's rank.
         ranks: how many there are.
 
-    >>> folder = make_folder()
+    >>> import tempfile
+    >>> place = tempfile.TemporaryDirectory()
+    >>> folder = Path(place.name)
     >>> log = CallLog(folder, 0, 2)
     >>> slot = log.begin("#1 barrier()")
     >>> read(folder, 0).says().rpartition(" for ")[0]
@@ -153,6 +188,7 @@ class CallLog:
     >>> log.end(slot); log.close(FINISHED)
     >>> read(folder, 0).says()
     'rank 0 has finished; its last call was #1 barrier()'
+    >>> place.cleanup()
     """
 
     def __init__(self, folder: Path, rank: int, ranks: int) -> None:
@@ -161,9 +197,19 @@ class CallLog:
         self._lock = threading.Lock()
         path = path_of(folder, rank)
         temporary = path.with_suffix(f".{os.getpid()}")
-        with open(temporary, "wb+") as file:
-            file.truncate(_SIZE)
-            self._map = mmap.mmap(file.fileno(), _SIZE)
+        try:
+            with open(temporary, "wb+") as file:
+                file.write(bytes(_SIZE))  # with holes, a full memory would end us by SIGBUS
+                file.flush()
+                self._map = mmap.mmap(file.fileno(), _SIZE)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            what = f"the log of rank {rank} cannot be written: {error}"
+            fix = (
+                f"Make room in {folder.parent} or give the right to write there"
+                f"; or set {FOLDER_VARIABLE} to another folder of this machine."
+            )
+            raise CollectiveError(message("parallel", what, fix)) from error
         host = socket.gethostname().encode()[:64]
         head = (_MAGIC, os.getpid(), rank, ranks, STARTED, 0, 0, time.time(), host)
         _HEAD.pack_into(self._map, 0, *head)

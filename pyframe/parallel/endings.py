@@ -10,14 +10,16 @@ import atexit
 import os
 import runpy
 import shutil
+import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..errors import RankLostError
+from ..errors import CollectiveError, RankLostError, message
 from . import call_log
 
 _LOST = 3.0  # seconds in which mpirun or the lost rank ends the job and says why it was lost
@@ -28,6 +30,9 @@ _STARTERS = (str(Path(__file__).with_name("bootstrap.py")), runpy.__file__, "<fr
 
 failed = False
 """Whether a call timed out or lost a rank: then MPI cannot be finalized in order."""
+
+LAUNCHER_VARIABLE = "PYFRAME_PARALLEL_LAUNCHER"
+"""The machine of ``pyframe launch``, which can read the logs of its own machine only."""
 
 _log: call_log.CallLog | None = None
 _made: Path | None = None
@@ -45,12 +50,31 @@ def begin(comm: Any) -> Path:
     name = os.environ.get(call_log.FOLDER_VARIABLE, "")
     if node.Get_rank() == 0 and not (name and Path(name).is_dir()):
         if name:
-            Path(name).mkdir(parents=True, exist_ok=True)
-        _made = Path(name) if name else call_log.make_folder()
-        name = str(_made)
+            make(Path(name))
+        elif _made is None:
+            _made = call_log.make_folder()
+        name = name or str(_made)
     name = node.bcast(name)
     node.Free()
     return Path(name)
+
+
+def make(folder: Path) -> None:
+    """Makes the job's folder on a machine that is not the launcher's; removed when this rank ends.
+
+    Raises:
+        CollectiveError: if it cannot be made.
+    """
+    global _made
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return
+    except OSError as error:
+        what = f"the folder of the ranks' logs cannot be made: {error}"
+        fix = f"Unset {call_log.FOLDER_VARIABLE}, or set it to a folder that can be written to."
+        raise CollectiveError(message("parallel", what, fix)) from error
+    _made = folder
 
 
 def log(folder: Path, rank: int, ranks: int) -> call_log.CallLog:
@@ -63,6 +87,17 @@ def log(folder: Path, rank: int, ranks: int) -> call_log.CallLog:
         sys.excepthook = _hook
         atexit.register(_at_exit)
     return _log
+
+
+def starting(text: str, start: Callable[[], Any]) -> Any:
+    """Calls ``start`` with a note of it in the log that the launcher has had made."""
+    if _log is None:
+        return start()
+    slot = _log.begin(text)
+    try:
+        return start()
+    finally:
+        _log.end(slot)
 
 
 def _hook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
@@ -89,7 +124,9 @@ def end(ending: str, code: int = 1) -> None:
     _flush()
     if _log is not None:
         _log.close(call_log.RAISED, ending)
+        _say(_log)
         _let_others_speak(_log)
+        _remove()
     mpi: Any = sys.modules.get("mpi4py.MPI")
     running = mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized()
     if running and mpi.COMM_WORLD.Get_size() > 1:
@@ -106,6 +143,19 @@ def _let_others_speak(mine: call_log.CallLog) -> None:
         time.sleep(0.02)
 
 
+def _say(mine: call_log.CallLog) -> None:
+    """Prints for the launcher what it cannot read: ``diagnosis.explain`` finds this line."""
+    found, host = call_log.read(mine.folder, mine.rank), socket.gethostname()
+    if found is not None and os.environ.get(LAUNCHER_VARIABLE, host) != host:
+        sys.stderr.write(f"\n{' '.join(found.says().split())}; on machine {host}\n")
+        sys.stderr.flush()
+
+
+def _remove() -> None:
+    if _made is not None:
+        shutil.rmtree(_made, ignore_errors=True)
+
+
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -118,5 +168,4 @@ def _at_exit() -> None:
         end("a failed call that the program went on after")
     if _log is not None:
         _log.close(call_log.FINISHED)
-    if _made is not None:
-        shutil.rmtree(_made, ignore_errors=True)
+    _remove()

@@ -19,7 +19,7 @@ from ..errors import (
     fail,
     message,
 )
-from . import call_log, endings
+from . import call_log, diagnosis, endings
 from .mpi import MpiTransport, load_mpi
 from .transport import Transport
 from .watchdog import Watch, mismatch
@@ -221,7 +221,7 @@ def init_process_group(
         what = f"there is no backend {backend!r}"
         fail(ArgumentError, op, what, "Use 'mpi' or 'nccl'.")
     seconds = _seconds(timeout)
-    comm = load_mpi().COMM_WORLD
+    comm = endings.starting(diagnosis.init_text(seconds), load_mpi).COMM_WORLD
     me, size = comm.Get_rank(), comm.Get_size()
     for given, actual, label in ((rank, me, "rank"), (world_size, size, "world_size")):
         if given not in (-1, actual):

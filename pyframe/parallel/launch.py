@@ -8,20 +8,20 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError, MissingDependencyError, fail, missing
-from . import bootstrap, call_log
+from . import bootstrap, call_log, diagnosis, endings
 
-_LIMIT = 20.0  # seconds that mpirun has to end the other ranks of a failed job; then we do
+_LIMIT = 10.0  # seconds that mpirun has to end the other ranks of a failed job; then we do
 _POLL = 0.05
 _THREADS = (
     "PYFRAME_NUM_THREADS",
@@ -30,9 +30,6 @@ _THREADS = (
     "MKL_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
-# What mpirun (Open MPI 4 and 5) and Hydra (MPICH, Intel MPI) print of a rank that was killed.
-_KILLED = re.compile(r"process rank (\d+) with PID (\d+) on node \S+ exited on\s+signal (\d+)")
-_HYDRA = re.compile(r"PID (\d+) RUNNING AT .*?EXIT (?:STATUS|CODE): (\d+)", re.S)
 
 
 def find_mpirun() -> str:
@@ -89,18 +86,6 @@ def cpus() -> list[int]:
     return [cpu for _, cpu in sorted(order)]
 
 
-@dataclass(frozen=True)
-class Death:
-    """Why a job failed: the rank that ended first, and how."""
-
-    rank: int
-    cause: str
-    last: str
-
-    def __str__(self) -> str:
-        return f"rank {self.rank} {self.cause}; {self.last}"
-
-
 class Job:
     """A job that runs.
 
@@ -134,16 +119,20 @@ class Job:
         self.ranks = ranks
         self.mpirun = find_mpirun()
         self.folder = call_log.make_folder()
-        self.first: list[Death] = []  # more than one where they died at about the same time
+        self._ended: list[int] = []  # ranks that ended before any raised
+        self._stuck: str | None = None
         self._messages = ""
+        self._lock = threading.Lock()
         self._watched: dict[int, int] = {}  # rank: descriptor of its process
-        self._kills = _oom_kills()
+        self._kills = diagnosis.oom_kills()
         try:
             variables = self._environment(threads, bind, hosts, environment or {})
             self._process = subprocess.Popen(
                 self._command(list(command), hosts, extra, variables),
                 env=variables,
                 stdin=subprocess.DEVNULL,
+                # Hydra says on stdout which signal ended a rank, Open MPI on stderr.
+                stdout=subprocess.PIPE if flavour(self.mpirun) == "hydra" else None,
                 stderr=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C comes to us first
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
@@ -151,8 +140,12 @@ class Job:
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
-        self._reader = threading.Thread(target=self._copy_messages, daemon=True)
-        self._reader.start()
+        pipes = [(self._process.stdout, sys.stdout), (self._process.stderr, sys.stderr)]
+        self._readers = [
+            threading.Thread(target=self._copy, args=pair, daemon=True) for pair in pipes if pair[0]
+        ]
+        for reader in self._readers:
+            reader.start()
 
     def _environment(
         self, threads: int | None, bind: bool, hosts: Sequence[str], more: dict[str, str]
@@ -164,6 +157,7 @@ class Job:
             if threads is not None or name not in os.environ:
                 variables[name] = str(each)
         variables[call_log.FOLDER_VARIABLE] = str(self.folder)
+        variables[endings.LAUNCHER_VARIABLE] = socket.gethostname()
         variables.pop(bootstrap.CPUS_VARIABLE, None)
         if bind and not hosts and each * self.ranks <= len(mine):
             parts = [mine[i * each : (i + 1) * each] for i in range(self.ranks)]
@@ -220,25 +214,46 @@ class Job:
     def _wait(self) -> int:
         limit = None
         while self._process.poll() is None:
-            self._look()
-            if self.first and limit is None:
-                limit = time.monotonic() + _LIMIT
-            if limit is not None and time.monotonic() > limit:
+            logs = self._look()
+            now = time.monotonic()
+            if limit is None and (self._ended or any(map(diagnosis.real, logs))):
+                limit = now + _LIMIT
+            if limit is None:
+                self._stuck = diagnosis.stuck(logs, self.ranks, time.time())
+            if self._stuck is not None or (limit is not None and now > limit):
                 self.stop()
-        self._look()
-        self._reader.join(timeout=5.0)
-        code = self._process.returncode
+        logs = self._look()
+        for reader in self._readers:
+            reader.join(timeout=5.0)
+        code = self._code(logs)
         if code:
-            print(f"pyframe launch: {self.explain()}", file=sys.stderr, flush=True)
-        return code if code >= 0 else 128 - code
+            print(f"pyframe launch: {self._explain(logs, code)}", file=sys.stderr, flush=True)
+        return code
 
-    def _look(self) -> None:
+    def _code(self, logs: Sequence[call_log.Snapshot]) -> int:
+        """The job's exit code, as a shell's: 128 and the signal that ended mpirun or a rank."""
+        code = self._process.returncode
+        if code < 0:
+            return 128 - code
+        if code == diagnosis.killed_by(self._messages):  # Hydra
+            return 128 + code
+        unfinished = any(s.state == call_log.RUNNING for s in logs)
+        return code or int(unfinished or diagnosis.lost_machine(self._messages) is not None)
+
+    def _explain(self, logs: Sequence[call_log.Snapshot], code: int) -> str:
+        if self._stuck is not None:
+            return f"the job failed: {self._stuck}"
+        starved = diagnosis.oom_kills() > self._kills
+        return diagnosis.explain(logs, self._ended, self._messages, code, starved)
+
+    def _look(self) -> list[call_log.Snapshot]:
         """Watches new ranks, and notes the first that ends in another way than by finishing."""
-        for found in call_log.read_all(self.folder):
+        logs = call_log.read_all(self.folder)
+        for found in logs:
             if found.rank not in self._watched and hasattr(os, "pidfd_open"):
                 try:
                     self._watched[found.rank] = os.pidfd_open(found.process)
-                except OSError:  # it is on another machine, or ended
+                except OSError:  # it ended before
                     self._watched[found.rank] = -1
         poller = select.poll()
         for descriptor in self._watched.values():
@@ -251,54 +266,13 @@ class Job:
         for rank in ended:
             os.close(self._watched[rank])
             self._watched[rank] = -1
-        if ended and not self.first:
-            self._note(ended)
-
-    def _note(self, ended: Sequence[int]) -> None:
-        """Processes have ended, before any rank raised: one of them is why the job failed."""
-        found = call_log.read_all(self.folder)
-        if not any(_raised(s) for s in found):
-            self.first = [
-                Death(s.rank, "died", _last(s))
-                for s in found
-                if s.rank in ended and s.state < call_log.FINISHED
-            ]
-
-    def explain(self) -> str:
-        """Which rank made the job fail, why, and in which call."""
-        found = {s.rank: s for s in call_log.read_all(self.folder)}
-        rank, number = self._killed(found)
-        if not self.first:
-            raised = sorted(
-                (s for s in found.values() if s.state == call_log.RAISED),
-                key=lambda s: (not _raised(s), s.changed),
-            )
-            if raised:
-                return f"the job failed: {raised[0].says()}"
-            if rank is None:
-                return f"the job failed with exit code {self._process.returncode}"
-            last = _last(found[rank]) if rank in found else "it has no log on this machine"
-            self.first = [Death(rank, "died", last)]
-        death = next((d for d in self.first if d.rank == rank), self.first[0])
-        if rank == death.rank:
-            cause = f"was killed by {_signal(number)}"
-            if number == signal.SIGKILL and _oom_kills() > self._kills:
-                cause += " (the system ran out of memory and killed processes meanwhile)"
-        else:
-            cause = f"died (exit code {self._process.returncode})"
-        return str(Death(death.rank, cause, death.last))
-
-    def _killed(self, found: dict[int, call_log.Snapshot]) -> tuple[int | None, int]:
-        """The rank that mpirun says was killed, and the signal."""
-        match = _KILLED.search(self._messages)
-        if match is not None:
-            return int(match[1]), int(match[3])
-        match = _HYDRA.search(self._messages)
-        if match is not None:
-            for rank, snapshot in found.items():
-                if snapshot.process == int(match[1]) and int(match[2]) in set(signal.Signals):
-                    return rank, int(match[2])
-        return None, 0
+        if ended and not self._ended:
+            logs = call_log.read_all(self.folder)
+            if not any(map(diagnosis.real, logs)):
+                self._ended = [
+                    s.rank for s in logs if s.rank in ended and s.state < call_log.FINISHED
+                ]
+        return logs
 
     def stop(self) -> None:
         """Ends all ranks: asks mpirun, then kills what is left."""
@@ -331,16 +305,17 @@ class Job:
             if descriptor >= 0:
                 os.close(descriptor)
         self._watched.clear()
-        self._reader.join(timeout=1.0)
+        for reader in self._readers:
+            reader.join(timeout=1.0)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _copy_messages(self) -> None:
-        stream: Any = self._process.stderr
+    def _copy(self, stream: Any, to: Any) -> None:
         while data := stream.read1(1 << 16):
             text = data.decode(errors="replace").replace("\0", "")  # Open MPI ends its own with one
-            self._messages = (self._messages + text)[-(1 << 16) :]
-            sys.stderr.write(text)
-            sys.stderr.flush()
+            with self._lock:
+                self._messages = (self._messages + text)[-(1 << 16) :]
+            to.write(text)
+            to.flush()
         stream.close()
 
 
@@ -353,39 +328,8 @@ def launch(command: Sequence[str], ranks: int, **options: Any) -> int:
     return Job(command, ranks, **options).wait()
 
 
-def _raised(found: call_log.Snapshot) -> bool:
-    """Whether a rank ended with an error of its own, not because another rank was lost."""
-    return found.state == call_log.RAISED and not found.ending.startswith("RankLostError")
-
-
-def _last(found: call_log.Snapshot) -> str:
-    if not found.calls:
-        return "it had made no call"
-    call = found.calls[-1]
-    return f"its last call was {call.text}" + ("" if call.ended else ", in which it was")
-
-
 def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt("SIGTERM")
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _oom_kills() -> int:
-    """How many processes the kernel has killed for want of memory."""
-    for path, name in (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill")):
-        try:
-            for line in Path(path).read_text().splitlines():
-                if line.startswith(name + " "):
-                    return int(line.split()[1])
-        except OSError:
-            continue
-    return 0
 
 
 def _die_with_parent() -> None:

@@ -26,12 +26,12 @@ UNSET = type("Unset", (), {"__repr__": lambda self: "<unset>"})()
 
 def general(op: Op, mode: config.Mode, inputs: tuple, params: tuple) -> Any:
     """Calls ``op`` on any mixture of Tensors, raw arrays and (for promoted inputs) numbers."""
+    if mode.autocast is not None:
+        return mode.autocast.call(op, mode, inputs, params)
     if mode.trace is not None:
         return mode.trace.call(op, inputs, params)
     device = _device_of(op, inputs)
     inputs = _converted(op, inputs, device)
-    if mode.autocast is not None:
-        inputs = mode.autocast.cast(op, inputs)
     arrays = tuple(_raw(i) for i in inputs)
     params = canonical(op, arrays, params)
     named = dict(zip([p.name for p in op.params], params, strict=True))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
 
+from .. import config
 from ..errors import ArgumentError, ArgumentTypeError, fail, public
 from ..expr import trace
 from ..op.record import Op
@@ -89,6 +91,7 @@ def composite(
     aliases: tuple[str, ...] = (),
     dunder: str = "",
     varargs: str = "",
+    autocast: str = "",
 ) -> Callable[[Callable], Any]:
     """Decorator: exports a function that is written with ops, as a record exports an op."""
 
@@ -98,14 +101,30 @@ def composite(
         shared = set(ops[full].export).intersection(export) if full in ops else ()
         if full in composites or shared:
             fail(ArgumentError, "composite", f"there already is a function called {full!r}")
-        composites[full] = Composite(
-            full, function, export, method, aliases, dunder, function.__module__
-        )
         public(function, method or dunder or full)
+        if autocast:
+            function = _under_autocast(function, autocast)
+        composites[full] = Composite(
+            full, function, export, method, aliases, dunder, function.__module__, autocast
+        )
         _install(full, function, export, method, aliases, dunder, varargs)
         return function
 
     return enter
+
+
+def _under_autocast(function: Callable, how: str) -> Callable:
+    """``function``, whose tensors an autocast region converts as those of one op."""
+
+    @functools.wraps(function)
+    def converting(*args: Any, **kwargs: Any) -> Any:
+        mode = config.get_mode()
+        if mode.autocast is None:
+            return function(*args, **kwargs)
+        return mode.autocast.run(how, mode, function, args, kwargs)
+
+    converting.written = function  # type: ignore[attr-defined]  # for the stubs
+    return converting
 
 
 def _install(

@@ -89,6 +89,7 @@ def _parameters(function: Callable, op: Op | None, method: bool) -> str:
     complete = getattr(function, "__globals__", {}).get("complete")
     if complete is not None and op is not None:
         complete()  # functions of records are compiled at their first call
+    function = getattr(function, "written", function)  # a composite that autocast converts for
     types = _operand_types(op)
     words: list[str] = []
     starred = slashed = False
@@ -161,7 +162,9 @@ def _package() -> str:
         spec = importlib.util.find_spec(f"{_PREFIX}.{name}")
         if spec is not None and spec.origin is not None:
             lines.append(f"from . import {name} as {name}")
-    lines += ["from .io import load as load, save as save", "", "__version__: _str"]
+    for name, module in sorted(package._LAZY_NAMES.items()):
+        lines.append(f"from .{module} import {name} as {name}")
+    lines += ["", "__version__: _str"]
     lines += [
         "dtype = _np.dtype",
         "tensor_on = make",

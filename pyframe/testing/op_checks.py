@@ -36,11 +36,11 @@ class Case:
         return f"{self.op.name}: {self.sample!r}"
 
 
-def cases(op: Op, dtype: Any) -> Iterator[Case]:
-    """The op's samples in ``dtype``."""
+def cases(op: Op, dtype: Any, seed: int = 1) -> Iterator[Case]:
+    """The op's samples in ``dtype``; another ``seed`` has other values."""
     dtype = dtypes.as_dtype(dtype)
     assert op.samples is not None, f"op {op.name} has no samples"
-    for number, sample in enumerate(op.samples(Maker(dtype, seed=1))):
+    for number, sample in enumerate(op.samples(Maker(dtype, seed=seed))):
         yield Case(op, number, sample, dtype)
 
 
@@ -120,8 +120,8 @@ def check_kernel(case: Case, name: str, move: Any = lambda a: a) -> bool:
     """
     op, sample = case.op, case.sample
     arrays = mapped(sample.arrays, move)
-    with choice.kernels(choice.PORTABLE):
-        portable = [_host(o) for o in call(op, arrays, sample.params)]
+    with choice.kernels(choice.PORTABLE):  # on the host: another module would compile for minutes
+        portable = [_host(o) for o in call(op, sample.arrays, sample.params)]
     try:
         with choice.kernels(name), guarded_outputs():
             outputs = [_host(o) for o in call(op, arrays, sample.params)]

@@ -32,6 +32,7 @@ LAYERS = {
     "data": 12,
     "io": 12,
     "optim": 13,
+    "amp": 13,
     "utils": 14,
     "testing": 14,
     "cuda": 14,

@@ -63,28 +63,32 @@ class Graph:
             self.out.array[...] = found.array
 
 
-def _cupy() -> ModuleType:
+class _Cupy(ModuleType):
     """A module ``cupy`` of NumPy's functions, with the double's streams and events."""
-    module = ModuleType("cupy")
-    double = Cupy(1)
-    for name in ("ndarray", "empty", "zeros", "ones", "asarray", "exp", "ascontiguousarray"):
-        setattr(module, name, getattr(np, name))
-    module.float32 = np.float32  # type: ignore[attr-defined]
-    module.uint8 = np.uint8  # type: ignore[attr-defined]
-    module.from_dlpack = np.from_dlpack  # type: ignore[attr-defined]
-    module.__version__ = "pretended"
-    module.cuda = double.cuda  # type: ignore[attr-defined]
-    module.cuda.runtime.driverGetVersion = lambda: 0  # type: ignore[attr-defined]
-    module.RawKernel = lambda *args, **more: lambda *call, **rest: None  # type: ignore[attr-defined]
-    module.get_default_memory_pool = double.get_default_memory_pool  # type: ignore[attr-defined]
-    module.get_default_pinned_memory_pool = double.get_default_memory_pool  # type: ignore[attr-defined]
-    return module
+
+    __version__ = "pretended"
+
+    def __init__(self) -> None:
+        super().__init__("cupy")
+        double = Cupy(1)
+        self.cuda = double.cuda
+        self.cuda.runtime.driverGetVersion = lambda: 0
+        self.get_default_memory_pool = double.get_default_memory_pool
+        self.get_default_pinned_memory_pool = double.get_default_memory_pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+    @staticmethod
+    def RawKernel(source: str, name: str) -> Callable[..., None]:
+        """A kernel that does nothing."""
+        return lambda grid, block, arguments: None
 
 
 @contextmanager
 def pretend() -> Iterator[None]:
     """Makes ``"cuda"`` the pretended device inside a block."""
-    place, cupy = pf.device("cuda"), _cupy()
+    place, cupy = pf.device("cuda"), _Cupy()
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(sys.modules, cupy=cupy))
         stack.enter_context(mock.patch.object(base, "several_devices", [False]))

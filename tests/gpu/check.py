@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
-import traceback
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 import pyframe as pf
-from benchmarks.gpu.runner import Box, device_or_exit
-from pyframe import testing
-from pyframe.backend import emulator, launch, native, nvrtc
+from benchmarks.gpu import prepare
+from benchmarks.gpu.runner import Box, program
+from pyframe.backend import emulator, native, nvrtc
 from pyframe.backend.cuda_file import CudaFile
-from pyframe.op.choice import kernels
-from pyframe.op.record import Op
-from pyframe.op.registry import ops
-from pyframe.testing.op_checks import call, mapped
-from tests.gpu import check_gemm, check_hopper, check_parallel
+from tests.gpu import check_gemm, check_hopper, check_layers, check_ops, check_parallel
+from tests.gpu.check_ops import device_array, watched
 
-SECONDS = 290
-OWN = [op for op in ops.values() if op.module.startswith("pyframe.ops")]
+SECONDS = 290  # of 300
 
 # What lanes exchange, and how halves are rounded: the emulator has to give the hardware's bits.
 LANES = """
@@ -42,11 +37,6 @@ __global__ void lanes(const unsigned* __restrict__ x, unsigned* __restrict__ y) 
   out[7] = pf::narrow<pf::bfloat16>(__uint_as_float(mine)).bits;
 }
 """
-
-
-def device_array(array: Any) -> Any:
-    """A CuPy array with the strides' order of a NumPy one."""
-    return pf.device("cuda").backend.asarray(array)
 
 
 def environment(box: Box) -> dict[str, Any]:
@@ -89,140 +79,6 @@ def lanes(box: Box) -> dict[str, Any]:
             box.fail("lanes", f"at {at}: emulator {a[tuple(at)]:#x}, hardware {b[tuple(at)]:#x}")
             break
     return {"different": different}
-
-
-def _suite(box: Box, name: str, checks: Iterator[tuple[str, Callable[[], bool]]]) -> dict[str, Any]:
-    count = skipped = 0
-    for what, check in checks:
-        if box.left <= 0:
-            return {"status": "out of time", "checks": count, "not supported": skipped}
-        try:
-            ran = check()
-        except Exception:
-            box.fail(what, traceback.format_exc())
-            if len(box.failures) > 200:
-                break
-            ran = True
-        count += bool(ran)
-        skipped += not ran
-    return {"checks": count, "not supported": skipped}
-
-
-def kernels_of_ops(box: Box) -> dict[str, Any]:
-    """Every CUDA kernel of every op against the float64 reference, in every dtype.
-
-    The results have a row for each source file too: a kernel that the emulator does not run is
-    chosen by default only where its file's row is ``ok`` (``pyframe/op/cuda_kernel.py``).
-    """
-
-    def checks(source: str) -> Iterator[tuple[str, Callable[[], bool]]]:
-        for op in OWN:
-            for kernel in op.kernels.get("cuda", ()):
-                for dtype in op.dtypes if kernel.source == source else ():
-                    for case in testing.cases(op, dtype):
-                        yield (
-                            f"{case.id} {kernel.name}",
-                            lambda c=case, k=kernel: testing.check_kernel(c, k.name, device_array),
-                        )
-
-    total: dict[str, Any] = {"checks": 0, "not supported": 0}
-    for source in dict.fromkeys(k.source for op in OWN for k in op.kernels.get("cuda", ())):
-        before = len(box.failures)
-        row = _suite(box, "kernels", checks(source))
-        failed = len(box.failures) - before
-        status = f"{failed} failed" if failed else "ok" if row["checks"] else "nothing ran"
-        box.rows[source or "generated"] = {"status": status, **row}
-        total = {**row, **{key: total[key] + row[key] for key in total}}
-    return total
-
-
-def chosen_forward(box: Box) -> dict[str, Any]:
-    """Every op as it runs by default on the device, against the float64 reference."""
-
-    def check(case: Any) -> bool:
-        testing.check_forward(case, device_array)
-        return True
-
-    def checks() -> Iterator[tuple[str, Callable[[], bool]]]:
-        for dtype in ("float32", "float64", "float16", "bfloat16", "int64", "bool"):
-            for op in OWN:
-                if np.dtype(pf.dtypes.as_dtype(dtype)) in op.dtypes:
-                    for case in testing.cases(op, dtype):
-                        yield case.id, lambda c=case: check(c)
-
-    return _suite(box, "forward", checks())
-
-
-def gradients(box: Box) -> dict[str, Any]:
-    """First derivatives on the device against those on the CPU, in float64."""
-
-    def check(op: Op, case: Any) -> bool:
-        results = []
-        for move in (lambda a: a, device_array):
-            place = "cuda" if move is device_array else "cpu"
-            arrays = mapped(case.sample.arrays, lambda a, m=move: m(a.copy()))
-            tensors = mapped(arrays, pf.as_tensor)
-            leaves = [
-                t.requires_grad_()
-                for v in tensors
-                for t in (v if isinstance(v, list) else [v])
-                if t is not None and t.dtype == pf.float64
-            ]
-            outputs = [o for o in call(op, tensors, case.sample.params) if o.requires_grad]
-            if not outputs or not leaves:
-                return False
-            pf.manual_seed(1)
-            total = sum((o * pf.rand(*o.shape, dtype=o.dtype, device=place)).sum() for o in outputs)
-            total.backward()
-            results.append([None if t.grad is None else t.grad.cpu().numpy() for t in leaves])
-        for a, b in zip(*results, strict=True):
-            assert (a is None) == (b is None), case
-            if a is not None:
-                np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-11, err_msg=repr(case))
-        return True
-
-    def checks() -> Iterator[tuple[str, Callable[[], bool]]]:
-        for op in OWN:
-            if op.vjp is not None and pf.float64 in op.dtypes and not op.random:
-                for case in testing.cases(op, "float64"):
-                    yield f"gradient {case.id}", lambda o=op, c=case: check(o, c)
-
-    return _suite(box, "gradients", checks())
-
-
-def emulator_and_hardware(box: Box) -> dict[str, Any]:
-    """The same calls in the emulator and on the device, as close as two roundings of each step."""
-
-    def check(case: Any, name: str) -> bool:
-        try:
-            with kernels(name):
-                here = call(case.op, case.sample.arrays, case.sample.params)
-                there = call(case.op, mapped(case.sample.arrays, device_array), case.sample.params)
-        except pf.errors.KernelError as error:
-            if "cannot run" in str(error):
-                return False
-            raise
-        for a, b in zip(here, there, strict=True):
-            b = b.get()
-            assert a.dtype == b.dtype and a.shape == b.shape, case
-            if not pf.dtypes.is_floating(a.dtype):
-                np.testing.assert_array_equal(a, b, err_msg=repr(case))
-            else:
-                close = 64 * testing.accuracy.epsilon(a.dtype)
-                a, b = a.astype(np.float64), b.astype(np.float64)
-                np.testing.assert_allclose(b, a, rtol=close, atol=close, err_msg=repr(case))
-        return True
-
-    def checks() -> Iterator[tuple[str, Callable[[], bool]]]:
-        for op in OWN:
-            for kernel in op.kernels.get("cuda", ()):
-                for case in testing.cases(op, "float32"):
-                    yield (
-                        f"emulator {case.id} {kernel.name}",
-                        lambda c=case, k=kernel: check(c, k.name),
-                    )
-
-    return _suite(box, "emulator", checks())
 
 
 def streams_and_graphs(box: Box) -> dict[str, Any]:
@@ -364,7 +220,7 @@ def failures_are_named(box: Box) -> dict[str, Any]:
             capture_output=True,
             text=True,
             timeout=60,
-            env={**__import__("os").environ, "PYFRAME_CUDA_BLOCKING": blocking},
+            env={**os.environ, "PYFRAME_CUDA_BLOCKING": blocking},
         )
         assert "wild.cu: wild" in done.stderr, done.stderr[-3000:]
         rows[f"blocking {blocking}"] = "named"
@@ -436,31 +292,34 @@ def digits(box: Box) -> dict[str, Any]:
 
 ITEMS = (
     environment,
+    prepare.compiled_ahead,
     lanes,
-    *check_gemm.ITEMS,
-    *check_hopper.ITEMS,
-    kernels_of_ops,
-    digits,
+    *map(watched, check_gemm.ITEMS),
+    *map(watched, check_hopper.ITEMS),
+    check_ops.kernels_of_ops,
+    *map(watched, check_layers.ITEMS),
+    watched(digits),
     streams_and_graphs,
-    captured_steps,
-    check_parallel.nccl,
+    watched(captured_steps),
     wrong_indices,
+    check_parallel.nccl,
+    check_parallel.two_ranks,
     failures_are_named,
     exchange,
     sanitizer,
-    chosen_forward,
-    gradients,
-    emulator_and_hardware,
+    check_ops.chosen_forward,
+    check_ops.gradients,
+    check_ops.every_file,
+    check_ops.emulator_and_hardware,
 )
 
 
 def main() -> int:
     """Runs everything; the exit status is 0 if all of it ran and nothing failed."""
-    box = Box("check", SECONDS, device_or_exit("make gpu-check"))
-    for item in ITEMS:
-        box.run(item.__name__.replace("_", " "), item)
-    print(f"kernels compiled: {nvrtc.counts}; last launch: {(launch.recent() or ['none'])[0]}")
-    return box.finish()
+    try:
+        return program("check", SECONDS, ITEMS, "Tests pyframe on a GPU.")
+    finally:
+        check_ops.close()
 
 
 if __name__ == "__main__":

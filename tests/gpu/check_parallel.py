@@ -1,8 +1,15 @@
-"""NCCL with one rank: what a machine with one GPU can say about the transport for GPU arrays."""
+"""What a machine with one GPU can say about the transports for GPU arrays.
+
+NCCL with one rank, and two ranks that share the GPU through the host's memory.
+"""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -86,3 +93,34 @@ def nccl(box: Box) -> dict[str, Any]:
         raise AssertionError("a captured all-reduce is not in its place among the other kernels")
     transport.close()
     return {"calls": calls, "version": transport._nccl.get_version()}
+
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def two_ranks(box: Box) -> dict[str, Any]:
+    """Two processes with one GPU: collectives and a data parallel step, through the host."""
+    from pyframe.parallel.launch import find_mpirun
+
+    try:
+        import mpi4py  # noqa: F401
+
+        find_mpirun()
+    except (ImportError, pf.errors.PyframeError) as error:
+        return {"left out": f"no MPI ({str(error)[:200]})"}
+    place = box.pick("cuda", "cpu")
+    program = str(_ROOT / "tests" / "gpu" / "rank_program.py")
+    command = [sys.executable, "-m", "pyframe", "launch", "-n", "2", program, place]
+    path = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=max(10.0, min(60.0, box.left)),
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=_ROOT,
+    )
+    said = [line for line in done.stdout.splitlines() if line.endswith("equal")]
+    if done.returncode or len(said) != 2:
+        box.fail("two ranks", (done.stdout + done.stderr)[-4000:])
+    return {"ranks": len(said)}

@@ -13,14 +13,10 @@ import pytest
 import pyframe as pf
 from pyframe.backend import native
 from pyframe.ops.batch_norm import batch_norm_backward, batch_norm_inference, native_batch_norm
-from pyframe.ops.cross_entropy import (
-    cross_entropy_backward,
-    native_cross_entropy,
-    native_nll_loss,
-    nll_loss_backward,
-)
+from pyframe.ops.cross_entropy import cross_entropy_backward, native_cross_entropy
 from pyframe.ops.group_norm import group_norm_backward, native_group_norm
 from pyframe.ops.layer_norm import layer_norm_backward, native_layer_norm
+from pyframe.ops.nll_loss import native_nll_loss, nll_loss_backward
 from pyframe.ops.rms_norm import native_rms_norm, rms_norm_backward
 from pyframe.ops.summed_losses import KINDS, summed_loss, summed_loss_backward
 
