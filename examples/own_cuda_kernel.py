@@ -16,7 +16,7 @@ import numpy as np
 
 import pyframe as pf
 from pyframe.errors import ShapeError, fail
-from pyframe.op import Cost, CudaFile, Failing, Op, Sample, backend_of, cuda_kernel
+from pyframe.op.extend import Cost, CudaFile, Failing, Op, Sample, backend_of, cuda_kernel
 
 EPS = 1e-6
 

@@ -12,43 +12,37 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import cuda
 
 import pyframe as pf
 from pyframe.errors import ShapeError, fail
-from pyframe.op import Cost, Failing, Op, Sample, backend_of, launch_numba, numba_kernel
+from pyframe.op.extend import Cost, Failing, Op, Sample, backend_of, launch_numba, numba_kernel
 
 THREADS = 64
 
 # ---- the kernel: a thread per pixel
 
 
-@cache
-def compiled() -> Any:
-    """Return the Numba kernel, once. Numba is imported when it is needed, not before."""
-    from numba import cuda
-
-    @cuda.jit
-    def laplace(x, y):
-        i = cuda.grid(1)
-        rows, columns = x.shape[1], x.shape[2]
-        if i < x.size:
-            image, row, column = i // (rows * columns), i // columns % rows, i % columns
-            total = -4 * x[image, row, column]
-            if row > 0:
-                total += x[image, row - 1, column]
-            if row + 1 < rows:
-                total += x[image, row + 1, column]
-            if column > 0:
-                total += x[image, row, column - 1]
-            if column + 1 < columns:
-                total += x[image, row, column + 1]
-            y[image, row, column] = total
-
-    return laplace
+@cuda.jit
+def add_neighbours(x, y):
+    """Write y[image, row, column]: four neighbours, less four times the pixel."""
+    i = cuda.grid(1)
+    rows, columns = x.shape[1], x.shape[2]
+    if i < x.size:
+        image, row, column = i // (rows * columns), i // columns % rows, i % columns
+        total = -4 * x[image, row, column]
+        if row > 0:
+            total += x[image, row - 1, column]
+        if row + 1 < rows:
+            total += x[image, row + 1, column]
+        if column > 0:
+            total += x[image, row, column - 1]
+        if column + 1 < columns:
+            total += x[image, row, column + 1]
+        y[image, row, column] = total
 
 
 def run(x: Any) -> Any:
@@ -56,7 +50,7 @@ def run(x: Any) -> Any:
     backend = backend_of(x)
     images = backend.xp.ascontiguousarray(x).reshape(-1, *x.shape[-2:])
     y = backend.empty(images.shape, x.dtype)
-    launch_numba(compiled(), -(-x.size // THREADS), THREADS, images, y)
+    launch_numba(add_neighbours, -(-x.size // THREADS), THREADS, images, y)
     return y.reshape(x.shape)
 
 

@@ -125,3 +125,80 @@ __global__ void __launch_bounds__(256)
     pf::store(gx + i, gs);
   });
 }
+
+namespace {
+
+// Calls f(i) for the rows of a matrix [rows, channels] that this thread walks down: i is where its V neighbouring
+// channels start. They stay the same, so that what belongs to them can stay in registers. Block: (channels, rows).
+template <class F>
+__device__ __forceinline__ void down_rows(long long rows, int channels, int channel, F f) {
+  const long long step = static_cast<long long>(gridDim.y) * blockDim.y;
+  for (long long row = static_cast<long long>(blockIdx.y) * blockDim.y + threadIdx.y; row < rows; row += step) {
+    f(row * channels + channel);
+  }
+}
+
+template <int V>
+__device__ __forceinline__ int channels_here() { return static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * V; }
+
+}  // namespace
+
+// channel_apply where channels are next to each other in memory.
+template <class T, int V>
+__global__ void __launch_bounds__(256, 2)
+    rows_apply(const T* __restrict__ x, const pf::compute_t<T>* __restrict__ mean,
+               const pf::compute_t<T>* __restrict__ statistic, const pf::compute_t<T>* __restrict__ weight,
+               const pf::compute_t<T>* __restrict__ bias, T* __restrict__ y, long long rows, int channels,
+               int is_variance, double eps) {
+  using C = pf::compute_t<T>;
+  const int channel = channels_here<V>();
+  if (channel >= channels) return;
+  C center[V], scale[V], shift[V];
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    const int c = channel + k;
+    center[k] = mean[c];
+    scale[k] = is_variance ? C(1) / sqrt(statistic[c] + C(eps)) : statistic[c];
+    if (weight) scale[k] *= weight[c];
+    shift[k] = bias ? bias[c] : C(0);
+  }
+  down_rows(rows, channels, channel, [&](long long i) {
+    auto pack = pf::load<V>(x + i);
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      pack.values[k] = pf::narrow<T>((pf::widen(pack.values[k]) - center[k]) * scale[k] + shift[k]);
+    }
+    pf::store(y + i, pack);
+  });
+}
+
+// channel_backward where channels are next to each other in memory.
+template <class T, int V>
+__global__ void __launch_bounds__(256, 2)
+    rows_backward(const T* __restrict__ grad, const T* __restrict__ x, const pf::compute_t<T>* __restrict__ mean,
+                  const pf::compute_t<T>* __restrict__ rstd, const pf::compute_t<T>* __restrict__ weight,
+                  const pf::compute_t<T>* __restrict__ product, const pf::compute_t<T>* __restrict__ sum,
+                  T* __restrict__ gx, long long rows, int channels) {
+  using C = pf::compute_t<T>;
+  const int channel = channels_here<V>();
+  if (channel >= channels) return;
+  C center[V], scale[V], along_z[V], along_1[V];
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    const int c = channel + k;
+    center[k] = mean[c];
+    scale[k] = weight ? rstd[c] * weight[c] : rstd[c];
+    along_z[k] = product[c] / C(rows) * rstd[c];
+    along_1[k] = sum[c] / C(rows);
+  }
+  down_rows(rows, channels, channel, [&](long long i) {
+    auto gs = pf::load<V>(grad + i);
+    const auto xs = pf::load<V>(x + i);
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      const C d = pf::widen(xs.values[k]) - center[k];
+      gs.values[k] = pf::narrow<T>((pf::widen(gs.values[k]) - along_1[k] - d * along_z[k]) * scale[k]);
+    }
+    pf::store(gx + i, gs);
+  });
+}

@@ -29,6 +29,8 @@ from .dtypes import promote_types as promote_types
 from .dtypes import result_type as result_type
 from .dtypes import set_default_dtype as set_default_dtype
 from .dtypes import uint8 as uint8
+from .op.autotune import is_autotune_enabled as is_autotune_enabled
+from .op.autotune import set_autotune as set_autotune
 from .op.choice import kernels as kernels
 from .random import Generator as Generator
 from .random import default_generator as default_generator

@@ -86,8 +86,9 @@ def convolutions(box: Box) -> dict[str, Any]:
     return rows
 
 
-def _last(fw: Any, x: Any) -> Any:
-    return x.contiguous(memory_format=fw.channels_last)
+def _last(x: Any) -> Any:
+    """The same values with the channels last in memory."""
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 def _layer(
@@ -98,7 +99,7 @@ def _layer(
     x, w = values(batch, inputs, size, size), values(outputs, inputs, kernel, kernel)
     g = values(batch, outputs, after, after)
     options = {"stride": stride, "padding": padding}
-    a, b, c = (_last(pf, ours(v, dtype)) for v in (x, w, g))
+    a, b, c = (_last(ours(v, dtype)) for v in (x, w, g))
     sizes = {"input_size": tuple(x.shape)}, {"weight_size": tuple(w.shape)}
     more = {"stride": (stride,) * 2, "padding": (padding,) * 2, "dilation": (1, 1), "groups": 1}
     cases: dict[str, dict[str, Call]] = {
@@ -108,7 +109,7 @@ def _layer(
     }
     other = torch()
     if other is not None:
-        s, t, u = (_last(other, theirs(v, dtype)) for v in (x, w, g))
+        s, t, u = (_last(theirs(v, dtype)) for v in (x, w, g))
         back = other.ops.aten.convolution_backward
         rest = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1)
         cases["forward"]["torch"] = lambda: other.nn.functional.conv2d(s, t, **options)
@@ -156,7 +157,7 @@ def _block(
 ) -> dict[str, Sample]:
     x, w = values(batch, channels, size, size), values(channels, channels, kernel, kernel)
     scale, shift = abs(values(channels)) + 0.5, values(channels) + 1
-    a, b, r = (_last(pf, ours(v, dtype)) for v in (x, w, x))
+    a, b, r = (_last(ours(v, dtype)) for v in (x, w, x))
     factor, summand = ours(scale, dtype), ours(shift, dtype)
     cases: dict[str, Call] = {
         "pyframe": lambda: pf.nn.functional.conv_affine(
@@ -166,7 +167,7 @@ def _block(
     other = torch()
     if other is not None:
         functional = other.nn.functional
-        s, t, q = (_last(other, theirs(v, dtype)) for v in (x, w, x))
+        s, t, q = (_last(theirs(v, dtype)) for v in (x, w, x))
         mean, variance = theirs(0 * shift), theirs(0 * shift + 1)  # as batch norm keeps them
         weight, bias = theirs(scale), theirs(shift)
 

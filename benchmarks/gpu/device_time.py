@@ -88,9 +88,7 @@ def wall_us(cases: dict[str, Call], calls: int = 20, rounds: int = ROUNDS) -> di
     return _wall(cases, calls, rounds, waits=True)
 
 
-def _wall(
-    cases: dict[str, Call], calls: int, rounds: int, *, waits: bool
-) -> dict[str, Sample]:
+def _wall(cases: dict[str, Call], calls: int, rounds: int, *, waits: bool) -> dict[str, Sample]:
     samples: dict[str, list[float]] = {name: [] for name in cases}
     calls, rounds = (1, 2) if dry[0] else (calls, rounds)
     for number in range(rounds + 1):

@@ -1,4 +1,4 @@
-"""What is done before anything runs on a GPU: its kernels are compiled by all processors at once."""
+"""Before anything runs on a GPU: its kernels are compiled by all processors at once."""
 
 from __future__ import annotations
 

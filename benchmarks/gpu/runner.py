@@ -122,7 +122,9 @@ class Box:
             print(f"\n---- {name}\n{text}")
         if len(self.failures) > len(first):
             rest = sorted({f[0] for f in self.failures if f not in first})
-            print(f"\n{len(self.failures) - len(first)} more failures, in: {', '.join(rest)[:2000]}")
+            print(
+                f"\n{len(self.failures) - len(first)} more failures, in: {', '.join(rest)[:2000]}"
+            )
         if self.missed:
             print(f"\nbelow what is aimed at ({len(self.missed)} of {self.targets}):")
             print("\n".join(self.missed))
@@ -160,9 +162,7 @@ def _brief(value: Any) -> str:
             parts = [f"{value[unit]} {unit}"]
             if "spread" in value:
                 parts[0] += f" ±{value['spread'] * 100:.0f} %"
-    parts += [
-        f"{k} {_brief(v)}" for k, v in value.items() if k not in ("ms", "us", "spread")
-    ]
+    parts += [f"{k} {_brief(v)}" for k, v in value.items() if k not in ("ms", "us", "spread")]
     return ", ".join(parts)
 
 
@@ -183,8 +183,8 @@ def program(
 ) -> int:
     """The command ``make gpu-TITLE``: runs ``items`` and returns the exit status.
 
-    ``--dry-run`` runs them small on a pretended device, to find mistakes without a GPU; results then
-    go to a temporary folder. ``--only NAME`` runs those whose names contain one of these.
+    ``--dry-run`` runs them small on a pretended device, to find mistakes without a GPU; the results
+    go to a temporary folder then. ``--only NAME`` runs those whose names contain one of these.
     """
     parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("--dry-run", action="store_true", help="small, without a GPU")

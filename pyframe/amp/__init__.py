@@ -1,4 +1,4 @@
-"""Mixed precision (L6): autocast regions and the scaling of losses. Imports ops and below."""
+"""Mixed precision (L5): autocast regions and the scaling of losses. Imports ops and below."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from .grad_scaler import GradScaler
 
 __all__ = [
     "GradScaler",
-    
     "autocast",
     "custom_bwd",
     "custom_fwd",

@@ -1,7 +1,7 @@
 """Regions in which ops choose their precision: what their records say is done to their inputs.
 
-The names and lists are PyTorch's for CUDA, on every device. A record's (or composite's) ``autocast``
-field says which list it is on; the engine has no names.
+The lists are those that PyTorch has for CUDA, on every device. The ``autocast`` field of a record
+or composite says which one it is on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import config
+from ..backend.capture import current as current_capture
 from ..dtypes import as_dtype, bfloat16, float16, float32, float64, is_floating, is_half
 from ..errors import ArgumentError, ArgumentTypeError, DtypeError, fail
 from ..op.record import Op
@@ -26,8 +27,8 @@ class Policy:
 
     Args:
         dtypes: the lower precision of each device type whose tensors are converted.
-        kept: converted weights, ``{(id, dtype): (weight, version, converted)}``, or ``None``:
-            each use converts anew. Regions inside of others share it.
+        kept: converted weights, ``{(id, dtype, capture): (weight, version, converted)}``, or
+            ``None``: each use converts anew. Regions inside of others share it.
     """
 
     __slots__ = ("_insides", "dtypes", "kept")
@@ -85,7 +86,7 @@ class Policy:
             lower = self.dtypes.get(value.device.type)
             have = value.array.dtype
             want = lower if target is None else target
-            if lower is None or have == want or have == float64 or not is_floating(have):
+            if lower is None or have in (want, float64) or not is_floating(have):
                 return value
             return self._weight(value, want) if want is lower else cast(value, want)
         if value.__class__ in (list, tuple):
@@ -95,14 +96,15 @@ class Policy:
     def _weight(self, value: Tensor, dtype: Any) -> Tensor:
         """``value`` in ``dtype``; a leaf that requires grad is converted once in a region.
 
-        Again if it was overwritten since, or backward released what the conversion noted.
+        Again if it was overwritten since, or backward released what the conversion noted; and in a
+        captured graph, whose replays would not repeat a conversion that was made before.
         """
         mode = config.get_mode()
         if self.kept is None or value._edge.__class__ is not Leaf or not mode.plain:
             return cast(value, dtype)
         if not mode.grad:
             return cast(value, dtype)
-        key = (id(value), dtype)
+        key = (id(value), dtype, current_capture())
         known = self.kept.get(key)
         version = value._cell[0]
         if known is None or known[1] != version or known[2]._edge.saved is None:
@@ -189,6 +191,8 @@ class autocast:
         config.reset_mode(self._tokens.pop())
 
     def __call__(self, function: Callable) -> Callable:
+        """``function``, run inside of such a region."""
+
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             with autocast(self.device_type, self.dtype, self.enabled, self.cache_enabled):

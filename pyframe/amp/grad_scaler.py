@@ -30,10 +30,11 @@ class _Seen:
 class GradScaler:
     """Scales losses for training in float16, and skips steps whose gradients overflowed.
 
-    The loss is multiplied by a scale, so that gradients that float16 would round to 0 are kept; they
-    are divided by it before the step. A step with an infinite or NaN gradient is skipped and the
-    scale multiplied by ``backoff_factor``; after ``growth_interval`` steps without one it is
-    multiplied by ``growth_factor``. bfloat16 has the range of float32 and needs none of this.
+    The loss is multiplied by a scale, which keeps gradients that float16 would round to 0, and the
+    gradients are divided by it before the step. A step with an infinite or NaN gradient is
+    skipped and the scale multiplied by ``backoff_factor``; after ``growth_interval`` steps without
+    one it is multiplied by ``growth_factor``. bfloat16 has the range of float32 and needs none of
+    this.
 
     Scale and count are kept on the gradients' device. :meth:`unscale_` and :meth:`update` do not
     wait for it; :meth:`step` reads one number, since the optimizer's counts of updates are the
@@ -101,11 +102,11 @@ class GradScaler:
             if self._place is None:
                 self._start(outputs.device)
             return outputs * make(self._scale_on(outputs.device), outputs.device)
-        if isinstance(outputs, Iterable):
-            scaled = [self.scale(value) for value in outputs]
-            return tuple(scaled) if isinstance(outputs, tuple) else scaled
-        kind = type(outputs).__name__
-        fail(ArgumentTypeError, "GradScaler.scale", f"expected Tensors, not {kind}")
+        if not isinstance(outputs, Iterable):
+            kind = type(outputs).__name__
+            fail(ArgumentTypeError, "GradScaler.scale", f"expected Tensors, not {kind}")
+        scaled = [self.scale(value) for value in outputs]
+        return tuple(scaled) if isinstance(outputs, tuple) else scaled
 
     def unscale_(self, optimizer: Any) -> None:
         """Divides the gradients of an optimizer's parameters by the scale, e.g. to clip them.
@@ -235,7 +236,9 @@ class GradScaler:
         """The scale, 1 if disabled; waits for the device."""
         if not self._enabled:
             return 1.0
-        return self._init_scale if self._place is None else float(_on_host(self._place, self._scale))
+        return (
+            self._init_scale if self._place is None else float(_on_host(self._place, self._scale))
+        )
 
     def get_growth_factor(self) -> float:
         """What the scale is multiplied by after ``growth_interval`` steps without overflow."""

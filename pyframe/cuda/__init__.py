@@ -5,6 +5,7 @@ what is missing; :func:`is_available` and :func:`device_count` answer everywhere
 """
 
 from ..errors import OutOfMemoryError
+from . import amp
 from .devices import (
     can_device_access_peer,
     current_device,
@@ -50,6 +51,7 @@ __all__ = [
     "Graph",
     "OutOfMemoryError",
     "Stream",
+    "amp",
     "can_device_access_peer",
     "current_device",
     "current_stream",

@@ -19,6 +19,7 @@ from .padding import *
 from .parameter import *
 from .pooling import *
 from .recurrent import *
+from .recurrent_cells import *
 from .resampling import *
 from .transformer import *
 

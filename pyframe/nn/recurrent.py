@@ -1,6 +1,6 @@
-"""RNN, LSTM, GRU over sequences, and their single steps."""
-# ruff: noqa: D101, D102  (forward and extra_repr: see Module; shared docstrings)
+"""RNN, LSTM, GRU over sequences."""
 
+# ruff: noqa: D101, D102  (forward and extra_repr: see Module; shared docstrings)
 from __future__ import annotations
 
 import math
@@ -16,20 +16,22 @@ from .module import Module
 from .parameter import Parameter, empty_parameter
 from .utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence, pad_sequence
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNBase", "RNNCell", "RNNCellBase"]
+__all__ = ["GRU", "LSTM", "RNN", "RNNBase"]
 
 
-def _function(name: str) -> Any:
+def function_of(name: str) -> Any:
     """The op or composite of that name; these are not in ``nn.functional``."""
     found = ops.get(name) or composites[name]
     return found.function
 
 
-def _zeros(like: Tensor, *shape: int) -> Tensor:
+def zeros_for(like: Tensor, *shape: int) -> Tensor:
+    """A state of zeros of the dtype and device of ``like``."""
     return make(like.device.xp.zeros(shape, like.array.dtype), like.device)
 
 
-def _draw_all(module: Any) -> None:
+def draw_all(module: Any) -> None:
+    """Draws all parameters uniformly in ±1/√hidden_size."""
     bound = 1.0 / math.sqrt(module.hidden_size) if module.hidden_size > 0 else 0
     for parameter in module.parameters():
         init.uniform_(parameter, -bound, bound)
@@ -134,7 +136,7 @@ class RNNBase(Module):
 
     def reset_parameters(self) -> None:
         """Draws new initial values: uniform on ±1/√hidden_size."""
-        _draw_all(self)
+        draw_all(self)
 
     def flatten_parameters(self) -> None:
         """Does nothing; PyTorch joins the weights' memory for cuDNN here."""
@@ -175,7 +177,7 @@ class RNNBase(Module):
         axis = 0 if self.batch_first else 1
         if not batched:
             input = input.unsqueeze(axis)
-            hx = _map_state(hx, self._add_batch)
+            hx = map_state(hx, self._add_batch)
         if input.shape[-1] != self.input_size:
             fail(
                 ShapeError,
@@ -188,7 +190,7 @@ class RNNBase(Module):
         output, state = self._run(input, hx)
         if not batched:
             output = output.squeeze(axis)
-            state = _map_state(state, lambda h: h.squeeze(1))
+            state = map_state(state, lambda h: h.squeeze(1))
         return output, state
 
     def _add_batch(self, h: Tensor) -> Tensor:
@@ -207,7 +209,7 @@ class RNNBase(Module):
         if self.mode == "LSTM":
             sizes.append(self.hidden_size)
         if hx is None:
-            states = tuple(_zeros(input, count, batch, size) for size in sizes)
+            states = tuple(zeros_for(input, count, batch, size) for size in sizes)
             return states if self.mode == "LSTM" else states[0]
         given = tuple(hx) if self.mode == "LSTM" else (hx,)
         for h, size in zip(given, sizes, strict=True):
@@ -222,7 +224,7 @@ class RNNBase(Module):
         return given if self.mode == "LSTM" else hx
 
     def _run(self, input: Tensor, hx: Any) -> tuple[Tensor, Any]:
-        result = _function(self.mode.lower())(
+        result = function_of(self.mode.lower())(
             input,
             hx,
             self._flat_weights,
@@ -250,7 +252,7 @@ class RNNBase(Module):
             members = [i for i, c in enumerate(counts) if c == length]
             order += members
             part = padded[:length, members]
-            first = _map_state(hx, lambda h, m=members: h[:, m])
+            first = map_state(hx, lambda h, m=members: h[:, m])
             if self.batch_first:
                 part = part.transpose(0, 1)
             output, state = self._run(part, first)
@@ -284,11 +286,11 @@ def _joined(states: list, order: list[int]) -> Any:
     """States of groups of sequences as one, with the sequences in their own order."""
     if isinstance(states[0], tuple):
         return tuple(_joined([s[i] for s in states], order) for i in range(len(states[0])))
-    together = _function("cat")(states, 1)
+    together = function_of("cat")(states, 1)
     return together[:, order]
 
 
-def _map_state(state: Any, function: Any) -> Any:
+def map_state(state: Any, function: Any) -> Any:
     if state is None:
         return None
     return tuple(map(function, state)) if isinstance(state, (tuple, list)) else function(state)
@@ -405,142 +407,3 @@ class GRU(RNNBase):
             device,
             dtype,
         )
-
-
-class RNNCellBase(Module):
-    """What the single steps share.
-
-    Args:
-        input_size: features of the input.
-        hidden_size: features of the state.
-        bias: whether there are biases.
-        num_chunks: gates.
-        device, dtype: of the parameters.
-    """
-
-    step = ""
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool,
-        num_chunks: int,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__()
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.bias = bias
-        gates = num_chunks * hidden_size
-        place = {"device": device, "dtype": dtype}
-        self.weight_ih = empty_parameter(gates, input_size, **place)
-        self.weight_hh = empty_parameter(gates, hidden_size, **place)
-        self.register_parameter("bias_ih", empty_parameter(gates, **place) if bias else None)
-        self.register_parameter("bias_hh", empty_parameter(gates, **place) if bias else None)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws new initial values: uniform on ±1/√hidden_size."""
-        _draw_all(self)
-
-    def _step(self, step: str, input: Tensor, hx: Any) -> Any:
-        name = type(self).__name__
-        for role, x in (("input", input), ("hx", hx[0] if isinstance(hx, (tuple, list)) else hx)):
-            if x is not None and x.ndim not in (1, 2):
-                fail(ArgumentError, name, f"expected {role} to be 1D or 2D, got {x.ndim}D instead")
-        batched = input.ndim == 2
-        if not batched:
-            input = input.unsqueeze(0)
-            hx = _map_state(hx, lambda h: h.unsqueeze(0))
-        if hx is None:
-            hx = _zeros(input, input.shape[0], self.hidden_size)
-            hx = (hx, hx) if step == "lstm_cell" else hx
-        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        result = _function(step)(input, hx, *weights)
-        return result if batched else _map_state(result, lambda h: h.squeeze(0))
-
-    def extra_repr(self) -> str:
-        text = f"{self.input_size}, {self.hidden_size}"
-        if self.bias is not True:
-            text += f", bias={self.bias}"
-        nonlinearity = self.__dict__.get("nonlinearity", "tanh")
-        return text if nonlinearity == "tanh" else f"{text}, nonlinearity={nonlinearity}"
-
-
-class RNNCell(RNNCellBase):
-    """One step of :class:`RNN`: ``forward(input, hx=None)`` returns the next state.
-
-    Args:
-        input_size: features of the input.
-        hidden_size: features of the state.
-        bias: whether there are biases.
-        nonlinearity: ``"tanh"`` or ``"relu"``.
-        device, dtype: of the parameters.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        nonlinearity: str = "tanh",
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, 1, device, dtype)
-        self.nonlinearity = nonlinearity
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        if self.nonlinearity not in ("tanh", "relu"):
-            fail(ArgumentError, "RNNCell", f"unknown nonlinearity {self.nonlinearity!r}")
-        return self._step(f"rnn_{self.nonlinearity}_cell", input, hx)
-
-
-class LSTMCell(RNNCellBase):
-    """One step of :class:`LSTM`: ``forward(input, hx=None)`` returns the next (h, c).
-
-    Args:
-        input_size: features of the input.
-        hidden_size: features of the state.
-        bias: whether there are biases.
-        device, dtype: of the parameters.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, 4, device, dtype)
-
-    def forward(self, input: Tensor, hx: Any = None) -> tuple[Tensor, Tensor]:
-        return self._step("lstm_cell", input, hx)
-
-
-class GRUCell(RNNCellBase):
-    """One step of :class:`GRU`: ``forward(input, hx=None)`` returns the next state.
-
-    Args:
-        input_size: features of the input.
-        hidden_size: features of the state.
-        bias: whether there are biases.
-        device, dtype: of the parameters.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, 3, device, dtype)
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        return self._step("gru_cell", input, hx)

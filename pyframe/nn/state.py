@@ -13,6 +13,7 @@ from ..backend import is_array
 from ..errors import ArgumentTypeError, PyframeError, StateError, fail, message
 from ..tensor import Tensor, as_tensor
 from .hooks import RemovableHandle, StateHooks
+from .module_tree import ModuleTree
 from .parameter import Parameter
 
 _EXTRA = "_extra_state"
@@ -61,14 +62,6 @@ def _save(module: Any, destination: Any, prefix: str, keep_vars: bool) -> Any:
             if changed is not None:
                 destination = changed
     return destination
-
-
-def _save_own(module: Any, destination: Any, prefix: str, keep_vars: bool) -> None:
-    """Writes the parameters and persistent buffers of ``module`` alone."""
-    for name, value in _own(module).items():
-        destination[prefix + name] = value if keep_vars else value.detach()
-    if _overrides(module, "get_extra_state"):
-        destination[prefix + _EXTRA] = module.get_extra_state()
 
 
 def _own(module: Any) -> dict[str, Tensor]:
@@ -134,57 +127,6 @@ def _load_into(
             hook(module, keys)
 
 
-def _load_own(
-    module: Any,
-    state_dict: Any,
-    prefix: str,
-    local_metadata: dict,
-    strict: bool,
-    missing_keys: list[str],
-    unexpected_keys: list[str],
-    error_msgs: list[str],
-) -> None:
-    """Reads the parameters and persistent buffers of ``module`` alone."""
-    hooks = module._state_hooks
-    if hooks is not None:
-        rest = (
-            state_dict,
-            prefix,
-            local_metadata,
-            strict,
-            missing_keys,
-            unexpected_keys,
-            error_msgs,
-        )
-        for hook, with_module in list(hooks.load_before.values()):
-            hook(module, *rest) if with_module else hook(*rest)
-    assign = local_metadata.get("assign_to_params_buffers", False)
-    own = _own(module)
-    for name, target in own.items():
-        key = prefix + name
-        if key in state_dict:
-            problem = _read(module, name, target, key, state_dict[key], assign)
-            if problem:
-                error_msgs.append(problem)
-        elif strict:
-            missing_keys.append(key)
-    extra = prefix + _EXTRA
-    if _overrides(module, "set_extra_state"):
-        if extra in state_dict:
-            module.set_extra_state(state_dict[extra])
-        elif strict:
-            missing_keys.append(extra)
-    elif strict and extra in state_dict:
-        unexpected_keys.append(extra)
-    if not strict:
-        return
-    for key in state_dict:
-        if key.startswith(prefix) and key != extra:
-            head, dot, _ = key[len(prefix) :].partition(".")
-            if head not in (module._modules if dot else own):
-                unexpected_keys.append(key)
-
-
 def _read(module: Any, name: str, target: Tensor, key: str, value: Any, assign: bool) -> str:
     """Reads one entry; returns what is wrong with it, or nothing."""
     if not isinstance(value, Tensor):
@@ -230,7 +172,7 @@ def copy_into(target: Tensor, source: Tensor) -> None:
     target._cell[0] += 1
 
 
-class ModuleState:
+class ModuleState(ModuleTree):
     """The part of Module that saves and loads its state."""
 
     # Shadowed in the instance when the first hook is registered.
@@ -261,7 +203,10 @@ class ModuleState:
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         """Writes this module's own state; subclasses may override it."""
-        _save_own(self, destination, prefix, keep_vars)
+        for name, value in _own(self).items():
+            destination[prefix + name] = value if keep_vars else value.detach()
+        if _overrides(self, "get_extra_state"):
+            destination[prefix + _EXTRA] = self.get_extra_state()
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -293,16 +238,44 @@ class ModuleState:
         error_msgs: list[str],
     ) -> None:
         """Reads this module's own state; subclasses may override it."""
-        _load_own(
-            self,
-            state_dict,
-            prefix,
-            local_metadata,
-            strict,
-            missing_keys,
-            unexpected_keys,
-            error_msgs,
-        )
+        hooks = self._state_hooks
+        if hooks is not None:
+            rest = (
+                state_dict,
+                prefix,
+                local_metadata,
+                strict,
+                missing_keys,
+                unexpected_keys,
+                error_msgs,
+            )
+            for hook, with_module in list(hooks.load_before.values()):
+                hook(self, *rest) if with_module else hook(*rest)
+        assign = local_metadata.get("assign_to_params_buffers", False)
+        own = _own(self)
+        for name, target in own.items():
+            key = prefix + name
+            if key in state_dict:
+                problem = _read(self, name, target, key, state_dict[key], assign)
+                if problem:
+                    error_msgs.append(problem)
+            elif strict:
+                missing_keys.append(key)
+        extra = prefix + _EXTRA
+        if _overrides(self, "set_extra_state"):
+            if extra in state_dict:
+                self.set_extra_state(state_dict[extra])
+            elif strict:
+                missing_keys.append(extra)
+        elif strict and extra in state_dict:
+            unexpected_keys.append(extra)
+        if not strict:
+            return
+        for key in state_dict:
+            if key.startswith(prefix) and key != extra:
+                head, dot, _ = key[len(prefix) :].partition(".")
+                if head not in (self._modules if dot else own):
+                    unexpected_keys.append(key)
 
     def get_extra_state(self) -> Any:
         """Further state to be saved as ``_extra_state``; override with :meth:`set_extra_state`."""

@@ -186,16 +186,23 @@ def on_disk() -> int:
 
 
 def _file(backend: Any) -> Path:
-    """The file of the current device: choices for other hardware or other kernels are no use."""
+    """The file of the current device."""
+    gpu = backend.name != "cpu"
+    number = backend.xp.cuda.Device().id if gpu else native.num_threads()
+    return folder() / f"{backend.name}-{_digest(backend, number)}.json"
+
+
+@cache
+def _digest(backend: Any, number: int) -> str:
+    """Names hardware and kernels: choices for others are no use."""
     parts = [str(_FORMAT), backend.name, _kernels()]
     if backend.name == "cpu":
-        parts += [_processor(), native.isa(), str(native.num_threads())]
+        parts += [_processor(), native.isa(), str(number)]
     else:
         runtime = backend.xp.cuda.runtime
-        properties = runtime.getDeviceProperties(backend.xp.cuda.Device().id)
+        properties = runtime.getDeviceProperties(number)
         parts += [str(properties["name"]), str(runtime.driverGetVersion())]
-    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    return folder() / f"{backend.name}-{digest}.json"
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 @cache
@@ -213,7 +220,8 @@ def _kernels() -> str:
     digest = hashlib.sha256()
     path = getattr(native.module, "__file__", None)
     if path is not None:
-        digest.update(f"{os.stat(path).st_size} {os.stat(path).st_mtime_ns}".encode())
+        found = Path(path).stat()
+        digest.update(f"{found.st_size} {found.st_mtime_ns}".encode())
     for source in sorted(kernel_sources.folder().rglob("*.cu*")):
         digest.update(source.read_bytes())
     return digest.hexdigest()
@@ -252,12 +260,13 @@ def _keep(backend: Any, key: str, entry: dict) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         table.update({k: v for k, v in _read(path).items() if k not in table})
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        written = Path(name)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(table, file, indent=1, sort_keys=True)
-            os.replace(name, path)
+            written.replace(path)
         except OSError:
-            os.unlink(name)
+            written.unlink()
             raise
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import philox
 from ._attention_native import kept_scale
-from .layer_norm import wide
+from ._normalization import wide
 
 # Scores are formed for as many [L, S] blocks at a time as stay in a CPU's cache.
 _BLOCK = 1 << 18

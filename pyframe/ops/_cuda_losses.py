@@ -22,6 +22,7 @@ from ..op.cuda_arrays import (
     not_cuda_floats,
     packed,
 )
+from ._class_targets import sizes, target_shape
 
 _LONG_ROW = 1024  # classes from which a row gets a block instead of a warp
 _CHUNK = 4096  # rows whose losses one block adds up
@@ -43,13 +44,6 @@ LOSSES = CudaFile(
 _WHAT = "target {value} is out of range for {size} classes"
 _FIX = "Classes are in [0, {last}], besides ignore_index."
 CROSS_ENTROPY, NLL = (OutOfRange(op, _WHAT, _FIX) for op in ("cross_entropy", "nll_loss"))
-
-
-def sizes(shape: tuple) -> tuple[int, int, int]:
-    """N, C and S of a loss's input."""
-    if len(shape) == 1:
-        return 1, shape[0], 1
-    return shape[0], shape[1], math.prod(shape[2:])
 
 
 def _group(rows: int, classes: int, stride: int) -> tuple[int, tuple, tuple]:
@@ -105,8 +99,7 @@ def class_loss(
     n, c, s = sizes(x.shape)
     top, mass, weights = (backend.empty((n, s), dtype) for _ in range(3))
     each = reduction == "none"
-    shape = () if not each or x.ndim == 1 else (*x.shape[:1], *x.shape[2:])
-    y = backend.empty(shape, x.dtype)
+    y = backend.empty(target_shape(x.shape) if each else (), x.dtype)
     losses = None if each else backend.empty((n, s), dtype)
     probabilities = target.ndim == x.ndim
     group, grid, block = _group(n * s, c, s)

@@ -47,6 +47,8 @@ CHANNELS = CudaFile(
         *instances("merge_statistics<{}>", COMPUTED),
         *(f"channel_apply<{t}, {v}>" for t, w in _SIZES for v in (1, w)),
         *(f"channel_backward<{t}, {v}>" for t, w in _SIZES for v in (1, w)),
+        *(f"rows_apply<{t}, {v}>" for t, w in _SIZES for v in (1, w)),
+        *(f"rows_backward<{t}, {v}>" for t, w in _SIZES for v in (1, w)),
     ],
 )
 
@@ -208,36 +210,83 @@ def _elementwise(name: str, *arrays: Any) -> tuple[str, tuple, tuple]:
     return f"{name}<{TYPES[x.dtype]}, {vector}>", grid, (block,)
 
 
+def _down_rows(name: str, *arrays: Any) -> tuple[str, tuple, tuple]:
+    """An instance for packed arrays of [N, C], and its grid and block."""
+    rows, channels = arrays[0].shape
+    vector = pack(arrays[0].dtype) if can_vector(channels, *arrays) else 1
+    packs = ceil_div(channels, vector)
+    lanes = min(32, 1 << (packs - 1).bit_length())
+    down = 256 // lanes if rows > 64 else max(32 // lanes, 1)
+    across = ceil_div(packs, lanes)
+    # A thread takes 4 rows or more: what belongs to its channels is worth about two.
+    blocks = min(ceil_div(rows, 4 * down), max(8192 // across, 1), 65535)
+    return f"{name}<{TYPES[arrays[0].dtype]}, {vector}>", (across, blocks), (lanes, down)
+
+
 def apply(x: Any, mean: Any, statistic: Any, weight: Any, bias: Any, eps: float | None) -> Any:
     """(x - mean) · statistic · weight + bias per channel; ``eps``: the statistic is a variance."""
     x = packed(x)
     y = backend_of(x).empty(x.shape, x.dtype)
     if x.size:
-        name, grid, block = _elementwise("channel_apply", x, y)
         vectors = [computing(v, x.dtype) for v in (mean, statistic, weight, bias)]
-        _, channels, positions = _sizes(x)
+        rows, channels, positions = _sizes(x)
+        if x.ndim == 2:
+            name, grid, block = _down_rows("rows_apply", x, y)
+            args: tuple = (x, *vectors, y, rows, channels, int(eps is not None), eps or 0.0)
+            CHANNELS.launch(name, "PPPPPPqiid", grid, block, args)
+            return y
+        name, grid, block = _elementwise("channel_apply", x, y)
         args = (x, *vectors, y, x.size, channels, positions, int(eps is not None), eps or 0.0)
         CHANNELS.launch(name, "PPPPPPqiiid", grid, block, args)
     return y
 
 
+def _channels_last(x: Any) -> bool:
+    """Whether the channels of each position lie next to each other, as ``channels_last`` has it."""
+    if x.ndim < 3 or x.flags.c_contiguous:
+        return False
+    return backend_of(x).xp.moveaxis(x, 1, -1).flags.c_contiguous
+
+
+def _as_rows(x: Any) -> Any:
+    """[N, C, ...] as [N · S, C]: of channels-last memory a view."""
+    return packed(backend_of(x).xp.moveaxis(x, 1, -1)).reshape(-1, x.shape[1])
+
+
+def _from_rows(rows: Any, shape: tuple) -> Any:
+    """The reverse: a view whose channels are last in memory."""
+    return backend_of(rows).xp.moveaxis(rows.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+
+
 def batch_forward(input: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5) -> tuple:
-    """See ``native_batch_norm``."""
-    x = packed(input)
+    """See ``native_batch_norm``. Channels-last memory stays as it is."""
+    last = _channels_last(input)
+    x = _as_rows(input) if last else packed(input)
     mean, var, rstd = batch_statistics(x, eps)
-    return apply(x, mean, rstd, weight, bias, None), mean, var, rstd
+    y = apply(x, mean, rstd, weight, bias, None)
+    return _from_rows(y, input.shape) if last else y, mean, var, rstd
 
 
 def batch_backward(grad: Any, input: Any, mean: Any, rstd: Any, weight: Any = None) -> tuple:
-    """See ``batch_norm_backward``."""
+    """See ``batch_norm_backward``. The gradient of channels-last memory is channels-last."""
+    if _channels_last(input):
+        rows = (_as_rows(grad), _as_rows(input))
+        gx, gw, gb = batch_backward(*rows, mean, rstd, weight)
+        return _from_rows(gx, input.shape), gw, gb
     g, x = packed(grad), packed(input)
     n, channels, positions = _sizes(x)
     mean, rstd = computing(mean, x.dtype), computing(rstd, x.dtype)
     gw, gb = weight_sums(g, x, mean, rstd, (n, channels, positions), (0, 1))
     gx = backend_of(x).empty(x.shape, x.dtype)
     if x.size:
+        weight = computing(weight, x.dtype)
+        if x.ndim == 2:
+            name, grid, block = _down_rows("rows_backward", g, x, gx)
+            args: tuple = (g, x, mean, rstd, weight, gw, gb, gx, n, channels)
+            CHANNELS.launch(name, "PPPPPPPPqi", grid, block, args)
+            return gx, gw, gb
         name, grid, block = _elementwise("channel_backward", g, x, gx)
-        args = (g, x, mean, rstd, computing(weight, x.dtype), gw, gb, gx, x.size, channels)
+        args = (g, x, mean, rstd, weight, gw, gb, gx, x.size, channels)
         CHANNELS.launch(name, "PPPPPPPPqiii", grid, block, (*args, positions, n * positions))
     return gx, gw, gb
 
@@ -245,5 +294,7 @@ def batch_backward(grad: Any, input: Any, mean: Any, rstd: Any, weight: Any = No
 def batch_inference(
     input: Any, mean: Any, var: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5
 ) -> Any:
-    """See ``batch_norm_inference``."""
+    """See ``batch_norm_inference``. Channels-last memory stays as it is."""
+    if _channels_last(input):
+        return _from_rows(apply(_as_rows(input), mean, var, weight, bias, eps), input.shape)
     return apply(input, mean, var, weight, bias, eps)

@@ -18,6 +18,7 @@ from ..op.cuda_arrays import (
     packed,
 )
 from ..op.windows import pool_output, product
+from ._pooling import geometry_of
 
 SOURCE = "kernels/pool.cu"
 _ALL = tuple(TYPES.values())
@@ -34,27 +35,14 @@ POOL = CudaFile(
 )
 
 
-def geometry(
-    size: tuple, out: tuple, kernel: tuple, stride: tuple, padding: tuple, dilation: tuple
-) -> list[int]:
-    """The 18 numbers that describe a pooling to the kernels."""
-    numbers = []
-    given = (size, out, kernel, stride, padding, dilation)
-    for fill, lengths in zip((1, 1, 1, 1, 0, 1), given, strict=True):
-        numbers += [fill] * (3 - len(lengths)) + list(lengths)
-    return numbers
-
-
 def not_pooled(array: Any, *rest: Any, **params: Any) -> str:
     """Why a pooling cannot run; ``array`` is the input or the cotangent."""
     if product(params.get("input_size", array.shape)) > MOST or array.size > MOST:
         return "there are 2³¹ elements or more"
-    if params.get("stride") is not None and not any(params["stride"]):
-        return "the windows are adaptive and uneven"
     return not_cuda_floats(array)
 
 
-def _launch(name: str, signature: str, total: int, args: tuple, numbers: list[int]) -> None:
+def _launch(name: str, signature: str, total: int, args: tuple, numbers: tuple[int, ...]) -> None:
     if total:
         block = 256 if total > 4096 else 64
         grid = (ceil_div(total, block),)
@@ -77,7 +65,19 @@ def max_pool(
     out = pool_output(size, kernel_size, stride, padding, dilation, ceil_mode)
     y = backend.empty((*lead, *out), x.dtype)
     places = backend.empty((*lead, *out), np.dtype(np.int64))
-    numbers = geometry(size, out, kernel_size, stride, padding, dilation)
+    numbers = geometry_of(size, out, kernel_size, stride, padding, dilation)
+    _launch(f"max_pool<{TYPES[x.dtype]}>", "PPPI", y.size, (x, y, places, y.size), numbers)
+    return y, places
+
+
+def adaptive_max_pool(input: Any, *, output_size: tuple) -> tuple:
+    """See ``adaptive_max_pool_with_indices``."""
+    x, backend, n = packed(input), backend_of(input), len(output_size)
+    lead, size = x.shape[:-n], x.shape[-n:]
+    y = backend.empty((*lead, *output_size), x.dtype)
+    places = backend.empty(y.shape, np.dtype(np.int64))
+    zeros, ones = (0,) * n, (1,) * n
+    numbers = geometry_of(size, output_size, ones, zeros, zeros, ones)
     _launch(f"max_pool<{TYPES[x.dtype]}>", "PPPI", y.size, (x, y, places, y.size), numbers)
     return y, places
 
@@ -96,7 +96,7 @@ def max_pool_backward(
     g, places, n = packed(grad_output), packed(indices), len(kernel_size)
     gx = backend_of(g).empty(input_size, g.dtype)
     size, out = tuple(input_size[-n:]), g.shape[-n:]
-    numbers = geometry(size, out, kernel_size, stride, padding, dilation)
+    numbers = geometry_of(size, out, kernel_size, stride, padding, dilation)
     name = f"max_pool_backward<{TYPES[g.dtype]}>"
     _launch(name, "PPPI", gx.size, (g, places, gx, gx.size), numbers)
     return gx
@@ -134,7 +134,7 @@ def average_pool(
             name = f"global_average<{TYPES[x.dtype]}>"
             POOL.launch(name, "PPqidi", grid, (32, 4), args)
         return y
-    numbers = geometry(size, out, kernel_size, stride, padding, ones)
+    numbers = geometry_of(size, out, kernel_size, stride, padding, ones)
     args = (x, y, y.size, int(count_include_pad), divisor_override or 0)
     _launch(f"average_pool<{TYPES[x.dtype]}>", "PPIii", y.size, args, numbers)
     return y
@@ -154,7 +154,9 @@ def average_pool_backward(
     """See ``avg_pool_grad``."""
     g, n = packed(grad_output), len(kernel_size)
     gx = backend_of(g).empty(input_size, g.dtype)
-    numbers = geometry(tuple(input_size[-n:]), g.shape[-n:], kernel_size, stride, padding, (1,) * n)
+    numbers = geometry_of(
+        tuple(input_size[-n:]), g.shape[-n:], kernel_size, stride, padding, (1,) * n
+    )
     args = (g, gx, gx.size, int(count_include_pad), divisor_override or 0)
     name = f"average_pool_backward<{TYPES[g.dtype]}>"
     _launch(name, "PPIii", gx.size, args, numbers)

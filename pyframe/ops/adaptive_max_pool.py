@@ -10,14 +10,17 @@ import numpy as np
 from ..backend import native
 from ..dtypes import bool_, int64
 from ..errors import DtypeError, ShapeError, fail
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import packed
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..op.windows import product, taps
 from ..tensor.register import register
+from . import _cuda_pool as cuda
+from ._pooling import geometry_of, not_poolable
 from .interpolate import taps_of
-from .max_pool import geometry_of, max_pool_grad, not_poolable
+from .max_pool import max_pool_grad
 
 
 def _forward(xp: Any, input: Any, *, output_size: tuple) -> Any:
@@ -129,7 +132,10 @@ adaptive_max_pool_with_indices: Callable = register(
         samples=_samples,
         errors=_errors,
         cost=_cost,
-        kernels={"cpu": [native_kernel(_native, not_poolable, "csrc/isa/pool.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native, not_poolable, "csrc/isa/pool.cpp")],
+            "cuda": [cuda_kernel(cuda.adaptive_max_pool, cuda.not_pooled, cuda.SOURCE)],
+        },
         kernels_from=1,
         doc="""Largest value in every window, and its index in the flat image.
 

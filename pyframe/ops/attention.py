@@ -20,8 +20,8 @@ from . import _attention_cases as cases
 from . import _attention_native as kernels
 from . import _cuda_attention as cuda
 from ._attention_blocks import Blocks, flat, score_bias
+from ._normalization import in_dtype
 from .dropout import masked_dropout
-from .layer_norm import in_dtype
 from .matmul import matmul
 from .permute import transpose
 from .softmax import softmax

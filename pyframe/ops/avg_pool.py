@@ -14,20 +14,36 @@ from ..errors import ArgumentTypeError, DtypeError, ShapeError, fail
 from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import packed
 from ..op.native_kernel import native_kernel
-from ..op.record import Cost, Failing, Op, Sample
-from ..op.samples import Maker
-from ..op.windows import pool_output, product, spatial
+from ..op.record import Cost, Op
+from ..op.windows import pool_output, product
 from ..tensor.register import register
+from . import _avg_pool_cases as cases
 from . import _cuda_pool as cuda
-from .max_pool import (
+from ._pooling import (
     check_pool,
     geometry_of,
     inside,
     not_poolable,
     padded,
     padded_size,
-    pool_errors,
 )
+
+
+def _counts(
+    size: tuple,
+    out: tuple,
+    kernel: tuple,
+    stride: tuple,
+    padding: tuple,
+    count_include_pad: bool,
+) -> Iterator[np.ndarray]:
+    """How many elements of the image every window covers, along each dimension."""
+    for s, o, k, step, p in zip(size, out, kernel, stride, padding, strict=True):
+        start = np.arange(o) * step - p
+        stop = np.minimum(start + k, s + p)
+        if not count_include_pad:
+            start, stop = np.maximum(start, 0), np.minimum(stop, s)
+        yield stop - start
 
 
 def _divisor(
@@ -43,12 +59,8 @@ def _divisor(
     if divisor_override is not None:
         return float(divisor_override)
     counts = np.ones(())
-    for s, o, k, step, p in zip(size, out, kernel, stride, padding, strict=True):
-        start = np.arange(o) * step - p
-        stop = np.minimum(start + k, s + p)
-        if not count_include_pad:
-            start, stop = np.maximum(start, 0), np.minimum(stop, s)
-        counts = counts[..., None] * (stop - start)
+    for along in _counts(size, out, kernel, stride, padding, count_include_pad):
+        counts = counts[..., None] * along
     first = float(counts.flat[0])
     return first if (counts == first).all() else counts
 
@@ -139,13 +151,10 @@ def _factors(
     """What window sums are multiplied by, along each of three dimensions."""
     ones = np.ones(1, dtype)
     factors = []
-    for s, o, k, step, p in zip(size, out, kernel, stride, padding, strict=True):
-        start = np.arange(o) * step - p
-        stop = np.minimum(start + k, s + p)
-        if not count_include_pad:
-            start, stop = np.maximum(start, 0), np.minimum(stop, s)
-        counts = (stop - start).astype(np.float64)
-        factors.append((1 / counts if divisor_override is None else counts * 0 + 1).astype(dtype))
+    for counts in _counts(size, out, kernel, stride, padding, count_include_pad):
+        factors.append(
+            (1 / counts if divisor_override is None else np.ones(len(counts))).astype(dtype)
+        )
     if divisor_override is not None:
         factors[-1] /= divisor_override
     return (*(ones,) * (3 - len(factors)), *factors)
@@ -199,128 +208,8 @@ def _native_grad(
     return gx
 
 
-# ---------------------------------------------------------------- reference, samples, errors
-
-
-def _windows(size: tuple, params: dict) -> Iterator[tuple]:
-    """``(output position, input positions inside the image, divisor)`` of every window."""
-    n = len(size)
-    kernel = spatial("", "", params["kernel_size"], n)
-    stride = kernel if params.get("stride") is None else spatial("", "", params["stride"], n)
-    padding = spatial("", "", params.get("padding", 0), n, 0)
-    out = pool_output(size, kernel, stride, padding, (1,) * n, params.get("ceil_mode", False))
-    for at in np.ndindex(*out):
-        spots = []
-        counted = 0
-        for tap in np.ndindex(*kernel):
-            spot = [o * s + t - p for o, s, t, p in zip(at, stride, tap, padding, strict=True)]
-            within = all(0 <= i < s for i, s in zip(spot, size, strict=True))
-            counted += all(i < s + p for i, s, p in zip(spot, size, padding, strict=True))
-            if within:
-                spots.append(tuple(spot))
-        divisor = counted if params.get("count_include_pad", True) else len(spots)
-        yield at, spots, params.get("divisor_override") or divisor
-
-
-def _reference(n: int) -> Callable:
-    def reference(input: np.ndarray, **params: Any) -> np.ndarray:
-        windows = list(_windows(input.shape[-n:], params))
-        out = tuple(np.max([at for at, _, _ in windows], axis=0) + 1)
-        y = np.zeros((*input.shape[:-n], *out))
-        for at, spots, divisor in windows:
-            for spot in spots:
-                y[(..., *at)] += input[(..., *spot)] / divisor
-        return y
-
-    return reference
-
-
-def _reference_grad(grad_output: np.ndarray, input_size: tuple, **params: Any) -> np.ndarray:
-    n = len(params["kernel_size"])
-    y = np.zeros(input_size)
-    for at, spots, divisor in _windows(input_size[-n:], params):
-        for spot in spots:
-            y[(..., *spot)] += grad_output[(..., *at)] / divisor
-    return y
-
-
-_CASES: dict[int, list[tuple[tuple, dict]]] = {
-    1: [
-        ((2, 3, 7), {"kernel_size": 2}),
-        ((3, 8), {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False}),
-        ((2, 2, 6), {"kernel_size": (3,), "stride": 2, "ceil_mode": True}),
-    ],
-    2: [
-        ((2, 2, 4, 6), {"kernel_size": 2}),
-        ((2, 5, 7), {"kernel_size": 3, "stride": 2, "padding": 1}),
-        ((1, 2, 5, 7), {"kernel_size": (2, 3), "stride": (2, 1), "padding": (1, 0)}),
-        ((1, 2, 6, 6), {"kernel_size": 3, "padding": 1, "count_include_pad": False}),
-        ((1, 2, 6, 5), {"kernel_size": 3, "stride": 2, "ceil_mode": True, "padding": 1}),
-        ((1, 1, 5, 5), {"kernel_size": 2, "stride": 1, "divisor_override": 3}),
-        ((0, 2, 4, 4), {"kernel_size": 2}),
-    ],
-    3: [
-        ((1, 2, 4, 4, 3), {"kernel_size": 2, "stride": (2, 1, 1)}),
-        ((1, 3, 4, 4), {"kernel_size": (3, 2, 2), "padding": 1}),
-    ],
-}
-
-
-def _samples(n: int) -> Callable:
-    def samples(make: Maker) -> Iterator[Sample]:
-        for shape, params in _CASES[n]:
-            yield Sample(make(*shape), **params)
-
-    return samples
-
-
-def _canonical(n: int, params: dict) -> dict:
-    kernel = spatial("", "", params["kernel_size"], n)
-    return {
-        "kernel_size": kernel,
-        "stride": spatial("", "", params.get("stride", kernel), n),
-        "padding": spatial("", "", params.get("padding", 0), n, 0),
-        "ceil_mode": params.get("ceil_mode", False),
-        "count_include_pad": params.get("count_include_pad", True),
-        "divisor_override": params.get("divisor_override"),
-    }
-
-
-def _output_shape(size: tuple, p: dict) -> tuple:
-    n = len(p["kernel_size"])
-    out = pool_output(
-        size[-n:], p["kernel_size"], p["stride"], p["padding"], (1,) * n, p["ceil_mode"]
-    )
-    return (*size[:-n], *out)
-
-
-def _grad_samples(make: Maker) -> Iterator[Sample]:
-    for n, cases in _CASES.items():
-        for shape, params in cases:
-            p = _canonical(n, params)
-            yield Sample(make(*_output_shape(shape, p)), input_size=shape, **p)
-
-
-def _grad_errors(make: Maker) -> Iterator[Failing]:
-    p = _canonical(1, {"kernel_size": 2})
-    yield Failing(ShapeError, "must have the shape", make(2, 3, 3), input_size=(2, 3, 4), **p)
-
-
-def _errors(n: int) -> Callable:
-    shared = pool_errors(n, max_pool=False)
-
-    def errors(make: Maker) -> Iterator[Failing]:
-        yield from shared(make)
-        yield Failing(DtypeError, "floating point", make.ints(2, 3, *(4,) * n), kernel_size=2)
-        if n > 1:
-            x = make(2, 3, *(4,) * n)
-            yield Failing(ShapeError, "must not be zero", x, kernel_size=2, divisor_override=0)
-
-    return errors
-
-
 def _check_grad(grad_output: Any, *, input_size: Any, **p: Any) -> tuple:
-    expected = _output_shape(tuple(input_size), p)
+    expected = cases.output_shape(tuple(input_size), p)
     if tuple(grad_output.shape) != expected:
         fail(
             ShapeError,
@@ -385,9 +274,9 @@ avg_pool_grad = register(
         },
         kernels_from=1,
         export=(),
-        reference=_reference_grad,
-        samples=_grad_samples,
-        errors=_grad_errors,
+        reference=cases.reference_grad,
+        samples=cases.grad_samples,
+        errors=cases.grad_errors,
         cost=lambda grad_output, *, input_size, kernel_size, **_: Cost(
             grad_output.size * product(kernel_size),
             (grad_output.size + product(input_size)) * grad_output.dtype.itemsize,
@@ -460,14 +349,14 @@ def _record(n: int, forward: Callable, check: Callable, vjp: Callable) -> Callab
             vjp={"input": vjp},
             check=check,
             export=("pyframe", "functional") if n == 1 else ("functional",),
-            reference=_reference(n),
-            samples=_samples(n),
+            reference=cases.reference(n),
+            samples=cases.samples(n),
             kernels={
                 "cpu": [native_kernel(_native, not_poolable, "csrc/isa/pool.cpp")],
                 "cuda": [cuda_kernel(cuda.average_pool, cuda.not_pooled, cuda.SOURCE)],
             },
             kernels_from=1,
-            errors=_errors(n),
+            errors=cases.errors(n),
             cost=_cost,
             doc=_DOC.format(n=n, override=override).replace("        \n", ""),
         )
@@ -549,5 +438,9 @@ def _make(n: int) -> Callable:
 
 
 avg_pool1d = _make_one()
+
+
 avg_pool2d = _make(2)
+
+
 avg_pool3d = _make(3)

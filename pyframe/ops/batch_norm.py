@@ -20,7 +20,14 @@ from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
 from ._cuda_norm import batch_backward, batch_forward, batch_inference, not_cuda_norm
-from .layer_norm import as_dtype_of, check_norm, in_dtype, not_native, packed, wide
+from ._normalization import (
+    check_norm,
+    in_dtype,
+    needed_gradients,
+    not_native,
+    packed,
+    wide,
+)
 from .powers import rsqrt
 
 # Arrays are treated as [N, C, S]: batch, channels, positions. Statistics have the shape [C].
@@ -189,11 +196,7 @@ def _rule(
     if input.__class__ in tensor_types and needs[0]:  # the statistics depend on the input
         mean, rstd = _statistics(input, eps)
     gx, gw, gb = batch_norm_backward(g, input, mean, rstd, weight)
-    return (
-        gx if needs[0] else None,
-        as_dtype_of(gw, weight) if needs[1] else None,
-        in_dtype(gb, bias_dtype) if needs[2] else None,
-    )
+    return needed_gradients(needs, gx, gw, gb, weight, bias_dtype)
 
 
 def _reference(input: np.ndarray, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> tuple:

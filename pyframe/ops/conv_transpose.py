@@ -8,7 +8,8 @@ from typing import Any
 from ..errors import ShapeError, fail
 from ..op.windows import spatial
 from ..tensor.register import composite
-from .convolution import check_bias, check_groups, check_tensors, conv_grad_input
+from ._convolution_checks import check_bias, check_groups, check_tensors
+from .convolution import conv_grad_input
 
 
 def _size(

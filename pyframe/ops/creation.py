@@ -1,19 +1,16 @@
-"""New tensors with given values: ``tensor``, ``zeros``, ``arange``, ``eye`` and their relatives."""
+"""New tensors with given values: ``tensor``, ``zeros``, ``eye`` and their relatives."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from operator import index
 from typing import Any
 
 import numpy as np
 
 from .. import dtypes
-from ..backend import backends, native
-from ..backend.copies import LARGE
+from ..backend import backends
 from ..device import Device, as_device
-from ..errors import ArgumentTypeError, ParameterError, fail
+from ..errors import ArgumentTypeError, fail
 from ..tensor.register import composite
 from ..tensor.tensor import Size, Tensor, as_tensor, make, tensor_types
 from ._creation import finished, float_dtype, given_sizes, sizes
@@ -75,7 +72,11 @@ def _maker(name: str, value: Any, doc: str) -> Callable:
 
 
 zeros = _maker("zeros", 0, "A tensor of zeros.")
+
+
 ones = _maker("ones", 1, "A tensor of ones.")
+
+
 empty = _maker("empty", None, "A tensor whose values are not set.")
 
 
@@ -112,13 +113,14 @@ def full(
     """
     if not isinstance(size, (tuple, list)):
         fail(ArgumentTypeError, "full", "size must be a tuple of integers", size=size)
-    value = _number("full", fill_value)
+    value = as_number("full", fill_value)
     dtype = dtypes.scalar_dtype(value) if dtype is None else dtypes.as_dtype(dtype)
     shape = sizes("full", (size,))
     return filled(shape, constant(value, dtype), dtype, as_device(device), requires_grad)
 
 
-def _number(op: str, value: Any) -> Any:
+def as_number(op: str, value: Any) -> Any:
+    """``value`` as a Python number, or an error."""
     if value.__class__ in tensor_types or isinstance(value, np.generic):
         value = value.item()
     if not isinstance(value, (int, float)):
@@ -163,7 +165,11 @@ def _like_maker(name: str, value: Any, what: str) -> Callable:
 
 
 zeros_like = _like_maker("zeros_like", 0, "with zeros")
+
+
 ones_like = _like_maker("ones_like", 1, "with ones")
+
+
 empty_like = _like_maker("empty_like", None, "whose values are not set")
 
 
@@ -185,7 +191,7 @@ def full_like(
     >>> pyframe.full_like(pyframe.zeros(2), 3)
     tensor([3., 3.])
     """
-    return _like(input, _number("full_like", fill_value), dtype, device, requires_grad)
+    return _like(input, as_number("full_like", fill_value), dtype, device, requires_grad)
 
 
 def _new_maker(name: str, value: Any, what: str) -> None:
@@ -210,7 +216,11 @@ def _new_maker(name: str, value: Any, what: str) -> None:
 
 
 _new_maker("new_zeros", 0, "with zeros")
+
+
 _new_maker("new_ones", 1, "with ones")
+
+
 _new_maker("new_empty", None, "whose values are not set")
 
 
@@ -234,7 +244,7 @@ def new_full(
     """
     dtype = self.array.dtype if dtype is None else dtypes.as_dtype(dtype)
     place = self.device if device is None else as_device(device)
-    value = constant(_number("new_full", fill_value), dtype)
+    value = constant(as_number("new_full", fill_value), dtype)
     return filled(sizes("new_full", (size,)), value, dtype, place, requires_grad)
 
 
@@ -313,172 +323,6 @@ def _numpy_float(data: Any) -> Any:
     return dtypes.float64 if is_numpy and data.dtype == np.float64 else None
 
 
-_UNSET: Any = object()
-
-
-@composite(export=("pyframe",))
-def arange(
-    start: Any = _UNSET,
-    end: Any = None,
-    step: Any = 1,
-    *,
-    dtype: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
-    layout: Any = None,
-    pin_memory: bool = False,
-) -> Tensor:
-    """start, start + step, … up to but not including end.
-
-    Args:
-        start: first value; a single argument is ``end``.
-        end: bound.
-        step: distance, not 0.
-        dtype: default: int64 if all are integers, else the default dtype.
-        device: default: the default device.
-        requires_grad: whether ops on it are recorded.
-        layout: accepted for compatibility.
-        pin_memory: accepted for compatibility.
-
-    Raises:
-        ParameterError: if ``step`` is 0, has the wrong sign, or a bound is not finite.
-
-    >>> import pyframe
-    >>> pyframe.arange(1, 2.5, 0.5)
-    tensor([1.0000, 1.5000, 2.0000])
-    """
-    if end is None:
-        if start is _UNSET:
-            fail(ArgumentTypeError, "arange", "missing argument 'end'")
-        start, end = 0, start
-    elif start is _UNSET:
-        start = 0
-    start, end, step = (_number("arange", v) for v in (start, end, step))
-    whole = not any(isinstance(v, float) for v in (start, end, step))
-    if dtype is None:
-        dtype = dtypes.int64 if whole else dtypes.get_default_dtype()
-    dtype = dtypes.as_dtype(dtype)
-    if not (math.isfinite(start) and math.isfinite(end) and math.isfinite(step)):
-        fail(ParameterError, "arange", "the bounds must be finite", start=start, end=end, step=step)
-    if step == 0:
-        fail(ParameterError, "arange", "step must not be zero")
-    if (end - start) * step < 0:
-        fail(
-            ParameterError,
-            "arange",
-            "the bounds are not in the direction of step",
-            "Swap the bounds, or the sign of step.",
-            start=start,
-            end=end,
-            step=step,
-        )
-    large = (end - start) / step > LARGE and native.available()
-    if large and dtype in (dtypes.float32, dtypes.float64, dtypes.int64) and abs(end) < 1 << 52:
-        count = -((start - end) // step) if whole else math.ceil((end - start) / step)
-        if whole or dtype != dtypes.int64:
-            array = native.empty((int(count),), dtype)
-            exact = dtype == dtypes.int64
-            first, by = (start, step) if exact else (float(start), float(step))
-            native.module.ramp(array, array.size, array.size, first, by, 0.0)
-            return _made(array, dtype, device, requires_grad)
-    if whole:
-        array = np.arange(start, end, step, dtype=np.int64)
-    else:
-        array = np.arange(math.ceil((end - start) / step), dtype=np.float64)
-        if step != 1:
-            array *= step
-        if start != 0:
-            array += start
-    return _made(array, dtype, device, requires_grad)
-
-
-def _made(array: np.ndarray, dtype: np.dtype, device: Any, requires_grad: bool) -> Tensor:
-    place = as_device(device)
-    return finished(place.backend.asarray(array.astype(dtype, copy=False)), place, requires_grad)
-
-
-@composite(export=("pyframe",))
-def linspace(
-    start: Any,
-    end: Any,
-    steps: Any,
-    *,
-    dtype: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
-    layout: Any = None,
-    pin_memory: bool = False,
-) -> Tensor:
-    """``steps`` values at equal distances from start to end, both included.
-
-    Args:
-        start: the first value.
-        end: the last value.
-        steps: how many.
-        dtype: default: the default dtype.
-        device: default: the default device.
-        requires_grad: whether ops on it are recorded.
-        layout: accepted for compatibility.
-        pin_memory: accepted for compatibility.
-
-    Raises:
-        ParameterError: if ``steps`` is negative.
-
-    >>> import pyframe
-    >>> pyframe.linspace(0, 1, 3)
-    tensor([0.0000, 0.5000, 1.0000])
-    """
-    dtype = float_dtype(dtype)
-    array = _spaced("linspace", start, end, steps, dtype)
-    return _made(array, dtype, device, requires_grad)
-
-
-@composite(export=("pyframe",))
-def logspace(
-    start: Any,
-    end: Any,
-    steps: Any,
-    base: float = 10.0,
-    *,
-    dtype: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
-    layout: Any = None,
-    pin_memory: bool = False,
-) -> Tensor:
-    """``steps`` values at equal ratios from base**start to base**end, both included.
-
-    Args and errors as for :func:`linspace`.
-
-    >>> import pyframe
-    >>> pyframe.logspace(0, 2, 3)
-    tensor([  1.,  10., 100.])
-    """
-    array = np.power(float(base), _spaced("logspace", start, end, steps))
-    return _made(array, float_dtype(dtype), device, requires_grad)
-
-
-def _spaced(op: str, start: Any, end: Any, steps: Any, dtype: Any = None) -> np.ndarray:
-    """Computed in float64; already rounded to ``dtype`` if that costs nothing."""
-    start, end = float(_number(op, start)), float(_number(op, end))
-    try:
-        steps = index(steps)
-    except TypeError:
-        fail(ArgumentTypeError, op, f"steps must be an integer, not {type(steps).__name__}")
-    if steps < 0:
-        fail(ParameterError, op, "steps must not be negative", steps=steps)
-    if steps < 2:
-        return np.full(steps, start)
-    # From both ends, so that the middle is symmetric and the last value exact.
-    distance = (end - start) / (steps - 1)
-    if steps > LARGE and native.available():
-        out = native.empty((steps,), dtype if dtype == dtypes.float32 else dtypes.float64)
-        native.module.ramp(out, steps, steps // 2, start, distance, end)
-        return out
-    i = np.arange(steps, dtype=np.float64)
-    return np.where(i < steps // 2, start + distance * i, end - distance * (steps - 1 - i))
-
-
 @composite(export=("pyframe",))
 def eye(
     n: Any,
@@ -526,7 +370,7 @@ def scalar_tensor(
     tensor(3.)
     """
     dtype = float_dtype(dtype)
-    value = constant(_number("scalar_tensor", s), dtype)
+    value = constant(as_number("scalar_tensor", s), dtype)
     return filled((), value, dtype, as_device(device), requires_grad)
 
 

@@ -30,7 +30,7 @@ from ._class_targets import (
     valid_of,
 )
 from ._losses import reduction_of
-from .layer_norm import wide
+from ._normalization import wide
 from .nll_loss import native_nll_loss
 from .softmax import log_softmax
 

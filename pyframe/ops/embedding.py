@@ -1,8 +1,7 @@
-"""embedding, embedding_bag and one_hot: looking up rows of a table."""
+"""embedding: looking up rows of a table."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -21,10 +20,12 @@ from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
 from . import _cuda_gather as cuda
-from .layer_norm import wide
-from .segments import index_range, native_put_elements, native_take, zeros
+from ._normalization import wide
+from .segments import index_range, native_take
 
 _all_below = getattr(native.module, "all_below", None)
+
+
 # Up to this many rows a product with the one-hot matrix is the fastest sum of rows.
 _FEW_ROWS = 128
 
@@ -315,6 +316,7 @@ embedding_backward = register(
     )
 )
 
+
 embedding_gather: Any = register(
     Op(
         "embedding_gather",
@@ -340,6 +342,7 @@ embedding_gather: Any = register(
     """,
     )
 )
+
 
 native_embedding = register(
     Op(
@@ -438,175 +441,3 @@ def _shorten(input: Any, weight: Any, max_norm: float, norm_type: float) -> None
     table *= scale[:, None].astype(table.dtype)
     if weight.__class__ in tensor_types:
         weight._cell[0] += 1
-
-
-@composite(export=("functional",))
-def embedding_bag(
-    input: Any,
-    weight: Any,
-    offsets: Any = None,
-    max_norm: float | None = None,
-    norm_type: float = 2,
-    scale_grad_by_freq: bool = False,
-    mode: str = "mean",
-    sparse: bool = False,
-    per_sample_weights: Any = None,
-    include_last_offset: bool = False,
-    padding_idx: int | None = None,
-) -> Any:
-    """Sums, means or maxima of the looked-up rows of each bag of indices.
-
-    Args:
-        input: indices, [B, N] (B bags of N), or [N] with offsets.
-        weight: table [rows, D].
-        offsets: where each bag begins in a one-dimensional input.
-        max_norm: as in :func:`embedding`.
-        norm_type: as in :func:`embedding`.
-        scale_grad_by_freq: as in :func:`embedding`.
-        mode: "sum", "mean" or "max".
-        sparse: accepted for compatibility; the gradient is dense.
-        per_sample_weights: factor of each row, with mode "sum".
-        include_last_offset: whether offsets ends with the number of indices.
-        padding_idx: an index that counts nothing.
-
-    Raises:
-        ArgumentError: for an unknown mode, or offsets that do not fit.
-        RangeError: if an index is out of range.
-
-    >>> import pyframe
-    >>> table = pyframe.tensor([[1.0], [3.0]])
-    >>> pyframe.nn.functional.embedding_bag(pyframe.tensor([[0, 1], [1, 1]]), table)
-    tensor([[2.],
-            [3.]])
-    """
-    op = "embedding_bag"
-    if mode not in ("sum", "mean", "max"):
-        fail(ArgumentError, op, f"unknown mode {mode!r}", "Use 'sum', 'mean' or 'max'.")
-    if per_sample_weights is not None and mode != "sum":
-        fail(ArgumentError, op, "per_sample_weights needs mode 'sum'")
-    if len(input.shape) == 2:
-        if offsets is not None:
-            fail(ArgumentError, op, "offsets must be None if input has two dimensions", input=input)
-        starts = list(range(0, input.shape[0] * input.shape[1] + 1, max(input.shape[1], 1)))
-        starts = starts[: input.shape[0] + 1] if input.shape[1] else [0] * (input.shape[0] + 1)
-        input = input.reshape(-1)
-        if per_sample_weights is not None:
-            per_sample_weights = per_sample_weights.reshape(-1)
-    else:
-        if offsets is None:
-            fail(ArgumentError, op, "a one-dimensional input needs offsets", input=input)
-        starts = offsets.tolist()
-        if not include_last_offset:
-            starts.append(input.shape[0])
-        if starts[0] != 0 or any(b < a for a, b in itertools.pairwise(starts)):
-            fail(ArgumentError, op, "offsets must begin with 0 and not decrease", offsets=offsets)
-    rows = embedding(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
-    if per_sample_weights is not None:
-        rows = rows * per_sample_weights.reshape(-1, 1)
-    return _bags(rows, input, starts, mode, padding_idx)
-
-
-def _bags(rows: Any, input: Any, starts: list[int], mode: str, padding_idx: int | None) -> Any:
-    from .extrema import amax
-    from .joining import stack
-
-    # Each bag is a slice of the looked-up rows, without those of padding_idx.
-    indices = input.tolist()
-    out = []
-    for a, b in itertools.pairwise(starts):
-        kept = [i for i in range(a, b) if indices[i] != padding_idx]
-        part = rows[a:b] if len(kept) == b - a else rows[kept]
-        if not kept:
-            out.append(part.sum(0) if not part.shape[0] else part.sum(0) * 0)
-        elif mode == "max":
-            out.append(amax(part, 0))
-        else:
-            out.append(part.sum(0) if mode == "sum" else part.sum(0) / len(kept))
-    return stack(out)
-
-
-# ---- one_hot
-
-
-def _check_one_hot(input: Any, *, num_classes: int) -> tuple:
-    op = "one_hot"
-    if input.dtype != int64:
-        # The class that PyTorch raises here.
-        fail(DtypeError, op, f"needs int64 classes, not {input.dtype}", "Use .long().")
-    if backend_of(input).checks_values and input.size:
-        if input.min() < 0:
-            fail(ShapeError, op, "classes must not be negative", input=input)
-        if 0 <= num_classes <= input.max():
-            fail(
-                ShapeError,
-                op,
-                f"class {int(input.max())} is out of range for num_classes={num_classes}",
-                input=input,
-            )
-    if num_classes == -1:
-        if not input.size:
-            fail(ShapeError, op, "cannot infer the number of classes of an empty tensor")
-        num_classes = int(input.max()) + 1
-    elif num_classes < 1 and not (num_classes == 0 and not input.size):
-        fail(ShapeError, op, "num_classes must be positive", num_classes=num_classes)
-    return (int(num_classes),)
-
-
-def _one_hot(xp: Any, input: Any, *, num_classes: int = -1) -> Any:
-    return (input[..., None] == xp.arange(num_classes)).astype(int64)
-
-
-def _native_one_hot(input: Any, *, num_classes: int = -1) -> Any:
-    out = zeros((*input.shape, num_classes), int64)
-    if input.ndim:
-        one = np.ones((), np.int64)
-        native_put_elements(out, input[..., None], one, input.ndim, False)
-    else:
-        out[input] = 1
-    return out
-
-
-def _one_hot_samples(make: Maker) -> Iterator[Sample]:
-    yield Sample(make.ints(4, high=3), num_classes=5)
-    yield Sample(make.ints(2, 3, high=3), num_classes=3)
-    yield Sample(make.ints(high=3), num_classes=3)
-
-
-def _one_hot_errors(make: Maker) -> Iterator[Failing]:
-    yield Failing(ShapeError, "out of range", np.array([0, 3]), num_classes=3)
-    yield Failing(ShapeError, "negative", np.array([0, -3]))
-    yield Failing(DtypeError, "needs int64", make(3))
-
-
-one_hot = register(
-    Op(
-        "one_hot",
-        _one_hot,
-        vjp=None,
-        check=_check_one_hot,
-        check_values=True,
-        half="native",
-        kernels={"cpu": [native_kernel(_native_one_hot, source="csrc/scatter.cpp")]},
-        kernels_from=257,
-        reference=lambda input, num_classes: np.eye(num_classes)[input],
-        samples=_one_hot_samples,
-        errors=_one_hot_errors,
-        cost=lambda input, num_classes: Cost(0, 8 * input.size * (num_classes + 1)),
-        export=("functional",),
-        doc="""1 at the class of each element, else 0, along a new last dimension.
-
-    Args:
-        input: classes, int64 [...].
-        num_classes: number of classes; -1: the largest class + 1 (looks at the values).
-
-    Raises:
-        ShapeError: for a class out of range (PyTorch's RuntimeError).
-        DtypeError: if the classes are not int64.
-
-    >>> import pyframe
-    >>> pyframe.nn.functional.one_hot(pyframe.tensor([1, 0]), 2)
-    tensor([[0, 1],
-            [1, 0]])
-    """,
-    )
-)

@@ -19,17 +19,16 @@ from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
 from ._cuda_norm import norm_backward, norm_forward, not_cuda_norm, weight_sums
-from .batch_norm import batch_norm
-from .layer_norm import (
-    as_dtype_of,
+from ._normalization import (
     check_norm,
-    in_dtype,
+    needed_gradients,
     not_native,
     packed,
     row_sums,
     standardize,
     wide,
 )
+from .batch_norm import batch_norm
 from .powers import rsqrt
 
 # An input [N, C, ...] is treated as rows [N·groups, C/groups·S]; statistics have shape [N, groups].
@@ -210,11 +209,7 @@ def _rule(
     if input.__class__ in tensor_types and needs[0]:  # the statistics depend on the input
         mean, rstd = _statistics(input, num_groups, eps)
     gx, gw, gb = group_norm_backward(g, input, mean, rstd, weight)
-    return (
-        gx if needs[0] else None,
-        as_dtype_of(gw, weight) if needs[1] else None,
-        in_dtype(gb, bias_dtype) if needs[2] else None,
-    )
+    return needed_gradients(needs, gx, gw, gb, weight, bias_dtype)
 
 
 def _reference(

@@ -21,6 +21,7 @@ from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..op.windows import product, spatial
 from ..tensor.register import composite, register
+from ._cuda_resample import kernels_for
 from .permute import permute
 
 _CUBIC = -0.75  # the constant of cubic convolution that PyTorch uses
@@ -211,6 +212,9 @@ def _not_resamplable(array: Any, *, size: Any = (1,), **params: Any) -> str:
     return not_floats(array)
 
 
+_ON_CUDA, _GRAD_ON_CUDA = kernels_for(_axis)
+
+
 # ---------------------------------------------------------------- reference, samples, errors
 
 
@@ -300,7 +304,10 @@ resample: Callable = register(
             )
         },
         check=_check,
-        kernels={"cpu": [native_kernel(_native, _not_resamplable, "csrc/isa/resample.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native, _not_resamplable, "csrc/isa/resample.cpp")],
+            "cuda": [_ON_CUDA],
+        },
         kernels_from=1,
         export=(),
         reference=_reference,
@@ -341,7 +348,10 @@ resample_grad: Callable = register(
             )
         },
         check=_check_grad,
-        kernels={"cpu": [native_kernel(_native_grad, _not_resamplable, "csrc/isa/resample.cpp")]},
+        kernels={
+            "cpu": [native_kernel(_native_grad, _not_resamplable, "csrc/isa/resample.cpp")],
+            "cuda": [_GRAD_ON_CUDA],
+        },
         kernels_from=1,
         export=(),
         reference=_reference_grad,

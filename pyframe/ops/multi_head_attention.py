@@ -9,9 +9,9 @@ from ..dtypes import is_floating
 from ..errors import DtypeError, ShapeError, fail
 from ..tensor.register import composite
 from ..tensor.tensor import make
+from ._normalization import in_dtype
 from .attention import masked_weights, scaled_dot_product_attention
 from .dropout import dropout
-from .layer_norm import in_dtype
 from .linear import linear
 from .matmul import matmul
 from .permute import transpose

@@ -31,8 +31,8 @@ from ._class_targets import (
     valid_of,
 )
 from ._losses import reduction_of
+from ._normalization import wide
 from .arithmetic import div
-from .layer_norm import wide
 
 _CUDA = "kernels/cross_entropy.cu"
 

@@ -1,5 +1,5 @@
-"""Random tensors and random filling in place. All numbers come from Philox (:mod:`pyframe.philox`),
-so that they are the same on every device.
+"""Random tensors. All numbers come from Philox (:mod:`pyframe.philox`), so that they are the same
+on every device.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from ..tensor.dispatch import draw
 from ..tensor.register import composite
 from ..tensor.tensor import Tensor, make, tensor_types
 from ._creation import finished, float_dtype, given_sizes, sizes
-from .fill import overwrite
 
 
 class _Draw:
@@ -41,7 +40,8 @@ def sample(
         return function(xp, seed, offset, *args, shape, dtype)
 
 
-def _float_dtype(op: str, dtype: Any) -> np.dtype:
+def random_dtype(op: str, dtype: Any) -> np.dtype:
+    """The dtype of random numbers, which must be floating."""
     dtype = float_dtype(dtype)
     if not dtypes.is_floating(dtype):
         fail(DtypeError, op, f"random numbers of {dtype} are not defined", "Use a floating dtype.")
@@ -61,7 +61,7 @@ def _maker(name: str, function: Callable, what: str) -> Callable:
     ) -> Tensor:
         shape = given_sizes(name, size, size_keyword)
         place = as_device(device)
-        array = sample(function, shape, _float_dtype(name, dtype), place, generator)
+        array = sample(function, shape, random_dtype(name, dtype), place, generator)
         return finished(array, place, requires_grad)
 
     maker.__name__ = maker.__qualname__ = name
@@ -88,6 +88,8 @@ def _maker(name: str, function: Callable, what: str) -> Callable:
 
 
 rand = _maker("rand", philox.uniform, "uniform in [0, 1)")
+
+
 randn = _maker("randn", philox.normal, "of the standard normal distribution")
 
 
@@ -104,7 +106,7 @@ def _like_maker(name: str, function: Callable, what: str) -> Callable:
         memory_format: Any = None,
     ) -> Tensor:
         place = input.device if device is None else as_device(device)
-        dtype = _float_dtype(name, input.dtype if dtype is None else dtype)
+        dtype = random_dtype(name, input.dtype if dtype is None else dtype)
         array = sample(function, input.array.shape, dtype, place, generator)
         return finished(array, place, requires_grad)
 
@@ -130,12 +132,15 @@ def _like_maker(name: str, function: Callable, what: str) -> Callable:
 
 
 rand_like = _like_maker("rand_like", philox.uniform, "uniform in [0, 1)")
+
+
 randn_like = _like_maker("randn_like", philox.normal, "of the standard normal distribution")
 
 
-def _integers(
+def random_integers(
     op: str, low: int, high: int, shape: tuple, dtype: np.dtype, device: Device, generator: Any
 ) -> Any:
+    """A raw array of integers from ``low`` up to, without, ``high``."""
     if low >= high:
         fail(ParameterError, op, "low must be less than high", low=low, high=high)
     if dtype == dtypes.bool_:
@@ -149,7 +154,8 @@ def _integers(
     return sample(philox.randint, shape, dtype, device, generator, low, high)
 
 
-def _integer(op: str, name: str, value: Any) -> int:
+def as_integer(op: str, name: str, value: Any) -> int:
+    """``value`` as an int, or an error that calls it ``name``."""
     try:
         return index(value)
     except TypeError:
@@ -200,10 +206,12 @@ def randint(
         fail(ArgumentTypeError, "randint", "missing argument", "Write randint(low, high, size).")
     if not isinstance(size, (tuple, list)):
         fail(ArgumentTypeError, "randint", "size must be a tuple of integers", size=size)
-    low, high = _integer("randint", "low", low), _integer("randint", "high", high)
+    low, high = as_integer("randint", "low", low), as_integer("randint", "high", high)
     dtype = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
     place = as_device(device)
-    array = _integers("randint", low, high, sizes("randint", (size,)), dtype, place, generator)
+    array = random_integers(
+        "randint", low, high, sizes("randint", (size,)), dtype, place, generator
+    )
     return finished(array, place, requires_grad)
 
 
@@ -265,7 +273,7 @@ def randperm(
     >>> pyframe.randperm(5).sum()
     tensor(10)
     """
-    n = _integer("randperm", "n", n)
+    n = as_integer("randperm", "n", n)
     if n < 0:
         fail(ShapeError, "randperm", "n must not be negative", n=n)
     dtype = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
@@ -321,18 +329,19 @@ def normal(
         if place.backend.checks_values and std.array.size and bool((std.array < 0).any()):
             fail(ParameterError, "normal", "std must not be negative", std=std)
     else:
-        _check_std("normal", std)
-    array = sample(philox.normal, shape, _float_dtype("normal", dtype), place, generator)
-    array = _scaled(array, *(v.array if v.__class__ in tensor_types else v for v in (mean, std)))
+        check_std("normal", std)
+    array = sample(philox.normal, shape, random_dtype("normal", dtype), place, generator)
+    array = scaled(array, *(v.array if v.__class__ in tensor_types else v for v in (mean, std)))
     return finished(array, place, requires_grad)
 
 
-def _check_std(op: str, std: float) -> None:
+def check_std(op: str, std: float) -> None:
+    """Raises if a standard deviation is negative."""
     if not std >= 0:
         fail(ParameterError, op, "std must not be negative", std=std)
 
 
-def _scaled(values: Any, mean: Any, std: Any) -> Any:
+def scaled(values: Any, mean: Any, std: Any) -> Any:
     """The values · std + mean, half types computed in float32 and rounded once."""
     dtype = values.dtype
     if dtypes.is_half(dtype):
@@ -357,13 +366,14 @@ def bernoulli(input: Tensor, p: Any = None, *, generator: Any = None) -> Tensor:
     >>> pyframe.bernoulli(pyframe.tensor([0.0, 1.0]))
     tensor([0., 1.])
     """
-    dtype = _float_dtype("bernoulli", input.dtype)
+    dtype = random_dtype("bernoulli", input.dtype)
     if p is not None:
-        return make(_coins(input, p, dtype, generator, "bernoulli"), input.device)
-    return make(_coins(input, input, dtype, generator, "bernoulli"), input.device)
+        return make(coins(input, p, dtype, generator, "bernoulli"), input.device)
+    return make(coins(input, input, dtype, generator, "bernoulli"), input.device)
 
 
-def _coins(like: Tensor, p: Any, dtype: np.dtype, generator: Any, op: str) -> Any:
+def coins(like: Tensor, p: Any, dtype: np.dtype, generator: Any, op: str) -> Any:
+    """1 with probability ``p``, else 0, as many as ``like`` has elements."""
     place, shape = like.device, like.array.shape
     if p.__class__ in tensor_types:
         p = p.array
@@ -424,117 +434,3 @@ def multinomial(
     return make(
         sample(philox.categorical, (1,), None, input.device, generator, *args), input.device
     )
-
-
-# ---- in place: the gradient of what was there is zero
-
-
-@composite(export=("Tensor",))
-def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Tensor:
-    """Fills the tensor with normal random numbers.
-
-    Raises:
-        ParameterError: if ``std`` is negative.
-        DtypeError: if the tensor is not floating.
-        AutogradError: if it is a leaf that requires grad.
-
-    >>> import pyframe
-    >>> pyframe.empty(3).normal_(2.0, 0.0)
-    tensor([2., 2., 2.])
-    """
-    _check_std("normal_", std)
-    dtype = _float_dtype("normal_", self.dtype)
-    values = sample(philox.normal, self.array.shape, dtype, self.device, generator)
-    if mean != 0 or std != 1:
-        values = _scaled(values, mean, std)
-    return overwrite(self, "normal_", values)
-
-
-@composite(export=("Tensor",))
-def uniform_(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Any = None) -> Tensor:
-    """Fills the tensor with uniform random numbers in [from, to).
-
-    Raises:
-        ParameterError: if the range is reversed.
-        DtypeError: if the tensor is not floating.
-        AutogradError: if it is a leaf that requires grad.
-
-    >>> import pyframe
-    >>> bool((pyframe.empty(100).uniform_(2, 3) >= 2).all())
-    True
-    """
-    if not from_ <= to:
-        fail(ParameterError, "uniform_", "from must not be greater than to", from_=from_, to=to)
-    dtype = _float_dtype("uniform_", self.dtype)
-    values = sample(philox.uniform, self.array.shape, dtype, self.device, generator)
-    if from_ != 0 or to != 1:
-        values = _scaled(values, from_, to - from_)
-    return overwrite(self, "uniform_", values)
-
-
-@composite(export=("Tensor",))
-def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Any = None) -> Tensor:
-    """Fills the tensor with 1 (with probability ``p``, a number or a tensor) and 0.
-
-    Raises:
-        ParameterError: if a probability is not in [0, 1].
-        AutogradError: if the tensor is a leaf that requires grad.
-
-    >>> import pyframe
-    >>> pyframe.empty(2).bernoulli_(1.0)
-    tensor([1., 1.])
-    """
-    return overwrite(self, "bernoulli_", _coins(self, p, self.dtype, generator, "bernoulli_"))
-
-
-_WHOLE_BITS = {dtypes.float16: 11, dtypes.bfloat16: 8, dtypes.float32: 24, dtypes.float64: 53}
-
-
-@composite(export=("Tensor",))
-def random_(self: Tensor, from_: Any = 0, to: Any = None, *, generator: Any = None) -> Tensor:
-    """Fills the tensor with random integers in [from, to), or [0, from) with one argument.
-
-    Without arguments: from 0 up to the greatest value of an integer dtype, or up to where a
-    floating dtype still has every integer.
-
-    Raises:
-        ParameterError: if the range is empty or does not fit the dtype.
-        AutogradError: if the tensor is a leaf that requires grad.
-
-    >>> import pyframe
-    >>> pyframe.empty(3).random_(1)
-    tensor([0., 0., 0.])
-    """
-    dtype = self.dtype
-    if to is None and from_ != 0:
-        from_, to = 0, from_
-    elif to is None:
-        if dtypes.is_floating(dtype):
-            to = 2 ** _WHOLE_BITS[dtype] + 1
-        else:
-            to = 2 if dtype == dtypes.bool_ else int(np.iinfo(dtype).max) + 1
-    low, high = _integer("random_", "from", from_), _integer("random_", "to", to)
-    shape = self.array.shape
-    return overwrite(
-        self, "random_", _integers("random_", low, high, shape, dtype, self.device, generator)
-    )
-
-
-@composite(export=("Tensor",))
-def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Any = None) -> Tensor:
-    """Fills the tensor with exponential random numbers of rate ``lambd``.
-
-    Raises:
-        ParameterError: if ``lambd`` is not positive.
-        DtypeError: if the tensor is not floating.
-        AutogradError: if it is a leaf that requires grad.
-
-    >>> import pyframe
-    >>> bool((pyframe.empty(100).exponential_() > 0).all())
-    True
-    """
-    if not lambd > 0:
-        fail(ParameterError, "exponential_", "lambd must be positive", lambd=lambd)
-    dtype = _float_dtype("exponential_", self.dtype)
-    values = sample(philox.exponential, self.array.shape, dtype, self.device, generator)
-    return overwrite(self, "exponential_", values if lambd == 1 else _scaled(values, 0, 1 / lambd))

@@ -20,7 +20,7 @@ from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
 from ._cuda_norm import norm_backward, norm_forward, not_cuda_norm, weight_sums
-from .layer_norm import (
+from ._normalization import (
     as_dtype_of,
     check_norm,
     not_native,

@@ -41,6 +41,7 @@ _ENDED = struct.Struct("<d")
 _ENDED_AT = struct.calcsize("<qd")
 _TEXT_SIZE = _RECORD_SIZE - _RECORD.size
 _SIZE = _RECORDS_AT + _RECORDS * _RECORD_SIZE
+_ROOM = 1 << 23  # bytes that have to be free in memory: the logs of 400 ranks
 _PREFIX = "pyframe-job-"
 _ABANDONED = 600.0  # seconds after the last rank started: no job takes as long to start
 
@@ -137,21 +138,13 @@ def make_folder() -> Path:
     """
     memory = Path("/dev/shm")
     usable = memory.is_dir() and os.access(memory, os.W_OK)
+    usable = usable and shutil.disk_usage(memory).free > _ROOM
     parent = memory if usable else Path(tempfile.gettempdir())
-    _remove_abandoned(parent)
-    prefix = f"{_PREFIX}{os.getpid()}-"
-    try:
-        return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    except OSError as error:
-        if not usable:
-            raise
-        try:  # the memory may be full
-            return Path(tempfile.mkdtemp(prefix=prefix))
-        except OSError:
-            raise error from None
+    remove_abandoned(parent)
+    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
 
 
-def _remove_abandoned(parent: Path) -> None:
+def remove_abandoned(parent: Path) -> None:
     """Removes folders whose maker and ranks, processes of this machine, are no more."""
     for folder in parent.glob(f"{_PREFIX}*"):
         maker = folder.name.removeprefix(_PREFIX).partition("-")[0]

@@ -17,6 +17,7 @@ _HYDRA = re.compile(r"EXIT STRING: .*?\(signal (\d+)\)")
 _ELSEWHERE = re.compile(r"^rank \d+ ended with (?!RankLostError).*; on machine \S+$", re.M)
 # What Open MPI prints when a rank, or all of a machine, cannot be reached any more.
 _PEER = re.compile(r"peer process has unexpectedly disconnected.*?Peer host:\s+(\S+)", re.S)
+_CLOSED = re.compile(r"^\[(\S+?):\d+\] \*\*\* An error occurred in Socket closed", re.M)
 _MACHINE = re.compile(
     r"lost communication with a remote daemon.*?Remote daemon\s*:[^\n]*?(\S+)\n", re.S
 )
@@ -109,12 +110,23 @@ def explain(
         return f"the job failed: {raised[0].says()}"
     here = _short(socket.gethostname())
     peers = [host for host in _PEER.findall(messages) if _short(host) != here]
-    if peers and rank is None:
-        return f"a rank on machine {peers[0]} died (exit code {code}); {_progress(logs)}"
+    closed = any(_short(host) == here for host in _CLOSED.findall(messages))
+    if rank is None and (peers or closed):
+        where = f"machine {peers[0]}" if peers else "another machine"
+        return f"a rank on {where} died (exit code {code}); {_progress(logs)}"
+    starting = [s for s in logs if s.rank in ended and s.current and _INIT in s.current.text]
+    absent = [s for s in logs if s.state == FINISHED and not s.calls]
+    if starting and absent:  # Open MPI ends ranks that wait for others that left
+        return (
+            f"the job failed: {absent[0].says()}, but rank {starting[0].rank} was in "
+            "init_process_group. Every rank has to call it."
+        )
     if not ended and rank is None:
         return f"the job failed with exit code {code}"
     who = rank if rank is not None and (not ended or rank in ended) else ended[0]
     if number is not None and (rank is None or rank == who):
+        if number == signal.SIGBUS:
+            oom = " (which is what a full /dev/shm leads to)"
         return f"rank {who} was killed by {_name(number)}{oom}; {_last(found[who])}"
     return f"rank {who} died (exit code {code}); {_last(found[who])}"
 

@@ -75,6 +75,7 @@ def make(folder: Path) -> None:
         fix = f"Unset {call_log.FOLDER_VARIABLE}, or set it to a folder that can be written to."
         raise CollectiveError(message("parallel", what, fix)) from error
     _made = folder
+    call_log.remove_abandoned(folder.parent)
 
 
 def log(folder: Path, rank: int, ranks: int) -> call_log.CallLog:

@@ -116,11 +116,23 @@ class Job:
         if command[0] != "-m" and not Path(command[0]).is_file():
             what = f"there is no program {command[0]}"
             fail(ArgumentError, "launch", what, "Pass the path of a Python file, or -m MODULE.")
+        slots = [host.rpartition(":")[2] for host in hosts if ":" in host]
+        if slots and all(map(str.isdigit, slots)) and len(slots) == len(hosts):
+            room = sum(map(int, slots))
+            if room < ranks:
+                what = f"the machines {','.join(hosts)} have room for {room} ranks, not for {ranks}"
+                fail(ArgumentError, "launch", what, "Give each its ranks, as in --hosts a:2,b:2.")
+        if not hosts and ranks > len(cpus()):
+            what = (
+                f"{ranks} ranks take turns on {len(cpus())} CPUs, which is slower than fewer ranks"
+            )
+            print(f"pyframe launch: {what}", file=sys.stderr, flush=True)
         self.ranks = ranks
         self.mpirun = find_mpirun()
         self.folder = call_log.make_folder()
         self._ended: list[int] = []  # ranks that ended before any raised
         self._stuck: str | None = None
+        self._stopped = False
         self._messages = ""
         self._lock = threading.Lock()
         self._watched: dict[int, int] = {}  # rank: descriptor of its process
@@ -221,6 +233,7 @@ class Job:
             if limit is None:
                 self._stuck = diagnosis.stuck(logs, self.ranks, time.time())
             if self._stuck is not None or (limit is not None and now > limit):
+                self._stopped = True
                 self.stop()
         logs = self._look()
         for reader in self._readers:
@@ -228,11 +241,20 @@ class Job:
         code = self._code(logs)
         if code:
             print(f"pyframe launch: {self._explain(logs, code)}", file=sys.stderr, flush=True)
+        elif self.ranks > 1 and logs and not any(s.calls for s in logs):
+            print(
+                f"pyframe launch: no rank has called init_process_group, so {self.ranks} processes "
+                "did the same work. Call pyframe.parallel.init_process_group() in the program.",
+                file=sys.stderr,
+                flush=True,
+            )
         return code
 
     def _code(self, logs: Sequence[call_log.Snapshot]) -> int:
         """The job's exit code, as a shell's: 128 and the signal that ended mpirun or a rank."""
         code = self._process.returncode
+        if self._stopped or (code < 0 and any(map(diagnosis.real, logs))):
+            return 1  # prterun 3 can end by an assertion of its own while it ends the ranks
         if code < 0:
             return 128 - code
         if code == diagnosis.killed_by(self._messages):  # Hydra

@@ -45,18 +45,20 @@ def load_mpi() -> Any:
     except ImportError as error:
         if error.name == "mpi4py":
             raise missing("mpi4py", "pyframe.parallel", "mpi") from None
-        what = f"mpi4py cannot load an MPI library: {error}"
-        fix = 'For one machine: pip install "pyframe-tensor[mpi]".'
-        raise CollectiveError(message("init_process_group", what, fix)) from error
+        raise _no_library(error) from error
     except RuntimeError as error:  # what mpi4py raises where it finds no libmpi
-        what = f"mpi4py cannot load an MPI library: {error}"
-        fix = 'For one machine: pip install "pyframe-tensor[mpi]".'
-        raise CollectiveError(message("init_process_group", what, fix)) from error
+        raise _no_library(error) from error
     if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
         what = "MPI was initialized without support for threads"
         fix = "Leave mpi4py.rc.thread_level at its default, 'multiple'."
         fail(CollectiveError, "init_process_group", what, fix)
     return MPI
+
+
+def _no_library(error: Exception) -> CollectiveError:
+    what = f"mpi4py cannot load an MPI library: {' '.join(str(error).split())}"
+    fix = 'For one machine: pip install "pyframe-tensor[mpi]".'
+    return CollectiveError(message("init_process_group", what, fix))
 
 
 def as_bytes(array: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,8 @@ SMALLEST = 1 << 14
 # still in the second-level cache of the core that read them last.
 _CHUNK = 1 << 21
 _CONTROL = 4096
+_PLACE = "/dev/shm"
+_SPARE = 1 << 20
 _FILLED, _USED = 0, 8  # where a rank counts its chunks, in int64s: on cache lines of their own
 # Elsewhere stores of one core can be seen in another order by the others.
 _ORDERED = platform.machine() in ("x86_64", "AMD64", "i686")
@@ -42,6 +45,21 @@ def bounds(count: int, parts: int) -> list[int]:
     [0, 2, 5, 7, 10]
     """
     return [count * i // parts for i in range(parts + 1)]
+
+
+def _sizes(ranks: int) -> tuple[int, int]:
+    """Bytes of a rank's slice of a chunk, and of all that it has in the window."""
+    part = -(-_CHUNK // ranks // 64) * 64 + 64
+    return part, _CONTROL + 2 * _CHUNK + 2 * part
+
+
+def _free() -> int:
+    """Free bytes where MPI libraries put shared memory."""
+    try:
+        place = os.statvfs(_PLACE)
+    except OSError:  # this system has it elsewhere
+        return 1 << 62
+    return place.f_bavail * place.f_frsize
 
 
 # Absent without the extension.
@@ -70,8 +88,7 @@ class SharedMemory:
 
     def __init__(self, comm: Any, mpi: Any) -> None:
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
-        part = -(-_CHUNK // self.size // 64) * 64 + 64  # bytes of a rank's slice of a chunk
-        mine = _CONTROL + 2 * _CHUNK + 2 * part
+        part, mine = _sizes(self.size)
         self._window = mpi.Win.Allocate_shared(mine, 1, comm=comm)
         self._window.Lock_all()
         self._counts: list[Any] = []
@@ -87,6 +104,8 @@ class SharedMemory:
             self._results.append([data[:part], data[part : 2 * part]])
         self._own = self._counts[self.rank]
         self._own[_FILLED] = self._own[_USED] = 0
+        for array in (*self._slots[self.rank], *self._results[self.rank]):
+            array[...] = 0  # takes the memory now: later there may be none, which ends us by SIGBUS
         self._others = [counts for i, counts in enumerate(self._counts) if i != self.rank]
         self._chunk = 0  # chunks so far, of all calls
         comm.Barrier()  # the counts of all ranks are zero
@@ -100,7 +119,19 @@ class SharedMemory:
         node = comm.Split_type(mpi.COMM_TYPE_SHARED)
         alone = node.Get_size() == comm.Get_size()
         node.Free()
-        return cls(comm, mpi) if comm.allreduce(int(alone), mpi.MIN) else None
+        if not comm.allreduce(int(alone), mpi.MIN):
+            return None
+        needed, free = comm.Get_size() * _sizes(comm.Get_size())[1], _free()
+        if comm.allreduce(int(free > needed + _SPARE), mpi.MIN):
+            return cls(comm, mpi)
+        if comm.Get_rank() == 0:
+            warnings.warn(
+                f"{_PLACE} has {free >> 20} MB free, less than the {(needed + _SPARE) >> 20} MB "
+                "that the ranks need, so they send messages, which is slower. Make room there (in "
+                f"a container: --shm-size=1g), or set {VARIABLE}=0 if this is as it should be.",
+                stacklevel=2,
+            )
+        return None
 
     def close(self) -> None:
         """Forgets the window. Its memory ends with the job: freeing it would be a collective."""

@@ -1,12 +1,12 @@
 """Autocast: the types of every op's output are PyTorch's, weights are converted once, modes nest.
 
-PyTorch's lists for CUDA are asked for on a machine without one: its dispatcher runs on fake tensors.
+PyTorch's lists for CUDA are asked for without a GPU: its dispatcher runs on fake tensors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import pyframe as pf
+from pyframe.amp import autocast_mode
 from pyframe.errors import ArgumentError, ArgumentTypeError, DtypeError
 from pyframe.op.registry import composites, ops
 
@@ -163,9 +164,7 @@ def cuda_lists() -> Iterator[Callable]:
         torch.set_autocast_dtype("cuda", getattr(torch, half))
         try:
             with FakeTensorMode():
-                r, h, i = (
-                    values(d) for d in (torch.float32, getattr(torch, half), torch.int64)
-                )
+                r, h, i = (values(d) for d in (torch.float32, getattr(torch, half), torch.int64))
                 made = call(torch, torch.nn.functional, r, h, i)
                 return str(made.dtype).removeprefix("torch.")
         finally:
@@ -251,7 +250,10 @@ def _both(half: str) -> tuple[list, list]:
     with torch.autocast("cpu", dtype=getattr(torch, half)):
         z = torch.nn.functional.linear(*other)
     z.float().square().sum().backward()
-    return [y.float().detach(), *(t.grad for t in one)], [z.float().detach(), *(t.grad for t in other)]
+    return [y.float().detach(), *(t.grad for t in one)], [
+        z.float().detach(),
+        *(t.grad for t in other),
+    ]
 
 
 @pytest.mark.parametrize("half", HALVES)
@@ -291,7 +293,7 @@ def _losses(lib: Any, make: Callable, weights: dict, x: np.ndarray, t: np.ndarra
     model.load_state_dict({k: lib.tensor(v) for k, v in weights.items()})
     optimizer = lib.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     inputs, target, losses = lib.tensor(x), lib.tensor(t), []
-    for _ in range(24):
+    for _ in range(16):
         optimizer.zero_grad()
         with lib.autocast("cpu", dtype=lib.bfloat16):
             # In float32 also by PyTorch, whose list for the CPU has no cross entropy.
@@ -311,11 +313,11 @@ def test_training_gives_the_losses_of_pytorch(make: Callable) -> None:
     torch.manual_seed(0)
     weights = {k: v.numpy().copy() for k, v in make(torch).state_dict().items()}
     exact = _losses(torch, make, weights, x, t)
-    assert exact[-1] < 0.5 * exact[0], "the run must learn"
+    assert exact[-1] < 0.9 * exact[0], "the run must learn"
     # How much losses move when the inputs do by what bfloat16 rounds away is how well they are
     # determined; two implementations that round at other places may differ by so much.
     spread = np.zeros_like(exact)
-    for _ in range(6):
+    for _ in range(3):
         moved = (x * (1 + random.uniform(-1, 1, x.shape) * 2.0**-8)).astype(np.float32)
         spread = np.maximum(spread, np.abs(_losses(torch, make, weights, moved, t) - exact))
     found = _losses(pf, make, weights, x, t)
@@ -361,10 +363,19 @@ def test_a_conversion_without_grad_is_not_kept() -> None:
     w, x = pf.ones(2, 2, requires_grad=True), pf.ones(1, 2)
     with pf.autocast("cpu"):
         with pf.no_grad():
-            x @ w
+            assert not (x @ w).requires_grad
         (x @ w).sum().backward()
         (x @ w).sum().backward()  # the first backward released the conversion
     assert w.grad.tolist() == [[2.0, 2.0], [2.0, 2.0]]
+
+
+def test_a_captured_region_converts_its_weights_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    w, x = pf.ones(2, 2, requires_grad=True), pf.ones(1, 2)
+    with pf.autocast("cpu"):
+        before, capture = x @ w, object()
+        monkeypatch.setattr(autocast_mode, "current_capture", lambda: capture)
+        assert _casts(before + x @ w) == 2
+        assert _casts(x @ w + x @ w) == 1
 
 
 def test_checkpointed_regions_are_run_again_in_their_precision() -> None:
@@ -400,6 +411,16 @@ def test_regions_nest_and_end() -> None:
     assert not pf.is_autocast_enabled()
     assert (x @ x).dtype == pf.float32
     assert pf.config.get_mode().plain
+
+
+def test_the_older_names_mean_cuda() -> None:
+    @pf.cuda.amp.autocast(dtype=pf.bfloat16)
+    def seen() -> tuple:
+        return pf.is_autocast_enabled(), pf.get_autocast_dtype("cuda")
+
+    assert seen() == (True, pf.bfloat16)
+    assert not pf.is_autocast_enabled()
+    assert pf.cuda.amp.GradScaler(8.0, enabled=True).state_dict()["scale"] == 8.0
 
 
 def test_a_region_that_raises_ends() -> None:
@@ -462,7 +483,7 @@ def test_errors(error: type, match: str, arguments: tuple) -> None:
 
 
 class _Product(pf.autograd.Function):
-    seen: list = []  # noqa: RUF012
+    seen: ClassVar[list] = []
 
     @staticmethod
     @pf.amp.custom_fwd(device_type="cpu")

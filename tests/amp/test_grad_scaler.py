@@ -58,7 +58,7 @@ def test_scales_are_those_of_pytorch(interval: int) -> None:
 
 def test_a_scale_that_would_overflow_stays() -> None:
     settings = {"init_scale": 2.0**126, "growth_factor": 2.0, "growth_interval": 1}
-    tiny = {step: 1e-37 for step in range(4)}
+    tiny = dict.fromkeys(range(4), 1e-37)
     scales, _ = _trained(pf, tiny, 4, settings)
     assert scales == _trained(torch, tiny, 4, settings)[0]
     assert scales[-1][0] == 2.0**127

@@ -1,4 +1,4 @@
-"""A pretended GPU for dry runs: device "cuda", whose arrays are NumPy's and whose ops run on the CPU.
+"""A pretended GPU for dry runs: "cuda", whose arrays are NumPy's and whose ops run on the CPU.
 
 ``with pretend():`` lets the programs for a GPU run from end to end on a machine without one: events
 give made-up times, a graph calls its function again, torch stays on the CPU and its compiler leaves
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from types import ModuleType, SimpleNamespace
+from contextlib import ExitStack, contextmanager, nullcontext
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -31,11 +31,17 @@ class Backend(CudaBackend):
     def to_numpy(self, array: Any, non_blocking: bool = False) -> np.ndarray:
         return array.copy()
 
+    pinned: tuple[np.ndarray, ...] = ()
+
+    def asarray(self, value: Any, dtype: Any = None, non_blocking: bool = False) -> Any:
+        return np.asarray(value, dtype)
+
     def is_pinned(self, array: np.ndarray) -> bool:
-        return False
+        return any(array is known for known in self.pinned)
 
     def pin(self, array: np.ndarray) -> np.ndarray:
-        return array.copy()
+        self.pinned += (array.copy(),)
+        return self.pinned[-1]
 
     def device_of(self, array: Any) -> Any:
         return pf.device("cuda")
@@ -49,7 +55,7 @@ class Graph:
         self.out: Any = None
 
     def capture(self, function: Callable[[], Any], *, warmup: int = 2, **more: Any) -> Any:
-        """Runs ``function`` ``warmup`` times, at least once, and returns what the last call gave."""
+        """Runs ``function`` ``warmup`` times, at least once; returns what the last call gave."""
         for _ in range(max(1, warmup)):
             self.out = function()
         self.function = function
@@ -96,9 +102,9 @@ def pretend() -> Iterator[None]:
         stack.enter_context(mock.patch.object(type(place), "_known", dict(type(place)._known)))
         before, place._backend = place._backend, backend
         stack.callback(setattr, place, "_backend", before)
-        stack.enter_context(mock.patch.object(launch, "host", lambda: Host()))
+        stack.enter_context(mock.patch.object(launch, "host", return_value=Host()))
         stack.enter_context(mock.patch.object(pf.cuda, "Graph", Graph))
-        stack.enter_context(mock.patch.object(pf.cuda, "get_device_name", lambda *index: NAME))
+        stack.enter_context(mock.patch.object(pf.cuda, "get_device_name", return_value=NAME))
         stack.enter_context(_torch_on_the_cpu())
         yield
 
@@ -113,22 +119,15 @@ def _torch_on_the_cpu() -> Iterator[None]:
         except ImportError:
             yield
             return
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # its threads and pyframe's would wait for each other
         with (
             mock.patch.object(torch, "compile", lambda function, **options: function),
-            mock.patch.object(torch.cuda, "is_available", lambda: True),
-            mock.patch.object(torch.cuda, "CUDAGraph", _TorchGraph),
-            mock.patch.object(torch.cuda, "graph", _TorchGraph.of),
+            mock.patch.object(torch.cuda, "is_available", return_value=True),
+            mock.patch.object(torch.cuda, "Stream", object),
+            mock.patch.object(torch.cuda, "stream", return_value=nullcontext()),
         ):
-            yield
-
-
-class _TorchGraph(SimpleNamespace):
-    """A graph of torch whose replay does nothing."""
-
-    @staticmethod
-    @contextmanager
-    def of(graph: Any) -> Iterator[None]:
-        yield
-
-    def replay(self) -> None:
-        """Nothing."""
+            try:
+                yield
+            finally:
+                torch.set_num_threads(threads)

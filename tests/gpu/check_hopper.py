@@ -10,12 +10,9 @@ import pyframe as pf
 from benchmarks.gpu.runner import Box
 from pyframe.ops import _cuda_gemm_hopper as hopper
 from pyframe.testing.accuracy import epsilon
+from tests.gpu.check_ops import device_array, host
 
 _LAYOUTS = [(a, b) for a in (False, True) for b in (False, True)]
-
-
-def _device(array: Any) -> Any:
-    return pf.device("cuda").backend.asarray(array)
 
 
 def hopper_products(box: Box) -> dict[str, Any]:
@@ -23,28 +20,31 @@ def hopper_products(box: Box) -> dict[str, Any]:
     if pf.cuda.get_device_capability() != (9, 0):
         return {"status": "needs a Hopper GPU"}
     rng, rows = np.random.default_rng(0), {}
+    sizes: tuple = ((2056, 2312, 520, ()), (264, 72, 88, (3,)))
+    sizes, deep = box.pick((sizes, (512, 1024, 768)), (((72, 40, 24, ()),), (64, 72, 64)))
     for dtype in (pf.float16, pf.bfloat16):
-        for columns in hopper.STAGES:
+        for columns in box.pick(tuple(hopper.STAGES), (128,)):
             worst = 0.0
-            for turn_a, turn_b in _LAYOUTS:
+            for turn_a, turn_b in box.pick(_LAYOUTS, _LAYOUTS[1:2]):
                 name = hopper.instance(dtype, columns, (not turn_a, turn_b))
                 # More steps than stages, more tiles than multiprocessors, all edges cut off.
-                for m, n, k, batch in ((2056, 2312, 520, ()), (264, 72, 88, (3,))):
+                for m, n, k, batch in sizes:
                     a = rng.integers(-8, 9, (*batch, m, k)).astype(dtype)
                     b = rng.integers(-8, 9, (*batch, k, n)).astype(dtype)
                     a = np.ascontiguousarray(a.swapaxes(-1, -2)).swapaxes(-1, -2) if turn_a else a
                     b = np.ascontiguousarray(b.swapaxes(-1, -2)).swapaxes(-1, -2) if turn_b else b
-                    y = hopper.multiply(_device(a), _device(b), columns=columns).get()
+                    y = host(hopper.multiply(device_array(a), device_array(b), columns=columns))
                     # Half a million products at most: numpy's float32 sums are exact as well.
                     exact = (a.astype(np.float32) @ b.astype(np.float32)).astype(dtype)
                     if wrong := int((y != exact).sum()):
                         box.fail("hopper products", f"{name}: {wrong} of {y.size} are wrong")
-                a, b = (rng.standard_normal(s).astype(dtype) for s in ((512, 1024), (1024, 768)))
+                a, b = (rng.standard_normal(s).astype(dtype) for s in (deep[:2], deep[1:]))
                 exact = a.astype(np.float64) @ b.astype(np.float64)
                 left, right = (
-                    _device(np.asfortranarray(x) if t else x) for x, t in ((a, turn_a), (b, turn_b))
+                    device_array(np.asfortranarray(x) if t else x)
+                    for x, t in ((a, turn_a), (b, turn_b))
                 )
-                y, again = (hopper.multiply(left, right, columns=columns).get() for _ in range(2))
+                y, again = (host(hopper.multiply(left, right, columns=columns)) for _ in range(2))
                 if (y != again).any():
                     box.fail("hopper products", f"{name}: two runs differ")
                 error = np.linalg.norm(y.astype(np.float64) - exact) / np.linalg.norm(exact)

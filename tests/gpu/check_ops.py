@@ -52,6 +52,11 @@ def device_array(array: Any) -> Any:
     return pf.device("cuda").backend.asarray(array)
 
 
+def host(array: Any) -> np.ndarray:
+    """The values of an array on the device."""
+    return np.array(pf.device("cuda").backend.to_numpy(array))
+
+
 def workers(box: Box) -> Workers:
     """The processes of this run; half of the processors, at most 8: each has its own context."""
     if not _workers:
@@ -171,7 +176,9 @@ def gradient_checks(work: Work) -> Result:
         if not outputs or not leaves:
             return None
         pf.manual_seed(1)
-        total = sum((o * pf.rand(*o.shape, dtype=o.dtype, device=place)).sum() for o in outputs)
+        total = sum(
+            (o * pf.rand(tuple(o.shape), dtype=o.dtype, device=place)).sum() for o in outputs
+        )
         total.backward()
         return [None if t.grad is None else t.grad.cpu().numpy() for t in leaves]
 
@@ -209,7 +216,7 @@ def emulator_checks(work: Work) -> Result:
                 return False
             raise
         for a, b in zip(here, there, strict=True):
-            b = b.get() if hasattr(b, "get") else b
+            b = host(b)
             assert a.dtype == b.dtype and a.shape == b.shape, case
             if not pf.dtypes.is_floating(a.dtype):
                 np.testing.assert_array_equal(a, b, err_msg=repr(case))

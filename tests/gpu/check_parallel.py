@@ -110,7 +110,10 @@ def two_ranks(box: Box) -> dict[str, Any]:
         return {"left out": f"no MPI ({str(error)[:200]})"}
     place = box.pick("cuda", "cpu")
     program = str(_ROOT / "tests" / "gpu" / "rank_program.py")
-    command = [sys.executable, "-m", "pyframe", "launch", "-n", "2", program, place]
+    start = (  # what `pyframe launch -n 2` does, without the packages of the command line
+        "import sys; from pyframe.parallel.launch import launch; sys.exit(launch(sys.argv[1:], 2))"
+    )
+    command = [sys.executable, "-c", start, program, place]
     path = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         command,

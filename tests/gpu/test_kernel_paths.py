@@ -32,7 +32,13 @@ def unaligned(a: Any) -> Any:
     return room[1:].reshape(a.shape)
 
 
+def last(a: Any) -> Any:
+    """The same values with the channels last in memory."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1)
+
+
 LOSS = {"ignore_index": 2, "reduction": "mean", "label_smoothing": 0.1}
+RESIZE = {"align": False, "scales": (None, None)}
 POOL = {"kernel_size": (3, 3), "stride": (2, 2), "padding": (1, 1)}
 
 CASES = [
@@ -55,6 +61,11 @@ CASES = [
     ("batch_norm_backward", (x(4, 3, 32, 32), x(4, 3, 32, 32), x(3), x(3), x(3)), {}),
     ("batch_norm_backward", (x(200, 35), x(200, 35), x(35), x(35), None), {}),
     ("batch_norm_inference", (x(2, 3, 16, 16), x(3), abs(x(3)) + 1, x(3), x(3)), {}),
+    ("native_batch_norm", (last(x(4, 3, 8, 8, shift=9)), x(3), x(3)), {}),
+    ("batch_norm_backward", (x(4, 3, 8, 8), last(x(4, 3, 8, 8)), x(3), x(3), x(3)), {}),
+    ("native_batch_norm", (last(x(9, 140, 4, 4, dtype="bfloat16")), x(140), x(140)), {}),
+    ("batch_norm_backward", (x(9, 40, 5), last(x(9, 40, 5)), x(40), x(40), None), {}),
+    ("batch_norm_inference", (last(x(2, 40, 5)), x(40), abs(x(40)) + 1, x(40), None), {}),
     ("native_cross_entropy", (x(3, 1500, shift=50), classes(9, 3)), LOSS),
     ("native_cross_entropy", (x(3, 64, dtype="float16"), classes(9, 3)), LOSS),
     ("native_cross_entropy", (x(4100, 3), classes(3, 4100), abs(x(3))), LOSS),
@@ -80,6 +91,18 @@ CASES = [
     ("avg_pool2d", (x(2, 3, 40, 40),), POOL),
     ("avg_pool2d", (x(3, 5, 16, 16),), {"kernel_size": 16}),
     ("max_pool2d_with_indices", (x(2, 3, 40, 40),), POOL),
+    ("adaptive_max_pool_with_indices", (x(2, 3, 37, 50),), {"output_size": (7, 20)}),
+    ("resample", (x(2, 3, 40, 30),), {"size": (7, 45), "kind": "area", **RESIZE}),
+    (
+        "resample",
+        (x(2, 3, 20, 30, dtype="float16"),),
+        {"size": (41, 45), "kind": "cubic", **RESIZE},
+    ),
+    (
+        "resample_grad",
+        (x(2, 3, 40, 30),),
+        {"input_size": (2, 3, 55, 9), "kind": "linear", **RESIZE},
+    ),
 ]
 
 
@@ -171,3 +194,11 @@ def test_the_atomic_sum_is_only_taken_when_it_is_asked_for() -> None:
     expected = np.zeros((5, 3))
     np.add.at(expected, index, src)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_batch_norm_leaves_channels_last() -> None:
+    data = last(x(4, 6, 5, 5))
+    with pf.kernels("cuda"):
+        y, mean, _, rstd = ops["native_batch_norm"].function(data)
+        gx, _, _ = ops["batch_norm_backward"].function(y, data, mean, rstd)
+    assert y.strides == gx.strides == data.strides

@@ -43,7 +43,7 @@ def _agree(name: str, x: Any, **params: Any) -> None:
 def test_every_dtype(dtype: str) -> None:
     for descending in (False, True):
         _agree("sort_with_indices", _values(dtype, 3, 70), descending=descending)
-        _agree("argsort_stable", _values(dtype, 2100), descending=descending)
+        _agree("argsort_stable", _values(dtype, 300), descending=descending)
     _agree("topk_with_indices", _values(dtype, 2, 90), k=7, largest=False)
     _agree("ranked", _values(dtype, 2, 90), k=45, dim=1, nan_wins=True)
 

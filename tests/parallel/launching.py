@@ -9,8 +9,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parent / "programs"
+
+in_ci = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.environ.get("CI") != "true", reason="a long job; runs where CI=true"),
+]
+"""Marks of a job whose like, with fewer ranks or another fault, runs always."""
 
 
 @dataclass

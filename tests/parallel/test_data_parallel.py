@@ -6,14 +6,21 @@ import pytest
 
 import pyframe as pf
 from pyframe.parallel.buckets import make_buckets
-from tests.parallel.launching import launch
+from tests.parallel.launching import in_ci, launch
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("ranks", [2, 3, pytest.param(4, marks=in_ci)])
 def test_ranks_are_one_process(ranks: int) -> None:
     result = launch("data_parallel.py", ranks=ranks)
     assert result.code == 0, result.err
     assert "all checks passed" in result.out
+
+
+def test_the_same_job_twice_gives_the_same_bits() -> None:
+    first, second = (launch("data_parallel.py", "show_digests", ranks=2) for _ in range(2))
+    assert first.code == second.code == 0, first.err + second.err
+    assert first.out.startswith("digests [[")
+    assert first.out == second.out
 
 
 def test_transfers_run_beside_backward() -> None:

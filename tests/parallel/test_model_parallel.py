@@ -8,10 +8,10 @@ import pyframe as pf
 from pyframe import nn
 from pyframe.errors import ArgumentError, ArgumentTypeError
 from pyframe.parallel import Pipe, split_sequential
-from tests.parallel.launching import launch
+from tests.parallel.launching import in_ci, launch
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("ranks", [2, 3, pytest.param(4, marks=in_ci)])
 def test_equal_to_one_process(ranks: int) -> None:
     result = launch("model_parallel.py", ranks=ranks)
     assert result.code == 0, result.err

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-import pyframe  # noqa: E402
-from pyframe.op.registry import exported  # noqa: E402
-
-functional = exported("functional")
-INF, NAN = math.inf, math.nan
-SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 3.0, -3.0, 6.0, 20.5, -20.5, INF, -INF, NAN]
+import pyframe
+from tests.parity.pointwise_against_torch import (
+    INF,
+    NAN,
+    SPECIAL,
+    close,
+    rand,
+    run_both,
+    same_outcome,
+    tensor,
+)
 
 # name, and the range of random inputs
 UNARY = {
@@ -32,77 +34,22 @@ UNARY = {
     "trunc": (-3, 3), "nan_to_num": (-3, 3), "hardshrink": (-3, 3), "selu": (-3, 3),
     "celu": (-3, 3),
 }  # fmt: skip
+
+
 BINARY = [
     "add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide", "floor_divide",
     "remainder", "fmod", "pow", "atan2", "arctan2", "hypot", "logaddexp", "copysign", "maximum",
     "minimum", "fmax", "fmin", "xlogy", "rsub",
 ]  # fmt: skip
+
+
 COMPARE = [
     "eq", "ne", "lt", "le", "gt", "ge", "not_equal", "less", "less_equal", "greater",
     "greater_equal", "logical_and", "logical_or", "logical_xor",
 ]  # fmt: skip
-ACTIVATIONS = [
-    ("relu", {}), ("relu6", {}), ("leaky_relu", {}), ("leaky_relu", {"negative_slope": 0.3}),
-    ("elu", {}), ("elu", {"alpha": 0.5}), ("selu", {}), ("celu", {}), ("celu", {"alpha": 0.5}),
-    ("gelu", {}), ("gelu", {"approximate": "tanh"}), ("silu", {}), ("mish", {}), ("softplus", {}),
-    ("softplus", {"beta": 2, "threshold": 3}), ("hardtanh", {}),
-    ("hardtanh", {"min_val": -2.0, "max_val": 0.5}), ("hardsigmoid", {}), ("hardswish", {}),
-    ("softsign", {}), ("tanhshrink", {}), ("softshrink", {}), ("softshrink", {"lambd": 1.0}),
-    ("hardshrink", {}), ("hardshrink", {"lambd": 1.0}), ("logsigmoid", {}), ("sigmoid", {}),
-    ("tanh", {}), ("threshold", {"threshold": 0.5, "value": 7.0}),
-]  # fmt: skip
+
+
 SHAPES = [((7,), (7,)), ((), ()), ((2, 3), (3,)), ((3, 1), (1, 5)), ((0, 3), (3,)), ((2, 3), ())]
-
-
-def rand(shape, low=-3.0, high=3.0, dtype="float64", seed=0):
-    return np.random.default_rng(seed).uniform(low, high, shape).astype(dtype)
-
-
-def tensor(value):
-    """A Tensor with memory of its own, as torch.tensor."""
-    return pyframe.as_tensor(np.array(value))
-
-
-def close(ours, theirs, tolerance=1e-10):
-    theirs = theirs.detach()
-    assert str(theirs.dtype) == f"torch.{ours.dtype}"
-    assert tuple(ours.shape) == tuple(theirs.shape)
-    np.testing.assert_allclose(
-        ours.detach().numpy().astype(np.float64),
-        theirs.to(torch.float64).numpy(force=True),
-        tolerance,
-        tolerance,
-    )
-
-
-def run_both(ours, theirs, arrays, second=True, tolerance=1e-10):
-    """Values, gradients for a random cotangent, and gradients of those."""
-    x = [pyframe.as_tensor(a.copy()).requires_grad_() for a in arrays]
-    t = [torch.tensor(a, requires_grad=True) for a in arrays]
-    y, z = ours(*x), theirs(*t)
-    close(y, z, tolerance)
-    g = rand(tuple(z.shape), dtype=str(y.dtype), seed=1)
-    gx = pyframe.autograd.grad(y, x, pyframe.as_tensor(g), create_graph=second, allow_unused=True)
-    gt = torch.autograd.grad(z, t, torch.tensor(g), create_graph=second, allow_unused=True)
-    for a, b in zip(gx, gt, strict=True):
-        if b is not None:
-            close(a, b, tolerance)
-    if not second:
-        return
-    s = [(a, b) for a, b in zip(gx, gt, strict=True) if b is not None and b.requires_grad]
-    if not s:
-        return
-    v = [rand(tuple(b.shape), seed=2) for _, b in s]
-    hx = pyframe.autograd.grad(
-        [a for a, _ in s], x, [pyframe.as_tensor(u) for u in v], allow_unused=True
-    )
-    ht = torch.autograd.grad([b for _, b in s], t, [torch.tensor(u) for u in v], allow_unused=True)
-    for a, b in zip(hx, ht, strict=True):
-        b = torch.zeros(()) if b is None else b
-        a = np.zeros(()) if a is None else a.detach().numpy()
-        np.testing.assert_allclose(
-            *np.broadcast_arrays(a, b.numpy(force=True)), tolerance, tolerance
-        )
 
 
 @pytest.mark.parametrize("shape", [(7,), (), (3, 5), (0, 2)], ids=str)
@@ -144,24 +91,6 @@ def test_unary_special_values(name):
 def test_unary_of_integers(name, dtype):
     x = np.array([0, 1, 1, 0] if dtype == "bool" else [0, 1, 3, 100], dtype)
     same_outcome(lambda m, t: getattr(m, name)(t(x)))
-
-
-def same_outcome(f, tolerance=1e-6):
-    """Both give the same values and dtype, or both raise (ours something of the same family)."""
-    error = None
-    try:
-        expected = f(torch, torch.tensor)
-    except (RuntimeError, TypeError, ValueError, IndexError) as e:
-        error = e
-    if error is not None:
-        family = (
-            (RuntimeError, NotImplementedError) if isinstance(error, RuntimeError) else type(error)
-        )
-        with pytest.raises(family) as caught:
-            f(pyframe, tensor)
-        assert isinstance(caught.value, pyframe.errors.PyframeError)
-        return
-    close(f(pyframe, tensor), expected, tolerance)
 
 
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
@@ -301,65 +230,6 @@ def test_power_of_a_number(exponent):
 @pytest.mark.parametrize("shape", [(3, 4), (), (0,)], ids=str)
 def test_numbers_on_either_side(f, shape):
     run_both(f, f, [rand(shape, 0.3, 3)])
-
-
-@pytest.mark.parametrize(("name", "options"), ACTIVATIONS, ids=str)
-@pytest.mark.parametrize("shape", [(7,), (), (3, 5), (0, 2)], ids=str)
-def test_activation(name, options, shape):
-    theirs = getattr(torch.nn.functional, name, None) or getattr(torch, name)
-    run_both(
-        lambda x: functional[name](x, **options),
-        lambda x: theirs(x, **options),
-        [rand(shape, -5, 5)],
-        second=name != "hardsigmoid",  # not implemented in torch
-        tolerance=1e-7 if name == "hardsigmoid" else 1e-8,  # torch has a float32 6 there
-    )
-
-
-@pytest.mark.parametrize(("name", "options"), ACTIVATIONS, ids=str)
-def test_activation_special_values(name, options):
-    theirs = getattr(torch.nn.functional, name, None) or getattr(torch, name)
-    x = np.array(SPECIAL)
-    if name in (
-        "mish",
-        "silu",
-        "gelu",
-        "softsign",
-        "tanhshrink",
-        "hardswish",
-        "celu",
-        "elu",
-        "selu",
-        "logsigmoid",
-    ):
-        x = x[np.isfinite(x)]
-    run_both(
-        lambda x: functional[name](x, **options),
-        lambda x: theirs(x, **options),
-        [x],
-        second=False,
-        tolerance=1e-8,
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [a for a in ACTIVATIONS if a[0] in (
-        "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "silu", "mish", "hardtanh",
-        "hardsigmoid", "hardswish", "threshold",
-    )], ids=str,
-)  # fmt: skip
-def test_activation_inplace(name, options):
-    theirs = getattr(torch.nn.functional, name)
-    a = rand((4, 5), -5, 5)
-    x, t = pyframe.as_tensor(a).requires_grad_(), torch.tensor(a, requires_grad=True)
-    h, k = x * 1, t * 1
-    y, z = functional[name](h, **options, inplace=True), theirs(k, **options, inplace=True)
-    assert y is h
-    close(y, z, 1e-7)
-    (y * y).sum().backward()
-    (z * z).sum().backward()
-    close(x.grad, t.grad, 1e-7)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -510,30 +380,6 @@ def test_nan_to_num():
     same_outcome(lambda m, t: m.nan_to_num(t(a.astype("float32"))))
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3), (5,)], ids=str)
-@pytest.mark.parametrize("per_channel", [False, True])
-def test_prelu(shape, per_channel):
-    channels = shape[1] if per_channel and len(shape) > 1 else 1
-    run_both(pyframe.prelu, torch.prelu, [rand(shape), rand((channels,), seed=1)])
-
-
-def test_prelu_glu_errors():
-    same_outcome(lambda m, t: m.prelu(t(rand((2, 3))), t(rand((4,)))))
-    with pytest.raises(RuntimeError, match="glu: dimension 1 must have an even length"):
-        functional["glu"](pyframe.as_tensor(rand((2, 3))))
-
-
-@pytest.mark.parametrize("dim", [0, 1, -1])
-def test_glu(dim):
-    if not hasattr(pyframe.Tensor, "chunk"):
-        pytest.skip("chunk is not there yet")
-    run_both(
-        lambda x: functional["glu"](x, dim),
-        lambda x: torch.nn.functional.glu(x, dim),
-        [rand((4, 6))],
-    )
-
-
 def test_close_and_equal():
     a, b = rand((3, 4)), rand((3, 4)) + 1e-9
     x = np.array(SPECIAL)
@@ -550,116 +396,6 @@ def test_close_and_equal():
     assert pyframe.equal(A, A) is True
     assert pyframe.equal(A, B) is False
     assert pyframe.equal(A, tensor(a[:2])) is False
-
-
-INPLACE = {
-    "add_": (2.0,), "sub_": (0.5,), "mul_": (3.0,), "div_": (2.0,), "pow_": (3.0,),
-    "clamp_": (0.5, 2.0), "clamp_min_": (1.0,), "remainder_": (0.7,), "fmod_": (0.7,),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *INPLACE,
-        "exp_",
-        "sqrt_",
-        "rsqrt_",
-        "log_",
-        "neg_",
-        "abs_",
-        "sin_",
-        "cos_",
-        "tanh_",
-        "sigmoid_",
-        "relu_",
-        "floor_",
-        "ceil_",
-        "round_",
-        "trunc_",
-        "frac_",
-        "reciprocal_",
-        "square_",
-        "sign_",
-        "erf_",
-        "log1p_",
-        "expm1_",
-    ],
-)
-def test_inplace(name):
-    a = rand((3, 4), 0.3, 3)
-    x, t = pyframe.as_tensor(a).requires_grad_(), torch.tensor(a, requires_grad=True)
-    h, k = x * 1, t * 1
-    y, z = getattr(h, name)(*INPLACE.get(name, ())), getattr(k, name)(*INPLACE.get(name, ()))
-    assert y is h
-    close(y, z)
-    (y * y).sum().backward()
-    (z * z).sum().backward()
-    close(x.grad, t.grad)
-    plain = pyframe.as_tensor(a.copy())
-    getattr(plain, name)(*INPLACE.get(name, ()))
-    close(plain, z)
-
-
-def test_inplace_with_tensors_and_options():
-    a, b, c = rand((3, 4)), rand((4,), seed=1), rand((3, 1), 0.5, 2, seed=2)
-
-    def check(f):
-        leaves = [pyframe.as_tensor(v).requires_grad_() for v in (a, b, c)]
-        theirs = [torch.tensor(v, requires_grad=True) for v in (a, b, c)]
-        y, z = f(leaves[0] * 1, *leaves[1:]), f(theirs[0] * 1, *theirs[1:])
-        close(y, z)
-        (y * y).sum().backward()
-        (z * z).sum().backward()
-        for u, v in zip(leaves, theirs, strict=True):
-            if v.grad is not None:
-                close(u.grad, v.grad)
-
-    def augmented(x, y, z):
-        x += y
-        x -= z
-        x *= y
-        x /= z
-        return x
-
-    for f in (
-        augmented,
-        lambda x, y, z: x.add_(y, alpha=2.0),
-        lambda x, y, z: x.sub_(y, alpha=0.5),
-        lambda x, y, z: x.addcmul_(y, z, value=0.5),
-        lambda x, y, z: x.addcdiv_(y, z, value=-2),
-        lambda x, y, z: x.lerp_(z, 0.3),
-        lambda x, y, z: x.div_(z, rounding_mode="floor").add_(y),
-        lambda x, y, z: x.clamp_(y, z),
-    ):
-        check(f)
-
-
-def test_inplace_errors_and_dtypes():
-    i = np.array([1, 2, 3])
-    same_outcome(lambda m, t: t(i).add_(1.5))
-    same_outcome(lambda m, t: t(i).div_(2))
-    same_outcome(lambda m, t: t(i).add_(t(np.ones((2, 3), "int64"))))
-    same_outcome(lambda m, t: t(i.astype("float32")).add_(t(rand((3,)))))
-    same_outcome(lambda m, t: t(i.astype("uint8")).add_(300))
-    same_outcome(lambda m, t: t(i).mul_(True))
-
-    def bits(m, t):
-        x = t(i)
-        x &= 6
-        x |= 1
-        x ^= t(i)
-        x <<= 2
-        x >>= 1
-        x **= 2
-        x //= 3
-        x %= 5
-        return x
-
-    same_outcome(bits)
-    leaf = pyframe.as_tensor(rand((3,))).requires_grad_()
-    with pytest.raises(RuntimeError, match="mul_: a leaf that requires grad"):
-        leaf.mul_(2)
 
 
 def test_errors():
