@@ -16,12 +16,6 @@ namespace {
 
 using std::int64_t;
 
-template <class T>
-const NormKernels<T>& table() {
-  if constexpr (sizeof(T) == 4) return norm_kernels().f32;
-  else return norm_kernels().f64;
-}
-
 // Channels of up to this many elements cost more for their ends than for their middle.
 constexpr int64_t kShort = 32;
 
@@ -69,7 +63,7 @@ const T* repeated(const T* values, int64_t channels, int64_t s, T* to) {
 template <class T>
 void apply(const T* x, T* y, const T* mean, const T* a, const T* b, int64_t batch, int64_t channels, int64_t s) {
   const bool past_cache = exceeds_cache<T>(batch * channels * s);
-  const NormKernels<T>& k = table<T>();
+  const NormKernels<T>& k = norms<T>();
   if (as_columns(batch, s)) {
     const int64_t n = channels * s;
     Scratch<T> room(3 * n);
@@ -96,7 +90,7 @@ void moments(const T* x, int64_t batch, int64_t channels, int64_t s, double* out
   const int64_t n = channels * s, blocks = (batch + kNormStep - 1) / kNormStep;
   Scratch<T> parts(2 * blocks * n);
   T *const means = parts.data(), *const spreads = means + blocks * n;
-  const NormKernels<T>& k = table<T>();
+  const NormKernels<T>& k = norms<T>();
   over_blocks(batch, n, [&](int64_t r, int64_t rows, int64_t j, int64_t columns) {
     const int64_t at = r / kNormStep * n + j;
     k.column_stats(x + r * n + j, rows, columns, n, means + at, spreads + at);
@@ -126,7 +120,7 @@ void batch_norm_of(const Value* v) {
   const int64_t batch = v[7].integer, channels = v[8].integer, s = v[9].integer;
   const double eps = v[10].number, count = static_cast<double>(batch * s);
   const bool past_cache = exceeds_cache<T>(batch * channels * s);
-  const NormKernels<T>& k = table<T>();
+  const NormKernels<T>& k = norms<T>();
   const auto finish = [&](int64_t c, double center, double spread) {
     mean[c] = static_cast<T>(center);
     var[c] = static_cast<T>(spread / count);
@@ -190,7 +184,7 @@ void batch_norm_backward_of(const Value* v) {
   const int64_t batch = v[8].integer, channels = v[9].integer, s = v[10].integer;
   const double count = static_cast<double>(batch * s);
   const bool past_cache = exceeds_cache<T>(batch * channels * s);
-  const NormKernels<T>& k = table<T>();
+  const NormKernels<T>& k = norms<T>();
   // gx = a · (g - Σ g / count - (x - mean) · rstd² · Σ g (x - mean) / count) with a = rstd · weight
   const auto finish = [&](int64_t c, double sum, double dot, T& a, T& slope, T& shift) {
     const double r = rstd[c], scale = w ? r * static_cast<double>(w[c]) : r;

@@ -17,16 +17,10 @@ namespace {
 using std::int64_t;
 
 template <class T>
-const NormKernels<T>& table() {
-  if constexpr (sizeof(T) == 4) return norm_kernels().f32;
-  else return norm_kernels().f64;
-}
-
-template <class T>
 void rows_forward(const T* x, const T* w, const T* b, T* y, T* mean, T* rstd, int64_t rows, int64_t n, double eps) {
   const bool past_cache = exceeds_cache<T>(rows * n);
   parallel_for(0, rows, row_grain(n), [&](int64_t begin, int64_t end) {
-    table<T>().layer(x + begin * n, w, b, y + begin * n, mean ? mean + begin : nullptr, rstd + begin, end - begin, n,
+    norms<T>().layer(x + begin * n, w, b, y + begin * n, mean ? mean + begin : nullptr, rstd + begin, end - begin, n,
                      eps, past_cache);
   });
 }
@@ -48,7 +42,7 @@ void rows_backward(const T* g, const T* x, const T* mean, const T* rstd, const T
       double* const total = &sums[block * 2 * width + q * n];
       std::fill_n(total, n, 0.0);
       std::fill_n(total + width, n, 0.0);
-      table<T>().layer_backward(g + at, x + at, mean ? mean + r * groups + q : nullptr, rstd + r * groups + q,
+      norms<T>().layer_backward(g + at, x + at, mean ? mean + r * groups + q : nullptr, rstd + r * groups + q,
                                 w ? w + q * n : nullptr, gx + at, total, total + width, scratch.data(), count, n, width,
                                 groups, past_cache);
     }
@@ -112,7 +106,7 @@ void group_norm_of(const Value* v) {
   const double eps = v[10].number;
   const int64_t each = channels / groups, n = each * s;
   const bool past_cache = exceeds_cache<T>(batch * channels * s);
-  const NormKernels<T>& k = table<T>();
+  const NormKernels<T>& k = norms<T>();
   if (as_rows(batch, s)) {
     Scratch<T> room(2 * channels * s);
     const T* const ws = repeated(w, channels, s, room.data());
@@ -155,7 +149,7 @@ void group_norm_backward_of(const Value* v) {
   const int64_t batch = v[8].integer, channels = v[9].integer, s = v[10].integer, groups = v[11].integer;
   const int64_t each = channels / groups, n = each * s, width = channels * s;
   const bool past_cache = exceeds_cache<T>(batch * channels * s);
-  const NormKernels<T>& k = table<T>();
+  const NormKernels<T>& k = norms<T>();
   if (as_rows(batch, s)) {
     Scratch<T> room(3 * width);
     T* const wide = room.data() + width;

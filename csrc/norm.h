@@ -61,4 +61,10 @@ struct NormTable {
 };
 PYFRAME_ISA_TABLE(NormTable, norm_table, norm_kernels)
 
+template <class T>
+const NormKernels<T>& norms() {
+  if constexpr (sizeof(T) == 4) return norm_kernels().f32;
+  else return norm_kernels().f64;
+}
+
 }  // namespace pyframe

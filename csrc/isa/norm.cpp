@@ -1,6 +1,7 @@
 #include "norm.h"
 
 #include "isa/norm_rows.h"
+#include "isa/pieces.h"
 
 namespace pyframe {
 namespace PYFRAME_ISA {
@@ -64,32 +65,13 @@ void grad(const T* g, const T* x, T* gx, int64_t count, int64_t s, const T* mean
 
 // ---- columns: a matrix with rows of `step` elements
 
-// One vector of up to kLanes elements, so that one body serves the last, shorter one as well.
-template <class T, bool Whole>
-struct Part {
-  int64_t count;
-  PYFRAME_INLINE Vec<T> get(const T* p) const { return Whole ? load(p) : load_part(p, count); }
-  PYFRAME_INLINE void put(T* p, Vec<T> v) const {
-    if constexpr (Whole) store<T>(p, v);
-    else store_part<T>(p, v, count);
-  }
-};
-
-template <class T, class Body>
-PYFRAME_INLINE void over_columns(int64_t n, Body body) {
-  constexpr int L = kLanes<T>;
-  int64_t j = 0;
-  for (; j + L <= n; j += L) body(j, Part<T, true>{L});
-  if (j < n) body(j, Part<T, false>{n - j});
-}
-
 // R rows at a time stay in registers, so that their mean and spread take one look at them; they are joined with those of
 // the rows before (Chan, Golub, LeVeque 1983).
 template <class T, int R>
 PYFRAME_INLINE void join_rows(const T* x, int64_t before, int64_t n, int64_t step, T* mean, T* spread) {
   const T each = T{1} / R, share = static_cast<T>(R) / static_cast<T>(before + R);
   const T weight = static_cast<T>(before) * share;
-  over_columns<T>(n, [=](int64_t j, auto part) __attribute__((always_inline)) {
+  over_row<T>(n, [=](int64_t j, auto part) __attribute__((always_inline)) {
     Vec<T> v[R], m{}, q{};
     for (int r = 0; r < R; ++r) m += v[r] = part.get(x + r * step + j);
     m *= each;
@@ -114,7 +96,7 @@ void column_stats(const T* x, int64_t rows, int64_t n, int64_t step, T* mean, T*
 
 template <class T, int R>
 PYFRAME_INLINE void dot_rows(const T* g, const T* x, bool first, int64_t n, int64_t step, const T* mean, T* sums, T* dots) {
-  over_columns<T>(n, [=](int64_t j, auto part) __attribute__((always_inline)) {
+  over_row<T>(n, [=](int64_t j, auto part) __attribute__((always_inline)) {
     const Vec<T> c = part.get(mean + j);
     Vec<T> s{}, d{};
     for (int r = 0; r < R; ++r) {

@@ -1,5 +1,6 @@
 #include "optim.h"
 
+#include "isa/pieces.h"
 #include "isa/rows.h"
 
 namespace pyframe {
@@ -7,25 +8,6 @@ namespace PYFRAME_ISA {
 namespace {
 
 using std::int64_t;
-
-// One vector of up to kLanes elements, so that one body serves the last, shorter one as well.
-template <class T, bool Whole>
-struct Run {
-  int64_t count;
-  PYFRAME_INLINE Vec<T> get(const T* p) const { return Whole ? load(p) : load_part(p, count); }
-  PYFRAME_INLINE void put(T* p, Vec<T> v) const {
-    if constexpr (Whole) store<T>(p, v);
-    else store_part<T>(p, v, count);
-  }
-};
-
-template <class T, class Body>
-PYFRAME_INLINE void over(int64_t n, Body body) {
-  constexpr int L = kLanes<T>;
-  int64_t i = 0;
-  for (; i + L <= n; i += L) body(i, Run<T, true>{L});
-  if (i < n) body(i, Run<T, false>{n - i});
-}
 
 // ±g + decay · p
 template <class T>
@@ -45,7 +27,7 @@ void sgd(T* p, const T* g, T* const* states, int64_t n, const double* numbers, i
   const T momentum = static_cast<T>(numbers[0]), keep = static_cast<T>(numbers[1]), decay = static_cast<T>(numbers[2]),
           step = static_cast<T>(numbers[3]);
   T* const b = states[0];
-  over<T>(n, [=](int64_t i, auto run) __attribute__((always_inline)) {
+  over_row<T>(n, [=](int64_t i, auto run) __attribute__((always_inline)) {
     const Vec<T> value = run.get(p + i);
     Vec<T> d = effective<T>(run.get(g + i), value, decay, flags);
     if (b) {
@@ -63,7 +45,7 @@ void adam(T* p, const T* g, T* const* states, int64_t n, const double* numbers, 
   const T weight1 = static_cast<T>(numbers[0]), beta2 = static_cast<T>(numbers[1]), rest2 = static_cast<T>(numbers[2]),
           eps = static_cast<T>(numbers[3]), step = static_cast<T>(numbers[4]), decay = static_cast<T>(numbers[5]);
   T *const m = states[0], *const v = states[1], *const most = states[2];
-  over<T>(n, [=](int64_t i, auto run) __attribute__((always_inline)) {
+  over_row<T>(n, [=](int64_t i, auto run) __attribute__((always_inline)) {
     Vec<T> value = run.get(p + i);
     const Vec<T> d = effective<T>(run.get(g + i), value, decay, flags);
     if ((flags & kDecay) && (flags & kDecoupled)) value = value * decay;
@@ -85,7 +67,7 @@ void rmsprop(T* p, const T* g, T* const* states, int64_t n, const double* number
           eps = static_cast<T>(numbers[3]), momentum = static_cast<T>(numbers[4]), step = static_cast<T>(numbers[5]),
           decay = static_cast<T>(numbers[6]);
   T *const v = states[0], *const b = states[1], *const mean = states[2];
-  over<T>(n, [=](int64_t i, auto run) __attribute__((always_inline)) {
+  over_row<T>(n, [=](int64_t i, auto run) __attribute__((always_inline)) {
     const Vec<T> value = run.get(p + i);
     const Vec<T> d = effective<T>(run.get(g + i), value, decay, flags);
     Vec<T> square = run.get(v + i) * alpha + d * rest * d;
@@ -122,7 +104,7 @@ double square_sum(const T* x, int64_t n) {
 
 template <class T>
 void scale(T* x, int64_t n, T factor) {
-  over<T>(n, [=](int64_t i, auto run) __attribute__((always_inline)) { run.put(x + i, run.get(x + i) * factor); });
+  over_row<T>(n, [=](int64_t i, auto run) __attribute__((always_inline)) { run.put(x + i, run.get(x + i) * factor); });
 }
 
 template <class T>

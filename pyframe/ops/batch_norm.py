@@ -10,7 +10,6 @@ import numpy as np
 
 from ..autograd.composed import gradients_of
 from ..backend import native
-from ..dtypes import compute_dtype
 from ..errors import ArgumentError, DtypeError, ParameterError, ShapeError, fail
 from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import packed as in_order
@@ -19,72 +18,28 @@ from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
-from ._cuda_norm import batch_backward, batch_forward, batch_inference, not_cuda_norm
+from ._channels import (
+    across,
+    by_channel,
+    channel_axes,
+    channel_dots,
+    channel_sums,
+    check_channels,
+    column_of,
+)
+from ._cuda_norm import batch_backward, batch_forward, not_cuda_norm
 from ._normalization import (
-    check_norm,
-    in_dtype,
     needed_gradients,
     not_native,
     packed,
     wide,
 )
+from .batch_norm_inference import batch_norm_inference
 from .powers import rsqrt
-
-# Arrays are treated as [N, C, S]: batch, channels, positions. Statistics have the shape [C].
-
-
-def _flat(x: Any) -> Any:
-    return x.reshape(x.shape[0], x.shape[1], math.prod(x.shape[2:]))
-
-
-def _channel_sums(xp: Any, x: Any) -> Any:
-    """Σ over batch and positions, as products with ones (three times as fast as ``sum``)."""
-    n, _, s = x.shape
-    if s == 1:
-        return xp.matmul(xp.ones((n,), x.dtype), x[:, :, 0])
-    return xp.matmul(x, xp.ones((s,), x.dtype)).sum(axis=0)
-
-
-def _channel_dots(xp: Any, x: Any, y: Any) -> Any:
-    """Σ x·y over batch and positions."""
-    if x.shape[2] == 1:
-        return _channel_sums(xp, x * y)
-    return xp.matmul(x[:, :, None, :], y[:, :, :, None])[:, :, 0, 0].sum(axis=0)
-
-
-def _column(x: Any) -> Any:
-    return x.reshape(1, -1, 1)
-
-
-def _check_channels(op: str, input: Any, **arrays: Any) -> None:
-    if input.ndim < 2:
-        fail(ShapeError, op, "input needs at least two dimensions [N, C, ...]", input=input)
-    check_norm(op, input)
-    for name, value in arrays.items():
-        if value is not None and value.shape != (input.shape[1],):
-            fail(
-                ShapeError,
-                op,
-                f"{name} must have one element for each of the {input.shape[1]} channels",
-                input=input,
-                **{name: value},
-            )
-
-
-def _axes(x: Any) -> tuple[int, ...]:
-    return (0, *range(2, len(x.shape)))
-
-
-def _across(x: Any, ndim: int) -> Any:
-    """A vector over channels, shaped to broadcast against [N, C, ...]."""
-    return x.reshape((1, -1) + (1,) * (ndim - 2))
-
-
-# ---- with the statistics of the batch
 
 
 def _check(input: Any, weight: Any, bias: Any, *, eps: float) -> tuple:
-    _check_channels("batch_norm", input, weight=weight, bias=bias)
+    check_channels("batch_norm", input, weight=weight, bias=bias)
     if math.prod(input.shape[2:]) * input.shape[0] == 1:
         fail(
             ArgumentError,
@@ -99,33 +54,33 @@ def _check(input: Any, weight: Any, bias: Any, *, eps: float) -> tuple:
 def _forward(
     xp: Any, input: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5
 ) -> Any:
-    x = _flat(packed(xp, input))
+    x = by_channel(packed(xp, input))
     n = max(x.shape[0] * x.shape[2], 1)
-    mean = _channel_sums(xp, x)
+    mean = channel_sums(xp, x)
     mean /= n
-    y = x - _column(mean)
-    var = _channel_dots(xp, y, y)
+    y = x - column_of(mean)
+    var = channel_dots(xp, y, y)
     var /= n
     rstd = 1 / xp.sqrt(var + eps)
-    y *= _column(rstd if weight is None else rstd * wide(weight))
+    y *= column_of(rstd if weight is None else rstd * wide(weight))
     if bias is not None:
-        y += _column(wide(bias))
+        y += column_of(wide(bias))
     return y.reshape(input.shape).astype(input.dtype, copy=False), mean, var, rstd
 
 
 def _backward(xp: Any, grad: Any, input: Any, mean: Any, rstd: Any, weight: Any = None) -> Any:
-    x, g = _flat(packed(xp, input)), _flat(packed(xp, grad))
+    x, g = by_channel(packed(xp, input)), by_channel(packed(xp, grad))
     n = max(x.shape[0] * x.shape[2], 1)
     # With d = x - mean: gx = weight · rstd · (g - mean(g) - d · rstd² · mean(g · d)).
-    d = x - _column(mean)
-    gb = _channel_sums(xp, g)
-    gw = _channel_dots(xp, g, d)
+    d = x - column_of(mean)
+    gb = channel_sums(xp, g)
+    gw = channel_dots(xp, g, d)
     gw *= rstd
     scale = rstd if weight is None else rstd * wide(weight)
-    d *= _column(rstd * gw / n)
-    d += _column(gb / n)
+    d *= column_of(rstd * gw / n)
+    d += column_of(gb / n)
     xp.subtract(g, d, out=d)
-    d *= _column(scale)
+    d *= column_of(scale)
     return d.reshape(input.shape).astype(input.dtype, copy=False), gw, gb
 
 
@@ -155,17 +110,17 @@ def _native_backward(grad: Any, input: Any, mean: Any, rstd: Any, weight: Any = 
 
 
 def _statistics(x: Any, eps: float) -> tuple[Any, Any]:
-    mean = x.mean(_axes(x), keepdim=True)
+    mean = x.mean(channel_axes(x), keepdim=True)
     d = x - mean
-    return mean.reshape(-1), rsqrt((d * d).mean(_axes(x)) + eps)
+    return mean.reshape(-1), rsqrt((d * d).mean(channel_axes(x)) + eps)
 
 
 def _composed_backward(grad: Any, input: Any, mean: Any, rstd: Any, weight: Any = None) -> Any:
-    axes, ndim = _axes(input), len(input.shape)
-    z = (input - _across(mean, ndim)) * _across(rstd, ndim)
+    axes, ndim = channel_axes(input), len(input.shape)
+    z = (input - across(mean, ndim)) * across(rstd, ndim)
     inner = grad - grad.mean(axes, keepdim=True) - z * (grad * z).mean(axes, keepdim=True)
     scale = rstd if weight is None else rstd * weight
-    return inner * _across(scale, ndim), (grad * z).sum(axes), grad.sum(axes)
+    return inner * across(scale, ndim), (grad * z).sum(axes), grad.sum(axes)
 
 
 def _backward_rule(
@@ -200,7 +155,7 @@ def _rule(
 
 
 def _reference(input: np.ndarray, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> tuple:
-    axes = _axes(input)
+    axes = channel_axes(input)
     mean, var = np.mean(input, axis=axes), np.var(input, axis=axes)
     y = np.empty_like(input)
     for c in range(input.shape[1]):
@@ -267,6 +222,7 @@ batch_norm_backward = register(
     )
 )
 
+
 native_batch_norm = register(
     Op(
         "native_batch_norm",
@@ -297,140 +253,6 @@ native_batch_norm = register(
         ShapeError: if the shapes do not fit.
         ArgumentError: if there is only one value per channel.
         DtypeError: if the input is not floating point.
-    """,
-    )
-)
-
-
-# ---- with given statistics
-
-
-def _check_fixed(input: Any, mean: Any, var: Any, weight: Any, bias: Any, *, eps: float) -> tuple:
-    _check_channels(
-        "batch_norm", input, running_mean=mean, running_var=var, weight=weight, bias=bias
-    )
-    return (float(eps),)
-
-
-def _fixed(
-    xp: Any,
-    input: Any,
-    mean: Any,
-    var: Any,
-    weight: Any = None,
-    bias: Any = None,
-    *,
-    eps: float = 1e-5,
-) -> Any:
-    x, ndim = wide(input), input.ndim
-    scale = 1 / xp.sqrt(wide(var) + eps)
-    if weight is not None:
-        scale = scale * wide(weight)
-    y = x - _across(wide(mean), ndim)
-    y *= _across(scale.astype(y.dtype, copy=False), ndim)
-    if bias is not None:
-        y += _across(wide(bias), ndim)
-    return y.astype(input.dtype, copy=False)
-
-
-def _native_fixed(
-    input: Any, mean: Any, var: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5
-) -> Any:
-    x = in_order(input)
-    n, c = x.shape[:2]
-    y = native.empty(x.shape, x.dtype)
-    native.module.batch_norm_inference(
-        x,
-        in_order(mean),
-        in_order(var),
-        in_order(weight),
-        in_order(bias),
-        y,
-        n,
-        c,
-        math.prod(x.shape[2:]),
-        float(eps),
-    )
-    return y
-
-
-def _fixed_rstd(var: Any, eps: float) -> Any:
-    return rsqrt(in_dtype(var, compute_dtype(var.dtype)) + eps)
-
-
-def _fixed_input_rule(g: Any, input_shape: tuple, var: Any, weight: Any, eps: float) -> Any:
-    dtype = g.dtype
-    g = in_dtype(g, compute_dtype(dtype))
-    scale = _fixed_rstd(var, eps)
-    if weight is not None:
-        scale = scale * weight
-    return in_dtype(g * _across(scale, len(input_shape)), dtype)
-
-
-def _fixed_weight_rule(
-    g: Any, input: Any, mean: Any, var: Any, weight_dtype: Any, eps: float
-) -> Any:
-    ndim = len(input.shape)
-    z = (input - _across(mean, ndim)) * _across(_fixed_rstd(var, eps), ndim)
-    g = in_dtype(g, compute_dtype(g.dtype))
-    return in_dtype((g * z).sum(axis=_axes(input)), weight_dtype)
-
-
-def _fixed_bias_rule(g: Any, bias_dtype: Any) -> Any:
-    return in_dtype(in_dtype(g, compute_dtype(g.dtype)).sum(axis=_axes(g)), bias_dtype)
-
-
-def _fixed_reference(
-    input: np.ndarray, mean: Any, var: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
-) -> np.ndarray:
-    y = np.empty_like(input)
-    for c in range(input.shape[1]):
-        y[:, c] = (input[:, c] - mean[c]) / np.sqrt(var[c] + eps)
-        y[:, c] = y[:, c] * (1 if weight is None else weight[c]) + (0 if bias is None else bias[c])
-    return y
-
-
-def _fixed_samples(make: Maker) -> Iterator[Sample]:
-    for shape in [(5, 3), (2, 3, 4, 5), (1, 3, 1)]:
-        yield Sample(make(*shape), make(3), make.positive(3), make(3), make(3))
-        yield Sample(make(*shape), make(3), make.positive(3), None, None)
-
-
-def _fixed_errors(make: Maker) -> Iterator[Failing]:
-    yield Failing(ShapeError, "running_var must have", make(3, 4), make(4), make(3))
-
-
-batch_norm_inference = register(
-    Op(
-        "batch_norm_inference",
-        _fixed,
-        vjp={
-            "input": _fixed_input_rule,
-            "weight": _fixed_weight_rule,
-            "bias": _fixed_bias_rule,
-        },
-        check=_check_fixed,
-        half="native",
-        reference=_fixed_reference,
-        samples=_fixed_samples,
-        errors=_fixed_errors,
-        cost=lambda input, *rest, **_: Cost(3 * input.size, 2 * input.nbytes),
-        kernels={
-            "cpu": [native_kernel(_native_fixed, not_native, "csrc/isa/norm.cpp")],
-            "cuda": [cuda_kernel(batch_inference, not_cuda_norm, "kernels/batch_norm.cu")],
-        },
-        kernels_from=1,
-        export=(),
-        doc="""(input - mean) / √(var + eps) · weight + bias, with constant ``mean`` and ``var``.
-
-    Args:
-        input: floating point [N, C, ...].
-        mean, var: [C]; they get no gradient.
-        weight, bias: [C], or ``None``.
-        eps: added to ``var``.
-
-    Raises:
-        ShapeError: if the shapes do not fit.
     """,
     )
 )

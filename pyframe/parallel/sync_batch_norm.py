@@ -13,10 +13,10 @@ from ..nn import Module
 from ..nn.normalization import _BatchNorm
 from ..ops.batch_norm import (
     batch_norm_backward,
-    batch_norm_inference,
     native_batch_norm,
     update_running,
 )
+from ..ops.batch_norm_inference import batch_norm_inference
 from ..tensor import Tensor
 from ..tensor.tensor import make
 from .collectives import all_gather_into_tensor

@@ -12,7 +12,8 @@ import pytest
 
 import pyframe as pf
 from pyframe.backend import native
-from pyframe.ops.batch_norm import batch_norm_backward, batch_norm_inference, native_batch_norm
+from pyframe.ops.batch_norm import batch_norm_backward, native_batch_norm
+from pyframe.ops.batch_norm_inference import batch_norm_inference
 from pyframe.ops.cross_entropy import cross_entropy_backward, native_cross_entropy
 from pyframe.ops.group_norm import group_norm_backward, native_group_norm
 from pyframe.ops.layer_norm import layer_norm_backward, native_layer_norm
