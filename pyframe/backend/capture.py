@@ -38,6 +38,7 @@ def constant(backend: Backend, values: np.ndarray) -> Any:
     if capture is None:
         return backend.asarray(values)
     array = backend.empty(values.shape, values.dtype)
+    capture.kept.append(array)
     capture.at_end.append(lambda: upload(array, values))
     return array
 
@@ -51,12 +52,14 @@ class Capture:
     Attributes:
         at_end: functions to call once, when the capture has ended.
         before_replay: functions to call before each replay, in order.
+        kept: what the captured kernels read by its address; the graph keeps it alive by this.
     """
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.at_end: list[Callable[[], None]] = []
         self.before_replay: list[Callable[[], None]] = []
+        self.kept: list[Any] = []
         self._streams: dict[Generator, _Streams] = {}
         self._before: Token | None = None
 

@@ -88,7 +88,8 @@ def raise_noted() -> None:
         return
     found = [slot for slot in _slots if slot.words[0]]
     errors = [s.kind.found(s.words, ", noticed when the device was waited for") for s in found]
-    _memory[0][:] = 0
+    for slot in found:  # a kernel that runs may be noting something in another
+        slot.words[:] = 0
     for error in errors:
         raise error
 

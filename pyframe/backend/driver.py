@@ -83,10 +83,19 @@ def call(function: str, *args: Any) -> Any:
     return tuple(results) or None
 
 
+def address_of(function: str) -> int:
+    """Where a function of the driver is, as CUDA 12.0 has it.
+
+    Raises:
+        CallError: if the driver does not know it.
+    """
+    return int(call("cuGetProcAddress", function.encode(), 12000, 0)[0])
+
+
 def launch_address() -> int:
     """Where the driver's cuLaunchKernel is; 0 if the bindings do not say."""
     try:
-        return int(call("cuGetProcAddress", b"cuLaunchKernel", 12000, 0)[0])
+        return address_of("cuLaunchKernel")
     except Exception:  # bindings without it, or a driver that does not know it: call the binding
         return 0
 

@@ -80,6 +80,10 @@ class Host:
         attribute = self.cuda.runtime.deviceGetAttribute
         return attribute(75, device), attribute(76, device)
 
+    def shared_memory(self, device: int) -> int:
+        """The most bytes of shared memory that a block can ask for."""
+        return self.cuda.runtime.deviceGetAttribute(97, device)
+
     def multiprocessors(self, device: int) -> int:
         """How many multiprocessors the device has."""
         found = self._multiprocessors.get(device)
@@ -337,12 +341,14 @@ class DeviceFile:
             fail(KernelError, self.name, f"there is no instance {instance}")
         arch = nvrtc.architecture(self._host.capability(device))
         compiled = nvrtc.compile_instance(self.file.source, self.name, instance, arch)
-        self._host.enter(device)
-        try:
-            function = driver.load_function(compiled.cubin, compiled.symbol)
-        except driver.CallError as error:
-            fail(KernelError, self.name, f"{instance} cannot be loaded on cuda:{device}: {error}")
-        check_signature(self.name, instance, signature, function)
+        with self._host.on(device):
+            self._host.enter(device)  # which CuPy leaves out where the device is current already
+            try:
+                function = driver.load_function(compiled.cubin, compiled.symbol)
+            except driver.CallError as error:
+                what = f"{instance} cannot be loaded on cuda:{device}: {error}"
+                fail(KernelError, self.name, what)
+            check_signature(self.name, instance, signature, function)
         plan = self._plans[instance, device] = Plan(
             self.name, instance, signature, function, device
         )

@@ -18,6 +18,13 @@ CODE = "T"
 BYTES = 128
 SPAN = 128  # bytes of a box's rows, within which the swizzle moves pieces of 16 bytes
 
+# cuTensorMapEncodeTiled: the map, type, rank, address, lengths, strides, box, steps of elements;
+# interleave, swizzle, promotion to L2, what is filled in.
+_ENCODE = ctypes.CFUNCTYPE(
+    *(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32),
+    *[ctypes.c_void_p] * 5,
+    *[ctypes.c_int] * 4,
+)
 _MOST_DIMENSIONS = 5
 _MOST_KEPT = 1024
 _encoded: dict[tuple, bytes] = {}
@@ -70,23 +77,30 @@ class TensorMap:
         why = why_not(address, self.dims, self.strides, self.box)
         if why:
             fail(KernelError, "tensor map", why, array=self.array)
-        d = driver.bindings()
+        d, rank = driver.bindings(), len(self.dims)
+        # Called by its address: the driver wants the map aligned, and the bindings' own lies in a
+        # Python object, at multiples of 16 bytes only.
+        encode = _ENCODE(driver.address_of("cuTensorMapEncodeTiled"))
+        room = ctypes.create_string_buffer(2 * BYTES)
+        at = -(-ctypes.addressof(room) // BYTES) * BYTES
         # Both half types are 16 bits to the copies; only zeros are filled in.
-        made = driver.call(
-            "cuTensorMapEncodeTiled",
-            d.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_UINT16,
-            len(self.dims),
+        status = encode(
+            at,
+            int(d.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_UINT16),
+            rank,
             address,
-            [d.cuuint64_t(n) for n in self.dims],
-            [d.cuuint64_t(n) for n in self.strides],
-            [d.cuuint32_t(n) for n in self.box],
-            [d.cuuint32_t(1)] * len(self.dims),
-            d.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
-            d.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
-            d.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-            d.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            (ctypes.c_uint64 * rank)(*self.dims),
+            (ctypes.c_uint64 * len(self.strides))(*self.strides),
+            (ctypes.c_uint32 * rank)(*self.box),
+            (ctypes.c_uint32 * rank)(*[1] * rank),
+            int(d.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE),
+            int(d.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B),
+            int(d.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B),
+            int(d.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
         )
-        return ctypes.string_at(made.getPtr(), BYTES)
+        if status:
+            raise driver.CallError("cuTensorMapEncodeTiled", status)
+        return ctypes.string_at(at, BYTES)
 
 
 def why_not(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from ..backend.capture import Capture
@@ -53,6 +53,7 @@ class Graph:
         self._pool: Any = None
         self._stream: Stream | None = None
         self._region: Capture | None = None
+        self._allocator = ExitStack()
 
     def pool(self) -> Any:
         """The memory pool of the graph, to be given to another one that never runs beside it."""
@@ -102,6 +103,7 @@ class Graph:
         if self._pool is None:
             self._pool = self._stream._cuda.MemoryPool() if pool is None else pool
         self._stream.raw.begin_capture()
+        self._allocator.enter_context(self._stream._cuda.using_allocator(self._pool.malloc))
         self._region = Capture(Device("cuda", self._stream.device_index).backend)
         self._region.begin()
 
@@ -113,11 +115,12 @@ class Graph:
         """
         assert self._stream is not None and self._region is not None
         self._region.leave()
+        self._allocator.close()
         try:
             self._graph = self._stream.raw.end_capture()
         except Exception as error:
             raise _explained(error) from error
-        if self._graph is None or not self._graph.graph:
+        if self._graph is None:  # its ``graph`` may be 0: CuPy can drop that once instantiated
             fail(KernelError, "Graph", "nothing was captured")
         if self._region.at_end:
             self._region.finish()
@@ -128,6 +131,7 @@ class Graph:
         try:
             assert self._stream is not None and self._region is not None
             self._region.leave()
+            self._allocator.close()
             if self._stream.raw.is_capturing():
                 self._stream.raw.end_capture()
         except Exception:  # the first error is the one to tell
@@ -177,11 +181,11 @@ def graph(cuda_graph: Graph, pool: Any = None, stream: Stream | None = None) -> 
     with side:
         cuda_graph.capture_begin(pool, side)
         try:
-            with side._cuda.using_allocator(cuda_graph.pool().malloc):
-                yield
-        except Exception as error:
+            yield
+        except BaseException as error:  # an interrupt too must not leave the pool in use
             cuda_graph.abandon()
-            if type(error).__name__.startswith(("CUDA", "CUBLAS", "RuntimeError")):
+            told = type(error).__name__.startswith(("CUDA", "CUBLAS", "RuntimeError"))
+            if told and isinstance(error, Exception):
                 raise _explained(error) from error
             raise
         cuda_graph.capture_end()

@@ -25,6 +25,7 @@ def place(num_replicas: int | None, rank: int | None) -> tuple[int, int]:
             ArgumentError,
             "DistributedSampler",
             f"Invalid rank {rank}, rank should be in the interval [0, {num_replicas - 1}]",
+            "Number the ranks from 0, or leave both out inside of a process group.",
         )
     return num_replicas, rank
 

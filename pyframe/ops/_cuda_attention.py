@@ -6,11 +6,12 @@ The first two are for half types on tensor cores, the last is for float32 and fl
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import backend_of
+from ..backend import backend_of, launch
 from ..backend.capture import philox_arguments
 from ..backend.cuda_file import CudaFile
 from ..backend.cuda_geometry import address, broadcast_strides, element_strides, merged
@@ -18,6 +19,7 @@ from ..dtypes import bfloat16, bool_, compute_dtype, float16, float32, float64
 from ..op.cuda_arrays import MOST, TYPES, ceil_div, not_cuda_floats, packed
 from ..tensor.dispatch import unbroadcast
 from ._attention_native import kept_scale
+from ._cuda_gemm import too_old
 
 SOURCE = "kernels/attention.cu"
 MOST_FEATURES = 256
@@ -97,7 +99,7 @@ def not_cuda_attention(
         return f"more than {MOST_FEATURES} features"
     if max(query.shape[-2], key.shape[-2], query.size) > MOST:
         return "an operand has 2³¹ elements or more"
-    return not_cuda_floats(query, key, value)
+    return not_cuda_floats(query, key, value) or too_old(query)
 
 
 def _readable(x: Any) -> Any:
@@ -231,6 +233,26 @@ def _tiles(table: dict, plain: bool, features: int) -> _Tiles:
     return next(t for t in table[plain] if t.width >= features)
 
 
+@cache
+def _shared_memory(device: int) -> int:
+    return launch.host().shared_memory(device)
+
+
+def _cut_queries(plain: bool, features: int, like: Any) -> tuple[_Tiles, bool, int]:
+    """Tiles of the queries' gradients, whether they are the plain ones, bytes of shared memory.
+
+    The plain ones of 256 features take 131,584 bytes. Compute capability 8.6, 8.9 and 12.0 have
+    101,376 (CUDA C++ Programming Guide, technical specifications), where the others still fit.
+    """
+    tiles = _tiles(_QUERIES, plain, features)
+    rows = 64 * tiles.tiles
+    shared = 2 * (2 * rows + 4 * tiles.step) * tiles.width + 8 * rows
+    emulated = like.__class__ is np.ndarray
+    if plain and not emulated and shared > _shared_memory(like.data.device_id):
+        return _cut_queries(False, features, like)
+    return tiles, plain, shared
+
+
 def attention(
     query: Any,
     key: Any,
@@ -346,16 +368,15 @@ def attention_backward(
         SIMT[name].launch(name, pointers + "iiiiiiiiidiiiIdQQ", grid, block, keys)
     else:
         plain = mask is None and not drop[0] and call.vector(*names[:-1]) == 255
-        tiles = _tiles(_QUERIES, plain, features)
-        rows = 64 * tiles.tiles
-        name = _instance("attention_queries", q.dtype, tiles, plain)
+        tiles, whole, shared_bytes = _cut_queries(plain, features, q)
+        name = _instance("attention_queries", q.dtype, tiles, whole)
         QUERIES[name].launch(
             name,
             pointers + "iiiiiifiiiIfQQi",
-            (ceil_div(length, rows) * call.heads,),
+            (ceil_div(length, 64 * tiles.tiles) * call.heads,),
             (_THREADS,),
             (*queries, call.vector(*of_queries)),
-            2 * (2 * rows + 4 * tiles.step) * tiles.width + 8 * rows,
+            shared_bytes,
         )
         tiles = _tiles(_KEYS, plain, features)
         name = _instance("attention_keys", q.dtype, tiles, plain)

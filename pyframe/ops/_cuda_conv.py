@@ -15,13 +15,21 @@ from ._cuda_gemm import multiply, not_cuda_gemm
 from .linear import linear
 from .matmul import matmul
 
+_MOST_ACROSS = 65535  # blocks of a grid along y and z
 
-def _why_not(arrays: tuple, shapes: tuple, weight: tuple, params: dict) -> str:
-    """``shapes``: of what is read and written."""
+
+def _why_not(
+    arrays: tuple, shapes: tuple, weight: tuple, params: dict, phases: int = 1, taps: int = 1
+) -> str:
+    """``shapes``: of what is read and written; blocks per phase or, with few channels, per tap."""
     if any(product(shape) > MOST // 2 for shape in shapes):  # with room for what is padded
         return "there are 2³⁰ elements or more"
     if direct.few_channels(weight, params["groups"]):
+        if taps > _MOST_ACROSS:
+            return f"a kernel of more than {_MOST_ACROSS} elements"
         return not_cuda_floats(*arrays)
+    if max(params["groups"], phases) > _MOST_ACROSS:
+        return f"more than {_MOST_ACROSS} groups, or steps of a stride"
     return not_cuda_gemm(*arrays)
 
 
@@ -51,12 +59,14 @@ def _supports(input: Any, weight: Any, bias: Any = None, **params: Any) -> str:
 
 def _supports_input(grad_output: Any, weight: Any, *, input_size: tuple, **params: Any) -> str:
     shapes = (input_size, grad_output.shape)
-    return _why_not((grad_output, weight), shapes, weight.shape, params)
+    phases = product(params["stride"])
+    return _why_not((grad_output, weight), shapes, weight.shape, params, phases)
 
 
 def _supports_weight(grad_output: Any, input: Any, *, weight_size: tuple, **params: Any) -> str:
     shapes = (input.shape, grad_output.shape)
-    return _why_not((grad_output, input), shapes, weight_size, params)
+    taps = product(weight_size[2:])
+    return _why_not((grad_output, input), shapes, weight_size, params, taps=taps)
 
 
 # ---- kernels of one tap: products of matrices as they lie

@@ -114,7 +114,7 @@ REDUCE = CudaFile(
 def not_cuda_gemm(*arrays: Any, **numbers: Any) -> str:
     """Why the CUDA products cannot run on these arrays (``None`` counts not), or ""."""
     given = [array for array in arrays if array is not None]
-    why = not_cuda_floats(*given) or _too_old(given[0])
+    why = not_cuda_floats(*given) or too_old(given[0])
     if why:
         return why
     if max([n for array in given for n in array.shape], default=0) >= MOST:
@@ -122,7 +122,8 @@ def not_cuda_gemm(*arrays: Any, **numbers: Any) -> str:
     return ""
 
 
-def _too_old(array: Any) -> str:
+def too_old(array: Any) -> str:
+    """Why the device of an array has no tensor cores or copies as these kernels use, or ""."""
     if array.__class__ is np.ndarray:  # the emulator
         return ""
     return _why_not_on(array.data.device_id)

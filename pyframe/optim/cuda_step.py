@@ -105,6 +105,7 @@ def cuda_step(
             before = [n - 1 for n in counts] if counted else counts
             table.bring(before, _values(settings_of(group)), counted)
         else:  # this step has not happened: each replay is one
+            captured.kept.append((rows, table))
             plan.retreat(counts)
             captured.before_replay.append(partial(_replayed, optimizer, plan, group, settings_of))
         for place, value in enumerate(settings_of(group)):

@@ -44,6 +44,16 @@ class _Target:
             self.tensor._cell[0] += 1  # what the tape saved of it is overwritten
 
 
+def shown(array: Any) -> str:
+    """An array as ranks compare it: without its GPU's number, which is another on every rank.
+
+    >>> shown(np.zeros((2, 3), np.float32))
+    'float32[2,3]'
+    """
+    where = "" if str(getattr(array, "device", "cpu")).startswith("cpu") else " on a GPU"
+    return f"{array.dtype}[{','.join(map(str, array.shape))}]{where}"
+
+
 def _like(array: Any) -> Any:
     return backend_of(array).empty(array.shape, array.dtype)
 
@@ -136,7 +146,7 @@ def all_reduce(
     group = resolve(group, "all_reduce")
     target = _Target(tensor, "all_reduce")
     array, reduce = target.array, _check_op(op, target.array, "all_reduce")
-    text = f"all_reduce({describe(target.place)}, {reduce.value})"
+    text = f"all_reduce({shown(target.place)}, {reduce.value})"
     return _run(group, text, array, lambda t, w: t.all_reduce(array, reduce, w), [target], async_op)
 
 
@@ -150,7 +160,7 @@ def reduce(
     kept = group.rank == root
     array = target.array if kept else target.array.copy()
     op = _check_op(op, array, "reduce")
-    text = f"reduce({describe(target.place)}, {op.value}, dst={dst})"
+    text = f"reduce({shown(target.place)}, {op.value}, dst={dst})"
     targets = [target] if kept else []
     return _run(group, text, array, lambda t, w: t.all_reduce(array, op, w), targets, async_op)
 
@@ -160,7 +170,7 @@ def broadcast(tensor: Any, src: int, group: Any = None, async_op: bool = False) 
     group = resolve(group, "broadcast")
     target = _Target(tensor, "broadcast")
     root, array = group.local(src, "broadcast"), target.array
-    text = f"broadcast({describe(target.place)}, src={src})"
+    text = f"broadcast({shown(target.place)}, src={src})"
     return _run(group, text, array, lambda t, w: t.broadcast(array, root, w), [target], async_op)
 
 
@@ -175,7 +185,7 @@ def all_gather(
     out = _stack(array, group.size)
     return _run(
         group,
-        f"all_gather({describe(array)})",
+        f"all_gather({shown(array)})",
         array,
         lambda t, w: t.all_gather(out, array, w),
         targets,
@@ -206,7 +216,7 @@ def all_gather_into_tensor(
     array, target = _source(input_tensor, name), _Target(output_tensor, name, "output", False)
     _times(name, target.array, array, group.size)
     out = target.array
-    text = f"{name}({describe(array)})"
+    text = f"{name}({shown(array)})"
     return _run(group, text, array, lambda t, w: t.all_gather(out, array, w), [target], async_op)
 
 
@@ -257,7 +267,7 @@ def _reduce_scatter(
     group: ProcessGroup, name: str, target: _Target, whole: Any, op: ReduceOp, async_op: bool
 ) -> Any:
     out, reduce = target.array, _check_op(op, whole, name)
-    text = f"{name}({describe(target.place)}, {reduce.value})"
+    text = f"{name}({shown(target.place)}, {reduce.value})"
     return _run(
         group,
         text,
@@ -287,7 +297,7 @@ def gather(
     out = _stack(array, group.size) if targets else None
     return _run(
         group,
-        f"gather({describe(array)}, dst={dst})",
+        f"gather({shown(array)}, dst={dst})",
         array,
         lambda t, w: t.gather(out, array, root, w),
         targets,
@@ -316,7 +326,7 @@ def scatter(
         for i, part in enumerate(parts):
             whole[i] = part
     out = target.array
-    text = f"scatter({describe(target.place)}, src={src})"
+    text = f"scatter({shown(target.place)}, src={src})"
     return _run(group, text, out, lambda t, w: t.scatter(out, whole, root, w), [target], async_op)
 
 

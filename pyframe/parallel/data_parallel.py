@@ -17,7 +17,6 @@ from ..dtypes import as_dtype
 from ..errors import ArgumentError, AutogradError, CollectiveError, fail
 from ..nn import Module
 from ..tape import engine
-from ..tape.node import Leaf
 from .buckets import Bucket, make_buckets
 from .coalesced import broadcast_tensors, check_same_modules
 from .collectives import all_gather_into_tensor, all_reduce
@@ -32,6 +31,7 @@ from .weighing import (
     Exchange,
     Weigh,
     cut,
+    leaves_behind,
     map_tensors,
     samples_in,
     tensors_in,
@@ -46,6 +46,7 @@ class DistributedDataParallel(Module):
     holds for batches of different sizes as well: the gradient that enters the module's outputs is
     multiplied by n·W/Σn, for n samples of this rank and W ranks, and gradients are then averaged
     over the ranks. What does not go through the module (a penalty on weights) is averaged plainly.
+    That holds in evaluation mode too; there the ranks tell each other n in backward.
 
     Parameters and buffers of rank 0 are copied to all ranks at the start. During backward gradients
     are gathered into buckets, in the order in which they become ready; each full bucket is
@@ -56,15 +57,15 @@ class DistributedDataParallel(Module):
         module: with the same parameters on all ranks.
         device_ids, output_device: accepted for compatibility; a rank uses the module's device.
         dim: the dimension of the inputs that counts samples.
-        broadcast_buffers: copy rank 0's buffers to the other ranks before each training step, as
-            PyTorch does (not those of ``SyncBatchNorm``, which are the same anyway).
+        broadcast_buffers: copy the buffers of the first rank that has samples to the other ranks
+            before each training step (not those of ``SyncBatchNorm``, which are the same anyway).
         process_group: the ranks; the default group by default.
         bucket_cap_mb: the size of a bucket in MiB.
         find_unused_parameters: allow parameters without a gradient: one that no rank used keeps its
             ``grad``, for one that some ranks used the others count as zero.
         check_reduction, static_graph: accepted for compatibility.
         gradient_as_bucket_view: accepted for compatibility; gradients always are views of buckets.
-        reduction: "mean", or "sum" for losses that are sums over samples.
+        reduction: "mean", or "sum" for losses that are sums over samples: the factor is W.
         compression: "float16" or "bfloat16": the dtype in which wider gradients are sent. They are
             added up in float32 and rounded twice; the ranks still have the same bits.
         overlap: send during backward; otherwise all at its end.
@@ -161,6 +162,7 @@ class DistributedDataParallel(Module):
         self._active = False  # whether one is under way
         self._present: set[int] = set()  # parameters that got a gradient since the last average
         self._given: int | None = None
+        self._count: int | None = None  # samples of the last call
         self._template: tuple | None = None  # inputs of the last call, while joining
         self._joining = False
 
@@ -175,9 +177,14 @@ class DistributedDataParallel(Module):
         """The module's output. In training the ranks tell each other their numbers of samples."""
         mode = get_mode()
         given, self._given = self._given, None
-        if not (mode.grad and self.training):
-            return self.module(*inputs, **kwargs)
         count = samples_in((inputs, kwargs), self.dim) if given is None else given
+        self._count = count
+        if not mode.grad:
+            return self.module(*inputs, **kwargs)
+        if not self.training:  # maybe of one rank, so nothing is sent before a backward pass
+            self._armed, self._active = self._sync, False
+            out = self.module(*inputs, **kwargs)
+            return self._weighed(out, Entry(self, None, count, self._sync))
         exchange = self._tell(count, True, self._sync)
         if self._joining:
             self._template = (inputs, kwargs)
@@ -195,23 +202,29 @@ class DistributedDataParallel(Module):
         begun = time.perf_counter()
         self._armed, self._active = sync, False
         if self.broadcast_buffers and sync and self._buffers_sent:
-            broadcast_tensors(self._buffers_sent, 0, self.process_group)
+            # A rank that ran out of data no longer updates its statistics.
+            source = int(np.argmax(exchange.table()[:, SAMPLES] > 0))
+            broadcast_tensors(self._buffers_sent, source, self.process_group)
         kept = None
         if not count:  # the statistics of no samples are not to enter the running ones
             kept = [(b, b.array.copy()) for b in self._buffers_sent]
         out = self.module(*args, **kwargs)
         for buffer, before in kept or ():
             buffer.array[...] = before
-        needed = [t for t in tensors_in(out) if t.requires_grad]
-        if needed:
-            entry = Entry(self, exchange, count, sync)
-            passed = iter(Weigh.apply(entry, *needed))
-            out = map_tensors(out, lambda t: next(passed) if t.requires_grad else t)
-            if sync and self.find_unused_parameters:
-                entry.roots = [t.grad_fn_or_leaf for t in needed]
+        out = self._weighed(out, Entry(self, exchange, count, sync))
         self._exchange = exchange
         self._span("forward", begun)
         return out
+
+    def _weighed(self, out: Any, entry: Entry) -> Any:
+        """The output, with the entry of backward behind it."""
+        needed = [t for t in tensors_in(out) if t.requires_grad]
+        if not needed:
+            return out
+        if entry.sync and self.find_unused_parameters:
+            entry.roots = [t.grad_fn_or_leaf for t in needed]
+        passed = iter(Weigh.apply(entry, *needed))
+        return map_tensors(out, lambda t: next(passed) if t.requires_grad else t)
 
     def samples(self, count: int) -> None:
         """Says over how many samples (or tokens) the loss of the next call is averaged here."""
@@ -277,15 +290,7 @@ class DistributedDataParallel(Module):
 
     def _unreachable(self, roots: Sequence[Any]) -> None:
         """Does not wait for parameters that no root leads to."""
-        leaves, seen, stack = set(), set(roots), list(roots)
-        while stack:
-            node = stack.pop()
-            if node.__class__ is Leaf:
-                leaves.add(node)
-            for parent in node.parents:
-                if parent is not None and parent not in seen:
-                    seen.add(parent)
-                    stack.append(parent)
+        leaves = leaves_behind(roots)
         for i, p in enumerate(self._params):
             if p.grad_fn_or_leaf not in leaves:
                 self._places[i][0].awaited.discard(i)
@@ -299,8 +304,7 @@ class DistributedDataParallel(Module):
 
     def _send(self, bucket: Bucket) -> None:
         begun = time.perf_counter()
-        scale = 1.0 if self.reduction == "sum" else 1.0 / self._group.size
-        flat = bucket.fill(self._present, scale)
+        flat = bucket.fill(self._present, 1.0 / self._group.size)
         bucket.work = all_reduce(flat, group=self._group, async_op=True)
         self._span(f"send {self._next}", begun)
         self._next += 1
@@ -312,6 +316,7 @@ class DistributedDataParallel(Module):
         self._armed = self._active = False
         self._span("backward", self._backward_begun)
         lacking: list[str] = []
+        alone: list[str] = []  # what only this rank knows to be missing
         for k, bucket in enumerate(self._buckets):
             begun = time.perf_counter()
             bucket.work.wait()
@@ -325,12 +330,15 @@ class DistributedDataParallel(Module):
                 ]
                 bucket.deliver(had.tolist())
             else:
+                alone += [self._names[i] for i in bucket.members if i not in self._present]
                 bucket.deliver([i in self._present for i in bucket.members])
             self._span(f"deliver {k}", begun)
         present, self._present = self._present, set()
         late = self._late
         if lacking and not self.find_unused_parameters:
             self._refuse_missing(present)
+        if alone:
+            self._refuse(f"{', '.join(alone)} on rank {self.process_group.ranks[self._group.rank]}")
         if late >= 0:
             fail(
                 AutogradError,
@@ -352,10 +360,13 @@ class DistributedDataParallel(Module):
             f"{', '.join(names)} on rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
             for names, ranks in by_names.items()
         ]
+        self._refuse("; ".join(parts))
+
+    def _refuse(self, missing: str) -> None:
         fail(
             CollectiveError,
             "DistributedDataParallel",
-            f"parameters got no gradient in this backward pass: {'; '.join(parts)}",
+            f"parameters got no gradient in this backward pass: {missing}",
             "Pass find_unused_parameters=True if that is meant.",
         )
 
@@ -451,9 +462,14 @@ class DistributedDataParallel(Module):
         """The mean over all ranks' samples of the last call, from this rank's mean ``value``.
 
         Every rank has to call it. A rank without samples does not count, whatever its value.
+
+        Raises:
+            CollectiveError: before the first call of the module.
         """
-        table = self._exchange.table()
-        mine = int(table[self._group.rank, SAMPLES])
+        mine = self._count
+        if mine is None:
+            what = "the module has not been called, so there are no samples to weigh by"
+            fail(CollectiveError, "global_mean", what, "Call the module on every rank first.")
         total = np.array([float(value) * mine if mine else 0.0, mine], np.float64)
         all_reduce(total, group=self.process_group)
         return float(total[0] / total[1])

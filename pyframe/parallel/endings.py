@@ -35,7 +35,7 @@ LAUNCHER_VARIABLE = "PYFRAME_PARALLEL_LAUNCHER"
 """The machine of ``pyframe launch``, which can read the logs of its own machine only."""
 
 _log: call_log.CallLog | None = None
-_made: Path | None = None
+_made: Path | None = None  # the logs' folder, where a rank made it and not the launcher
 _hooked = False
 
 
@@ -54,13 +54,15 @@ def begin(comm: Any) -> Path:
         elif _made is None:
             _made = call_log.make_folder()
         name = name or str(_made)
-    name = node.bcast(name)
+    name, made = node.bcast((name, _made is not None))
     node.Free()
+    if made:
+        _made = Path(name)  # whichever rank is the last to end removes it
     return Path(name)
 
 
 def make(folder: Path) -> None:
-    """Makes the job's folder on a machine that is not the launcher's; removed when this rank ends.
+    """Makes the job's folder on a machine that is not the launcher's; removed by its last rank.
 
     Raises:
         CollectiveError: if it cannot be made.
@@ -138,10 +140,15 @@ def end(ending: str, code: int = 1) -> None:
 def _let_others_speak(mine: call_log.CallLog) -> None:
     limit = time.monotonic() + _GRACE
     while time.monotonic() < limit:
-        others = [s for s in call_log.read_all(mine.folder) if s.rank != mine.rank]
-        if all(s.state in (call_log.FINISHED, call_log.RAISED) or s.gone for s in others):
+        if _alone(mine):
             return
         time.sleep(0.02)
+
+
+def _alone(mine: call_log.CallLog) -> bool:
+    """Whether all other ranks of this machine have ended."""
+    others = [s for s in call_log.read_all(mine.folder) if s.rank != mine.rank]
+    return all(s.state in (call_log.FINISHED, call_log.RAISED) or s.gone for s in others)
 
 
 def _say(mine: call_log.CallLog) -> None:
@@ -169,4 +176,5 @@ def _at_exit() -> None:
         end("a failed call that the program went on after")
     if _log is not None:
         _log.close(call_log.FINISHED)
-    _remove()
+    if _log is None or _alone(_log):  # else the others would not learn that this rank has ended
+        _remove()

@@ -23,7 +23,7 @@ from . import call_log, diagnosis, endings
 from .mpi import MpiTransport, load_mpi
 from .transport import Transport
 from .watchdog import Watch, mismatch
-from .work import Runner, Work
+from .work import Runner, Work, in_seconds
 
 # Names for init_process_group, and where the class is that moves arrays of GPUs.
 _BACKENDS: dict[str, tuple[str, str] | None] = {
@@ -147,15 +147,22 @@ class ProcessGroup:
                 raise mismatch(text.partition("(")[0], self.ranks, texts, numbers)
             value = action(watch)
         except (CollectiveTimeoutError, RankLostError) as error:
-            self._broken = error  # messages of this call may still be under way
-            endings.failed = True
+            self.breaks(error)
             raise
         except self.control.mpi.Exception as error:
-            self._broken = CollectiveError(message(shown, f"MPI failed: {error}"))
-            endings.failed = True
-            raise self._broken from error
+            broken = CollectiveError(message(shown, f"MPI failed: {error}"))
+            self.breaks(broken)
+            raise broken from error
+        except BaseException:  # refused: this rank is out of the call, and the log has to say so
+            self.log.end(slot)
+            raise
         self.log.end(slot)
         return value
+
+    def breaks(self, error: BaseException) -> None:
+        """Notes a failure after which messages may still be under way: no call can follow it."""
+        self._broken = error
+        endings.failed = True
 
     def close(self) -> None:
         """Ends the group's thread and frees its transports."""
@@ -182,12 +189,12 @@ NON_GROUP_MEMBER = object()
 
 
 def _seconds(timeout: float | timedelta | None) -> float:
-    if timeout is None:
+    seconds = in_seconds(timeout)
+    if seconds is None:
         return 30.0
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
     if not seconds > 0:
-        what = "the timeout has to be positive"
-        fail(ArgumentError, "init_process_group", what, timeout=timeout)
+        what, fix = "the timeout has to be positive", "Pass seconds or a timedelta."
+        fail(ArgumentError, "init_process_group", what, fix, timeout=timeout)
     return seconds
 
 
@@ -236,14 +243,21 @@ def init_process_group(
     group.run(f"init_process_group(backend={backend!r})", lambda watch: None)
 
 
-def destroy_process_group(group: ProcessGroup | None = None) -> None:
+def destroy_process_group(group: Any = None) -> None:
     """Leaves a group; without one, the job. All ranks have to call it.
 
+    Of a group that this rank is not in (``NON_GROUP_MEMBER``) there is nothing to leave.
+
     Raises:
-        CollectiveError: if there is no process group.
+        CollectiveError: if there is no process group, or the group was left before.
     """
     global _world
     world = _require("destroy_process_group")
+    if group is NON_GROUP_MEMBER:
+        return
+    if group is not None and group not in world.groups:
+        what = f"{group!r} is no group of this job, or was destroyed before"
+        fail(CollectiveError, "destroy_process_group", what, "Destroy each group once.")
     if group is not None and group is not world.group:
         group.close()
         world.groups.remove(group)
@@ -332,7 +346,7 @@ def new_group(
     wrong = [r for r in members if not 0 <= r < world.group.size]
     if wrong or not members or len(set(members)) < len(members):
         what = f"{members} are no distinct ranks of 0 to {world.group.size - 1}"
-        fail(ArgumentError, "new_group", what)
+        fail(ArgumentError, "new_group", what, "Pass each rank's number in the job once.")
     name = world.group.backend if backend is None else backend.lower()
     if name and name not in _BACKENDS:
         fail(ArgumentError, "new_group", f"there is no backend {backend!r}", "Use 'mpi' or 'nccl'.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import os
 import re
@@ -18,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError, MissingDependencyError, fail, missing
+from ..errors import ArgumentError, MissingDependencyError, fail, message, missing
 from . import bootstrap, call_log, diagnosis, endings
 
 _LIMIT = 10.0  # seconds that mpirun has to end the other ranks of a failed job; then we do
@@ -62,7 +63,9 @@ def flavour(mpirun: str) -> str:
     try:
         result = subprocess.run([mpirun, "--version"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise MissingDependencyError(f"launch: {mpirun} cannot be run: {error}") from error
+        what = f"{mpirun} cannot be run: {error}"
+        fix = "Install an MPI library, or set PYFRAME_MPIRUN to the mpirun of one."
+        raise MissingDependencyError(message("launch", what, fix)) from error
     found = re.search(r"Open ?MPI\)? v?(\d+)", result.stdout)
     if found is None:
         return "hydra"
@@ -332,12 +335,19 @@ class Job:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _copy(self, stream: Any, to: Any) -> None:
-        while data := stream.read1(1 << 16):
-            text = data.decode(errors="replace").replace("\0", "")  # Open MPI ends its own with one
+        """Shows and keeps what the job prints, to its end: full pipes would stop the ranks."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")  # reads cut characters in two
+        data = b" "
+        while data:
+            data = stream.read1(1 << 16)
+            text = decoder.decode(data, final=not data).replace("\0", "")  # Open MPI's have one
             with self._lock:
                 self._messages = (self._messages + text)[-(1 << 16) :]
-            to.write(text)
-            to.flush()
+            try:
+                to.write(text)
+                to.flush()
+            except (OSError, ValueError):  # nobody reads it any more, or it cannot show a character
+                continue
         stream.close()
 
 

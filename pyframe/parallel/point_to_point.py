@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple
 
-from ..errors import ArgumentError, describe, fail
-from .collectives import _source, _Target
+from ..errors import ArgumentError, CollectiveError, CollectiveTimeoutError, RankLostError, fail
+from .collectives import _source, _Target, shown
 from .group import ProcessGroup, resolve
+from .work import in_seconds
 
 
 class Message:
@@ -19,17 +21,21 @@ class Message:
         self.text = text
         self._group, self._request, self._target = group, request, target
         self._slot = group.log.begin(text)
-        self._watch = group.watch(text)
         self._complete = False
+        self._error: CollectiveError | None = None
 
     def is_completed(self) -> bool:
         """Whether it is complete."""
-        if not self._complete and self._request.test():
+        if not self._complete and self._drive(self._request.test, False):
             self._finish()
         return self._complete
 
-    def wait(self, timeout: float | None = None) -> None:
+    def wait(self, timeout: float | timedelta | None = None) -> None:
         """Returns when it is complete.
+
+        Args:
+            timeout: seconds or a timedelta from now on, after which it can be waited for again.
+                By default the group's timeout, after which the group cannot be used any more.
 
         Raises:
             CollectiveError: if the two sides' shapes or dtypes differ.
@@ -37,14 +43,31 @@ class Message:
                 died.
         """
         if not self._complete:
-            if timeout is not None:
-                self._watch = self._group.watch(self.text, timeout=timeout)
-            self._request.wait(self._watch)
+            watch = self._group.watch(self.text, timeout=in_seconds(timeout))
+            self._drive(lambda: self._request.wait(watch), timeout is not None)
             self._finish()
 
     def source(self) -> int:
         """The world's number of the rank that sent, once the message is here."""
         return self._group.ranks[self._request.source]
+
+    def _drive(self, step: Callable[[], Any], again: bool) -> Any:
+        """Calls ``step``; notes a failure in the group, and a refusal in this message."""
+        if self._error is not None:
+            raise self._error
+        try:
+            return step()
+        except CollectiveTimeoutError as error:
+            if not again:
+                self._group.breaks(error)
+            raise
+        except RankLostError as error:
+            self._group.breaks(error)
+            raise
+        except CollectiveError as error:  # another shape or dtype than the other side's
+            self._error = error
+            self._group.log.end(self._slot)
+            raise
 
     def _finish(self) -> None:
         self._complete = True
@@ -63,7 +86,8 @@ def isend(tensor: Any, dst: int, group: Any = None, tag: int = 0) -> Message:
         tag: a non-negative number; only a receive with the same one gets it.
     """
     group = resolve(group, "send")
-    array, label = _source(tensor, "send"), describe(tensor)
+    array = _source(tensor, "send")
+    label = shown(array)
     place = _other(group, dst, tag, "send")
     request = group.transport(array).send(array, place, tag, label.encode())
     return Message(group, f"send({label}, dst={dst}{_tag(tag)})", request, None)
@@ -74,7 +98,7 @@ def irecv(tensor: Any, src: int | None = None, group: Any = None, tag: int = 0) 
     group = resolve(group, "recv")
     target = _Target(tensor, "recv", reads=False)
     place = None if src is None else _other(group, src, tag, "recv")
-    label = describe(tensor)
+    label = shown(target.array)
     transport = group.transport(target.array)
     request = transport.receive(target.array, place, tag, label.encode())
     return Message(group, f"recv({label}, src={src}{_tag(tag)})", request, target)
@@ -120,20 +144,23 @@ def batch_isend_irecv(p2p_op_list: Sequence[P2POp]) -> list[Message]:
     name = "batch_isend_irecv"
     groups = {id(resolve(entry.group, name)) for entry in p2p_op_list}
     if len(groups) != 1 or any(entry.op not in (isend, irecv) for entry in p2p_op_list):
-        fail(ArgumentError, name, "the list must have isend and irecv of one group only")
+        what = "the list must have isend and irecv of one group only"
+        fail(ArgumentError, name, what, "Make a call for each group.")
     group = resolve(p2p_op_list[0].group, name)
     sends: list[tuple[Any, int, int, bytes]] = []
     receives: list[tuple[Any, int | None, int, bytes]] = []
     made: list[tuple[bool, str, _Target | None]] = []
     for entry in p2p_op_list:
-        label, tag = describe(entry.tensor), entry.tag
-        sending = entry.op is isend
+        tag, sending = entry.tag, entry.op is isend
         place = _other(group, entry.peer, tag, "send" if sending else "recv")
         if sending:
-            sends.append((_source(entry.tensor, "send"), place, tag, label.encode()))
+            array = _source(entry.tensor, "send")
+            label = shown(array)
+            sends.append((array, place, tag, label.encode()))
             made.append((True, f"send({label}, dst={entry.peer}{_tag(tag)})", None))
         else:
             target = _Target(entry.tensor, "recv", reads=False)
+            label = shown(target.array)
             receives.append((target.array, place, tag, label.encode()))
             made.append((False, f"recv({label}, src={entry.peer}{_tag(tag)})", target))
     requests = group.transport((sends or receives)[0][0]).exchange(sends, receives)
@@ -144,15 +171,9 @@ def batch_isend_irecv(p2p_op_list: Sequence[P2POp]) -> list[Message]:
     ]
 
 
-def wait_all(works: Sequence[Any]) -> None:
-    """Waits for each."""
-    for work in works:
-        work.wait()
-
-
 def _other(group: ProcessGroup, rank: int, tag: int, op: str) -> int:
     if tag < 0:
-        fail(ArgumentError, op, "tag is negative", tag=tag)
+        fail(ArgumentError, op, "tag is negative", "Pass 0 or more.", tag=tag)
     place = group.local(rank, op)
     if place == group.rank:
         fail(ArgumentError, op, f"rank {rank} is this rank itself", "Copy the tensor.")

@@ -52,7 +52,7 @@ def _reduced(out: Any, parts: Sequence[Any], op: ReduceOp) -> Any:
     ufunc: Any = _UFUNCS[op]
     if out.dtype == bool_:  # np.add and np.multiply of bools are "or" and "and" as well
         ufunc = {np.minimum: np.logical_and, np.maximum: np.logical_or}.get(ufunc, ufunc)
-    later = any(part is out for part in parts[2:])
+    later = any(part is out or np.may_share_memory(part, out) for part in parts[2:])
     target = np.empty_like(out) if later else out  # else it would be overwritten before its turn
     ufunc(parts[0], parts[1], out=target)
     for part in parts[2:]:

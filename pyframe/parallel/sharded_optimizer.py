@@ -64,10 +64,12 @@ class ZeroRedundancyOptimizer(Optimizer):
         self._class, self._settings = optimizer_class, defaults
         self._whole: dict[int, Any] | None = None
         self._inner: Optimizer | None = None
+        self._built = False
         # The class itself knows its defaults and checks settings and parameters.
         template = optimizer_class(params, **defaults)
         super().__init__(template.param_groups, template.defaults)
         self._divide()
+        self._built = True
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group; parameters are dealt out anew, so this has to come before the first step.
@@ -75,11 +77,11 @@ class ZeroRedundancyOptimizer(Optimizer):
         Raises:
             StateError: if the optimizer has state already.
         """
+        if self._inner is not None and any(self._inner.state.values()):
+            what = "a group cannot be added after the first step"
+            fail(StateError, "ZeroRedundancyOptimizer", what, "Add it before.")
         super().add_param_group(param_group)
-        if self._inner is not None:
-            if any(self._inner.state.values()):
-                what = "a group cannot be added after the first step"
-                fail(StateError, "ZeroRedundancyOptimizer", what, "Add it before.")
+        if self._built:  # also where this rank owned nothing yet
             self._divide()
 
     def _divide(self) -> None:

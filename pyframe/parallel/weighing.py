@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..autograd import Function
+from ..tape import engine
+from ..tape.node import Leaf
 from ..tensor import Tensor
 
 SAMPLES, ACTIVE, SYNC = range(3)  # what the ranks tell each other at each forward
@@ -30,26 +33,31 @@ class Entry:
 
     Args:
         owner: the DistributedDataParallel.
-        exchange: the ranks' numbers.
+        exchange: the ranks' numbers; None after a forward of an evaluation, which no other rank may
+            have made: then they are exchanged when a backward pass of all ranks comes here.
         count: this rank's samples.
         sync: whether gradients are averaged after this forward.
     """
 
-    def __init__(self, owner: Any, exchange: Exchange, count: int, sync: bool) -> None:
+    def __init__(self, owner: Any, exchange: Exchange | None, count: int, sync: bool) -> None:
         self.owner, self.exchange, self.count, self.sync = owner, exchange, count, sync
         self.roots: list[Any] | None = None  # outputs' nodes, to find parameters without gradient
 
     def weight(self) -> float:
-        """n·W/Σn for a mean over samples."""
+        """n·W/Σn for a mean over samples, W for a sum; the average over the ranks takes W out."""
+        if self.owner.reduction == "sum":
+            return float(self.owner.process_group.size)
+        if self.exchange is None:
+            if not engine.accumulates():  # autograd.grad, maybe of one rank
+                return 1.0
+            self.exchange = self.owner._tell(self.count, True, self.sync)
         table = self.exchange.table()
         total = int(table[:, SAMPLES].sum())
-        if self.owner.reduction == "sum" or not total:
-            return 1.0
-        return self.count * len(table) / total
+        return self.count * len(table) / total if total else 1.0
 
 
 class Weigh(Function):
-    """The identity; multiplies the gradient by n·W/Σn, before anything of the module sees it.
+    """The identity; multiplies the gradient by its weight, before anything of the module sees it.
 
     Here and not in the buckets, because ``SyncBatchNorm`` adds up gradients of all ranks on their
     way, which must be those of one loss.
@@ -66,8 +74,8 @@ class Weigh(Function):
     def backward(ctx: Any, *gradients: Any) -> tuple:
         """Begins the owner's pass and weighs the gradients."""
         entry: Entry = ctx.entry
+        weight = entry.weight()  # first: the exchange comes before gradients on all ranks
         entry.owner._enter(entry)
-        weight = entry.weight()
         if weight != 1.0:
             gradients = tuple(None if g is None else g * weight for g in gradients)
         return (None, *gradients)
@@ -78,7 +86,10 @@ def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, dict):
-        return type(value)((k, map_tensors(v, function)) for k, v in value.items())
+        new = copy.copy(value)  # a defaultdict's constructor, for one, takes no pairs
+        for k, v in value.items():
+            new[k] = map_tensors(v, function)
+        return new
     if isinstance(value, (tuple, list)):
         values = [map_tensors(v, function) for v in value]
         return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
@@ -95,6 +106,20 @@ def tensors_in(value: Any) -> list[Tensor]:
 
     map_tensors(value, note)
     return found
+
+
+def leaves_behind(roots: Sequence[Any]) -> set[Any]:
+    """The nodes of leaves that the nodes ``roots`` lead to."""
+    leaves, seen, stack = set(), set(roots), list(roots)
+    while stack:
+        node = stack.pop()
+        if node.__class__ is Leaf:
+            leaves.add(node)
+        for parent in node.parents:
+            if parent is not None and parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    return leaves
 
 
 def samples_in(value: Any, dim: int) -> int:

@@ -6,9 +6,21 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from ..errors import CollectiveTimeoutError, message
+
+
+def in_seconds(timeout: float | timedelta | None) -> float | None:
+    """A limit in seconds; ``None`` is no limit.
+
+    >>> in_seconds(timedelta(minutes=1.5)), in_seconds(3), in_seconds(None)
+    (90.0, 3.0, None)
+    """
+    if timeout is None:
+        return None
+    return timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
 
 
 @dataclass
@@ -38,17 +50,18 @@ class Work:
             return False
         return self._value.test() if isinstance(self._value, Queued) else True
 
-    def wait(self, timeout: float | None = None) -> Any:
+    def wait(self, timeout: float | timedelta | None = None) -> Any:
         """Returns when the call is complete.
 
         Raises:
             CollectiveError: what the call raised.
-            CollectiveTimeoutError: if it is not complete after ``timeout`` seconds. The call's own
-                timeout, that of the group, holds in any case.
+            CollectiveTimeoutError: if it is not complete after ``timeout``, seconds or a timedelta.
+                The call's own timeout, that of the group, holds in any case.
         """
-        if not self._done.wait(timeout):
-            what = f"it is not complete after {timeout:g} s"
-            raise CollectiveTimeoutError(message(self.text, what))
+        limit = in_seconds(timeout)
+        if not self._done.wait(limit):
+            what = f"it is not complete after {limit:g} s"
+            raise CollectiveTimeoutError(message(self.text, what, "Wait again, or for longer."))
         if self._error is not None:
             raise self._error
         if isinstance(self._value, Queued):

@@ -151,7 +151,8 @@ class Cupy:
             def end_capture(self) -> Any:
                 self.capturing = False
                 log.append(f"end {self.ptr:x}")
-                return SimpleNamespace(graph=1, launch=lambda: log.append("replay"))
+                # As of a CuPy that destroys the graph itself once it is instantiated.
+                return SimpleNamespace(graph=0, graphExec=1, launch=lambda: log.append("replay"))
 
             def is_capturing(self) -> bool:
                 return self.capturing
@@ -180,8 +181,10 @@ class Cupy:
         @contextmanager
         def using_allocator(allocate: Any) -> Any:
             log.append("own pool")
-            yield
-            log.append("usual pool")
+            try:
+                yield
+            finally:
+                log.append("usual pool")
 
         properties = {
             "name": b"Stand-in",

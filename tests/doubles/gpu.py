@@ -19,6 +19,14 @@ _LAUNCH = ctypes.CFUNCTYPE(
 )
 
 
+_ENCODE = ctypes.CFUNCTYPE(
+    *(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p),
+    *[ctypes.POINTER(ctypes.c_uint64)] * 2,
+    *[ctypes.POINTER(ctypes.c_uint32)] * 2,
+    *[ctypes.c_int] * 4,
+)
+
+
 class Driver:
     """Notes calls as ``(name, arguments)``; launches as dicts in ``launches``."""
 
@@ -38,9 +46,14 @@ class Driver:
         self.sizes = sizes
         self.failures: dict[str, list[int]] = {}
         self.names: list[bytes] = []  # of the kernels; handles count from 1
+        self.by_address = by_address
+        self._by_address: dict[bytes, Any] = {
+            b"cuTensorMapEncodeTiled": _ENCODE(self._encode),
+        }
         if by_address:  # for the native extension, as the driver's library has it
-            self._launch = _LAUNCH(lambda *args: self.cuLaunchKernel(*self._as_bound(*args))[0])
-            self.cuGetProcAddress = self._address
+            self._by_address[b"cuLaunchKernel"] = _LAUNCH(
+                lambda *args: self.cuLaunchKernel(*self._as_bound(*args))[0]
+            )
 
     def fail(self, function: str, *statuses: int) -> None:
         """The next calls of ``function`` report these (0: success)."""
@@ -51,9 +64,10 @@ class Driver:
         left = self.failures.get(function)
         return left.pop(0) if left else 0
 
-    def _address(self, name: bytes, version: int, flags: int) -> tuple:
-        assert name == b"cuLaunchKernel"
-        return 0, ctypes.cast(self._launch, ctypes.c_void_p).value, 0
+    def cuGetProcAddress(self, name: bytes, version: int, flags: int) -> tuple:
+        if name not in self._by_address:
+            return 500, 0, 1
+        return 0, ctypes.cast(self._by_address[name], ctypes.c_void_p).value, 0
 
     def _as_bound(self, function: Any, *args: Any) -> tuple:
         *numbers, stream, arguments, extra = args
@@ -76,17 +90,20 @@ class Driver:
         return (self._status("cuFuncSetAttribute", function, attribute, value),)
 
     MAP = bytes(range(128))
-    cuuint64_t = cuuint32_t = staticmethod(int)
-    CUtensorMapDataType = SimpleNamespace(CU_TENSOR_MAP_DATA_TYPE_UINT16="uint16")
+    CUtensorMapDataType = SimpleNamespace(CU_TENSOR_MAP_DATA_TYPE_UINT16=1)
     CUtensorMapInterleave = SimpleNamespace(CU_TENSOR_MAP_INTERLEAVE_NONE=0)
-    CUtensorMapSwizzle = SimpleNamespace(CU_TENSOR_MAP_SWIZZLE_128B=128)
-    CUtensorMapL2promotion = SimpleNamespace(CU_TENSOR_MAP_L2_PROMOTION_L2_256B=256)
+    CUtensorMapSwizzle = SimpleNamespace(CU_TENSOR_MAP_SWIZZLE_128B=3)
+    CUtensorMapL2promotion = SimpleNamespace(CU_TENSOR_MAP_L2_PROMOTION_L2_256B=3)
     CUtensorMapFloatOOBfill = SimpleNamespace(CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE=0)
 
-    def cuTensorMapEncodeTiled(self, *args: Any) -> tuple:
-        self.map = ctypes.create_string_buffer(self.MAP, 128)
-        made = SimpleNamespace(getPtr=lambda: ctypes.addressof(self.map))
-        return self._status("cuTensorMapEncodeTiled", *args), made
+    def _encode(self, at: int, kind: int, rank: int, address: int, *more: Any) -> int:
+        dims, strides, box, steps, *choices = more
+        lists = [dims[:rank], strides[: rank - 1], box[:rank], steps[:rank]]
+        args = (at % 128, kind, rank, address, *lists, *choices)
+        status = self._status("cuTensorMapEncodeTiled", *args)
+        if not status:
+            ctypes.memmove(at, self.MAP, 128)
+        return status
 
     def cuStreamSynchronize(self, stream: Any) -> tuple:
         return (self._status("cuStreamSynchronize", stream),)
@@ -167,9 +184,13 @@ class Host:
 
     def enter(self, device: int) -> None:
         self.entered.append(device)
+        self.device = device
 
     def capability(self, device: int) -> tuple[int, int]:
         return self._capability
+
+    def shared_memory(self, device: int) -> int:
+        return 232_448
 
     def multiprocessors(self, device: int) -> int:
         return 132

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import ml_dtypes
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe.backend import emulator
+from pyframe.backend import emulator, launch
 from pyframe.backend.capture import OnDevice
 from pyframe.ops import _attention_cases as cases
 from pyframe.ops import _cuda_attention as cuda
 from pyframe.ops.attention import native_attention
+from tests.doubles.gpu import Host
 
 rng = np.random.default_rng(11)
 HALVES = [np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)]
@@ -203,3 +205,20 @@ def test_kernels_of_whole_packs_run_only_where_rows_are() -> None:
     cuda.attention(x, x, x, is_causal=False, scale=1.0)
     assert {i for _, i in emulator.executed} == {"attention_forward<pf::float16, 32, 1, 64, false>"}
     emulator.executed |= before
+
+
+def test_devices_that_are_too_old_or_have_less_shared_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = Host(capability=(7, 5))
+    host.shared_memory = lambda device: {201: 101_376, 202: 232_448}[device]  # type: ignore
+    monkeypatch.setattr(launch, "host", lambda: host)
+
+    def on(device: int) -> Any:
+        data = SimpleNamespace(ptr=256, device_id=device)
+        return SimpleNamespace(size=8, shape=(2, 4), dtype=HALVES[0], data=data)
+
+    assert "8.0, and this device has 7.5" in cuda.not_cuda_attention(on(200), on(200), on(200))
+    assert cuda._cut_queries(True, 256, on(202))[1:] == (True, 131_584)
+    assert cuda._cut_queries(True, 256, on(201))[1:] == (False, 98_816)
+    assert cuda._cut_queries(True, 128, on(201))[1:] == (True, 99_328)

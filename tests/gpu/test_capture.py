@@ -9,7 +9,7 @@ import pytest
 
 import pyframe as pf
 from pyframe import philox
-from pyframe.backend import capture
+from pyframe.backend import _cpu, capture
 from pyframe.errors import KernelError
 from tests.doubles import strict as double
 from tests.doubles.captured import Emulated
@@ -87,6 +87,22 @@ def test_the_table_of_new_gradients_is_filled_after_the_capture() -> None:
     for _ in range(2):
         graph.replay()
     np.testing.assert_allclose(p.detach().array, start - 1.0, rtol=1e-6)
+
+
+def test_the_graph_keeps_what_its_kernels_read_by_address() -> None:
+    optimizer, params = _optimizer(pf.optim.SGD, {"lr": 0.5}, True)
+    optimizer.step()
+    graph = Emulated()
+    graph.capture(optimizer.step)
+    rows, table = graph.region.kept[-1]
+    for p in params:  # steps beside the graph may lie elsewhere, and make another table
+        p.grad = pf.ones(p.shape)
+    optimizer.step()
+    assert table.rows is not rows
+    again = Emulated()
+    array = again.capture(lambda: capture.constant(_cpu, np.arange(3)))
+    assert any(kept is array for kept in again.region.kept)
+    np.testing.assert_array_equal(array, np.arange(3))
 
 
 def test_a_loaded_count_reaches_the_device() -> None:

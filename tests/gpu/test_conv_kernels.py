@@ -330,3 +330,18 @@ def test_nan_reaches_the_windows_that_have_it() -> None:
         y = cuda.forward(x, w, **params)
         expected = shifted.convolve(np, x, w, None, *params.values())
         assert np.array_equal(np.isnan(y), np.isnan(expected)) and np.isnan(y).any()
+
+
+def test_more_blocks_than_a_grid_has_across() -> None:
+    """Groups, phases and taps are blocks along y and z, of which there are 65535 at most."""
+    x, many = np.empty((1, 65536 * 5, 1), np.float32), np.empty((65536 * 5, 5, 1), np.float32)
+    params = geometry(1, groups=65536)
+    assert "65535 groups" in cuda._supports(x, many, **params)
+    params = geometry(1, stride=(70000,))
+    grad, w = np.empty((1, 16, 1), np.float32), np.empty((16, 16, 1), np.float32)
+    assert "steps of a stride" in cuda._supports_input(grad, w, input_size=(1, 16, 1), **params)
+    assert not cuda._supports(np.empty((1, 16, 1), np.float32), w, **params)
+    long, one = np.empty((1, 1, 70000), np.float32), np.empty((1, 1, 1), np.float32)
+    params = geometry(1)
+    why = cuda._supports_weight(one, long, weight_size=(1, 1, 70000), **params)
+    assert "65535 elements" in why

@@ -311,6 +311,22 @@ def test_capture_and_replay(cupy: Cupy) -> None:
         graph.replay()
 
 
+def test_a_capture_without_the_context_manager_has_its_own_pool(cupy: Cupy) -> None:
+    graph, side, kept = pf.cuda.Graph(), pf.cuda.Stream(), object()
+    for end in (graph.abandon, graph.capture_end):
+        mark = len(cupy.log)
+        with side:
+            graph.capture_begin()
+            graph._region.kept.append(kept)
+            end()
+        words = [line.split()[0] for line in _after(cupy, mark)]
+        assert words.index("begin") < words.index("own") < words.index("usual") < words.index("end")
+    graph.replay()
+    held = sys.getrefcount(kept)
+    graph.reset()
+    assert sys.getrefcount(kept) < held
+
+
 def test_what_cannot_be_captured(cupy: Cupy, monkeypatch: pytest.MonkeyPatch) -> None:
     def read() -> None:
         raise CUDARuntimeError(906, "cudaErrorStreamCaptureImplicit: dependent on legacy stream")
@@ -322,6 +338,14 @@ def test_what_cannot_be_captured(cupy: Cupy, monkeypatch: pytest.MonkeyPatch) ->
     assert any(line.startswith("end") for line in cupy.log)
     with pytest.raises(ZeroDivisionError):  # the user's own errors stay theirs
         pf.cuda.Graph().capture(lambda: 1 / 0, warmup=0)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pf.cuda.Graph().capture(interrupt, warmup=0)
+    assert not pf.cuda.is_current_stream_capturing()
+    assert cupy.log.count("own pool") == cupy.log.count("usual pool") == 3
     with pytest.raises(KernelError, match="default stream cannot be captured"):
         pf.cuda.Graph().capture_begin()
     monkeypatch.setattr(launch, "_blocking", True)

@@ -122,6 +122,13 @@ def test_words_are_raised_once_and_name_the_op() -> None:
     with pytest.raises(RangeError, match=r"lookup: index -3 of 9, noticed when .*\. At most 8\."):
         device_errors.raise_noted()
     device_errors.raise_noted()
+    _write(given.data.ptr, 1, -3, 9)
+    _write(given.data.ptr + 32, 0, 5, 4)  # a kernel that runs is about to say that this is so
+    with pytest.raises(RangeError, match="lookup"):
+        device_errors.raise_noted()
+    _write(given.data.ptr + 32, 1)
+    with pytest.raises(RangeError, match="other: 5"):
+        device_errors.raise_noted()
 
 
 @pytest.mark.usefixtures("words")

@@ -246,7 +246,8 @@ def test_a_tensor_map_is_encoded_once_and_passed_by_value(
         for _ in range(2):
             file.launch("look", "TiP", (1,), (32,), (found, 7, y))
     encoded = [args for name, args in calls.calls if name == "cuTensorMapEncodeTiled"]
-    assert encoded == [("uint16", 2, 0x7000, [64, 8], [128], [64, 8], [1, 1], 0, 128, 256, 0)]
+    # Aligned to 128 bytes; 16-bit values (1), swizzle of 128 bytes (3), 256 bytes into L2 (3).
+    assert encoded == [(0, 1, 2, 0x7000, [64, 8], [128], [64, 8], [1, 1], 0, 3, 3, 0)]
     for made in calls.launches:
         assert made["arguments"] == [Driver.MAP, struct.pack("=i", 7), struct.pack("=Q", 0x9000)]
 

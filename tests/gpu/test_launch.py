@@ -212,7 +212,7 @@ def test_both_ways_are_taken(gpu: SimpleNamespace) -> None:
     file = scale()
     run(file, Array(1), Array(2))
     plan = file._on_device._plans["scale", 0]
-    assert (plan._quick is not None) == hasattr(gpu.driver, "cuGetProcAddress")
+    assert (plan._quick is not None) == gpu.driver.by_address
 
 
 @pytest.mark.skipif(not _has_launches(), reason=OLD)

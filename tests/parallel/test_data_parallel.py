@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict
+
 import pytest
 
 import pyframe as pf
 from pyframe.parallel.buckets import make_buckets
+from pyframe.parallel.weighing import map_tensors
 from tests.parallel.launching import in_ci, launch
 
 
@@ -27,6 +30,14 @@ def test_transfers_run_beside_backward() -> None:
     result = launch("overlap.py", ranks=2)
     assert result.code == 0, result.err
     assert "all transfers but the last began before backward ended" in result.out
+
+
+def test_outputs_keep_their_kind_of_dictionary() -> None:
+    lists = defaultdict(list, y=[pf.ones(2)])
+    new = map_tensors(OrderedDict(a=lists), lambda t: t * 3)
+    assert type(new) is OrderedDict and type(new["a"]) is defaultdict
+    assert new["a"]["y"][0].tolist() == [3.0, 3.0] and new["a"]["more"] == []
+    assert list(lists) == ["y"] and lists["y"][0].tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("most", [1, 100, 10_000])

@@ -10,6 +10,7 @@ __device__ __forceinline__ void note_out_of_range(long long* notes, long long va
   volatile long long* const words = notes;
   words[1] = value;
   words[2] = size;
+  __threadfence_system();  // the host may look in between
   words[0] = 1;
 }
 

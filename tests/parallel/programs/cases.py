@@ -1,4 +1,4 @@
-"""Small networks with batches and optimizers, for the programs of this folder."""
+"""Small networks with batches and optimizers, and comparisons of ranks, for these programs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 import pyframe as pf
 from benchmarks import networks
-from pyframe import nn, optim
+from pyframe import nn, optim, parallel
 from pyframe.nn import functional
 
 
@@ -52,3 +52,20 @@ def loss_of(net: Any, x: np.ndarray, y: np.ndarray, dtype: Any) -> pf.Tensor:
     inputs = pf.from_numpy(x.astype(dtype) if x.dtype.kind == "f" else np.ascontiguousarray(x))
     target = pf.from_numpy(np.ascontiguousarray(y).reshape(-1))
     return functional.cross_entropy(net(inputs), target)
+
+
+def message(action: Callable[[], Any], kind: type[Exception]) -> str:
+    try:
+        action()
+    except kind as error:
+        return str(error)
+    raise AssertionError(f"no {kind.__name__}")
+
+
+def same_everywhere(net: nn.Module, what: str) -> None:
+    """All ranks have the same bits."""
+    values = [p.numpy().reshape(-1).astype(np.float64) for p in net.state_dict().values()]
+    flat = np.concatenate(values)
+    rows = np.empty((parallel.get_world_size(), flat.size))
+    parallel.all_gather_into_tensor(rows, flat)
+    assert (rows == rows[0]).all(), f"{what}: ranks have different weights"

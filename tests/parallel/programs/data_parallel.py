@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,16 @@ import numpy as np
 import pyframe as pf
 from pyframe import nn, optim, parallel
 from pyframe.nn import functional
-from tests.parallel.programs.cases import NETWORKS, build, loss_of, text, vectors
+from tests.parallel.programs.cases import (
+    NETWORKS,
+    build,
+    loss_of,
+    message,
+    same_everywhere,
+    text,
+    vectors,
+)
+from tests.parallel.programs.sharded import check_late_group, check_sharded_optimizer
 
 STEPS = 20
 F64 = 1e-9  # relative, of losses over 20 steps
@@ -39,14 +48,6 @@ def splits(kind: str, random: np.random.Generator) -> Iterator[list[int]]:
 def parts(sizes: list[int], x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     start = sum(sizes[:RANK])
     return x[start : start + sizes[RANK]], y[start : start + sizes[RANK]]
-
-
-def message(action: Callable[[], Any], kind: type[Exception]) -> str:
-    try:
-        action()
-    except kind as error:
-        return str(error)
-    raise AssertionError(f"no {kind.__name__}")
 
 
 def check_close(a: Any, b: Any, what: str, rtol: float = F64) -> None:
@@ -91,15 +92,6 @@ def check_losses(name: str, kind: str) -> None:
         a, b = q.numpy(), p.numpy()
         assert np.abs(a - b).max() <= 1e-7 * max(1.0, np.abs(b).max()), f"{name}, {kind}: {key}"
     same_everywhere(net, f"{name}, {kind}")
-
-
-def same_everywhere(net: nn.Module, what: str) -> None:
-    """All ranks have the same bits."""
-    values = [p.numpy().reshape(-1).astype(np.float64) for p in net.state_dict().values()]
-    flat = np.concatenate(values)
-    rows = np.empty((WORLD, flat.size))
-    parallel.all_gather_into_tensor(rows, flat)
-    assert (rows == rows[0]).all(), f"{what}: ranks have different weights"
 
 
 def clear_of_kinks(name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -249,13 +241,40 @@ def check_sums_and_penalties() -> None:
         def total(model: Any, own: nn.Module, batch: tuple, reduction: str = reduction) -> Any:
             out = model(pf.from_numpy(batch[0]))
             loss = functional.cross_entropy(out, pf.from_numpy(batch[1]), reduction=reduction)
-            penalty = sum((p * p).sum() for p in own.parameters())
-            return loss if reduction == "sum" else loss + penalty
+            return loss + sum((p * p).sum() for p in own.parameters())
 
-        total(alone, alone, (x, y)).backward()
-        total(ddp, net, mine).backward()
-        for p, q in zip(alone.parameters(), net.parameters(), strict=True):
-            check_close(q.grad.numpy(), p.grad.numpy(), reduction)
+        for _ in range(2):  # the second time onto gradients that are averaged already
+            total(alone, alone, (x, y)).backward()
+            total(ddp, net, mine).backward()
+            for p, q in zip(alone.parameters(), net.parameters(), strict=True):
+                check_close(q.grad.numpy(), p.grad.numpy(), reduction)
+
+
+def check_evaluation_mode() -> None:
+    """Gradients in evaluation mode are those of training; ``global_mean`` weighs the last call."""
+    random = np.random.default_rng(18)
+    sizes = [rank + 1 for rank in range(WORLD)]
+    x, y = vectors(sum(sizes), random)
+    mine = parts(sizes, x, y)
+    for reduction in ("sum", "mean"):
+        alone, net = build("mlp", pf.float64), build("mlp", pf.float64)
+        ddp = parallel.DistributedDataParallel(net, reduction=reduction)
+        assert "Call the module" in message(
+            lambda ddp=ddp: ddp.global_mean(0.0), pf.errors.CollectiveError
+        )
+        ddp.eval()
+        for _ in range(2):
+            for model, (inputs, target) in ((alone, (x, y)), (ddp, mine)):
+                out = model(pf.from_numpy(inputs))
+                target = pf.from_numpy(target)
+                functional.cross_entropy(out, target, reduction=reduction).backward()
+            for p, q in zip(alone.parameters(), net.parameters(), strict=True):
+                check_close(q.grad.numpy(), p.grad.numpy(), f"evaluation mode, {reduction}")
+        with pf.no_grad():
+            rows = 2 if RANK == 0 else 1
+            ddp(pf.from_numpy(mine[0][:1].repeat(rows, axis=0)))
+        expected = (2.0 * 1 + sum(range(2, WORLD + 1))) / (WORLD + 1)
+        check_close(ddp.global_mean(RANK + 1.0), expected, "global_mean after an evaluation")
 
 
 def check_compression() -> None:
@@ -296,62 +315,6 @@ def check_clipping() -> None:
     check_close(norms[1], norms[0], "norm")
     for p, q in zip(alone.parameters(), net.parameters(), strict=True):
         check_close(q.grad.numpy(), p.grad.numpy(), "clipped")
-
-
-def check_sharded_optimizer() -> None:
-    """The bits of the plain optimizer, a part of its state, exchangeable files, schedulers."""
-    random = np.random.default_rng(17)
-
-    def pieces(sharded: bool) -> tuple[nn.Module, Any, Any]:
-        net = build("mlp", pf.float32)
-        weights = [p for p in net.parameters() if p.ndim > 1]
-        rest = [p for p in net.parameters() if p.ndim == 1]
-        groups = [{"params": weights, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
-        if sharded:
-            optimizer = parallel.ZeroRedundancyOptimizer(groups, optim.AdamW, lr=1e-2)
-        else:
-            optimizer = optim.AdamW(groups, lr=1e-2)
-        return net, optimizer, optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
-
-    (a, plain, slow), (b, sharded, slower) = pieces(False), pieces(True)
-
-    def steps(nets: list, optimizers: list, schedules: list, count: int) -> None:
-        for _ in range(count):
-            x, y = vectors(4, random)
-            for net, optimizer, schedule in zip(nets, optimizers, schedules, strict=True):
-                optimizer.zero_grad()
-                loss_of(net, x, y, np.float32).backward()
-                optimizer.step()
-                schedule.step()
-
-    def compare(first: nn.Module, second: nn.Module) -> None:
-        for p, q in zip(first.parameters(), second.parameters(), strict=True):
-            np.testing.assert_array_equal(p.detach().numpy(), q.detach().numpy())
-
-    steps([a, b], [plain, sharded], [slow, slower], 5)
-    compare(a, b)
-    assert len(sharded._inner.state) < len(plain.state) and len(set(sharded.owners)) > 1
-    if RANK == 0:
-        assert "consolidate_state_dict" in message(sharded.state_dict, pf.errors.StateError)
-    for rank in range(WORLD):  # every rank needs the complete state to go on
-        sharded.consolidate_state_dict(to=rank)
-    state = sharded.state_dict()
-    ours, theirs = state["state"], plain.state_dict()["state"]
-    assert ours.keys() == theirs.keys()
-    for number, values in theirs.items():
-        for name, value in values.items():
-            np.testing.assert_array_equal(ours[number][name].numpy(), value.numpy())
-    # A plain optimizer goes on from the sharded one's state, and the other way round.
-    (c, plain2, slow2), (d, sharded2, slower2) = pieces(False), pieces(True)
-    c.load_state_dict(b.state_dict())
-    d.load_state_dict(a.state_dict())
-    plain2.load_state_dict(state)
-    sharded2.load_state_dict(plain.state_dict())
-    for new, old in ((slow2, slow), (slower2, slow)):
-        new.load_state_dict(old.state_dict())
-    steps([a, c, d], [plain, plain2, sharded2], [slow, slow2, slower2], 3)
-    compare(a, c)
-    compare(a, d)
 
 
 def check_join() -> None:
@@ -432,6 +395,13 @@ def check_plain_batch_norm() -> None:
     if RANK:
         assert not np.isnan(mean).any() and net[1].num_batches_tracked.item() == 2
         assert (everyone[RANK] == everyone[1]).all()  # rank 0's, from before its last step
+    # Where rank 0 has run out, the first rank with data gives its statistics.
+    last = WORLD - 1
+    net[1].running_mean.array[...] = RANK
+    for xs, ys in ddp.batches([(x, y)] if RANK == last else []):
+        loss_of(ddp, xs, ys, np.float32).backward()
+    if RANK != last:
+        assert (net[1].running_mean.numpy() == last).all(), net[1].running_mean
 
 
 def check_refusals() -> None:
@@ -474,9 +444,11 @@ def main() -> None:
     check_unused_and_shared()
     check_tokens()
     check_sums_and_penalties()
+    check_evaluation_mode()
     check_compression()
     check_clipping()
     check_sharded_optimizer()
+    check_late_group()
     check_join()
     check_repeats()
     check_plain_batch_norm()

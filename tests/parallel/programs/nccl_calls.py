@@ -228,6 +228,19 @@ for parameter, expected_one in zip(net.parameters(), one.parameters(), strict=Tr
     got = from_strict(parameter.grad.array)
     np.testing.assert_allclose(got, expected_one.grad.numpy(), rtol=1e-9)
 
+if RANKS > 1:  # a rank that lacks a gradient says so itself: flags are not looked at on a GPU
+    net.zero_grad()
+    net.module.forward = lambda x: (
+        net.module[0](x) if RANK == 0 else nn.Sequential.forward(net.module, x)
+    )
+    loss = net(placed(inputs[part])).sum()
+    if RANK == 0:
+        with pytest.raises(CollectiveError, match=r"got no gradient .* on rank 0"):
+            loss.backward()
+    else:
+        loss.backward()
+    log()
+
 # ---- capture: no event is asked for, nothing waits on the host
 
 FAKE.cuda.current.capturing = True
