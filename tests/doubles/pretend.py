@@ -91,12 +91,22 @@ class _Cupy(ModuleType):
         return lambda grid, block, arguments: None
 
 
+def _put_back(name: str, module: ModuleType | None) -> None:
+    if module is None:
+        sys.modules.pop(name, None)
+    else:
+        sys.modules[name] = module
+
+
 @contextmanager
 def pretend() -> Iterator[None]:
     """Makes ``"cuda"`` the pretended device inside a block."""
     place, cupy = pf.device("cuda"), _Cupy()
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.dict(sys.modules, cupy=cupy))
+        # One key only: patch.dict would forget the modules imported meanwhile, and torch's
+        # libraries abort the process when they are imported again.
+        stack.callback(_put_back, "cupy", sys.modules.get("cupy"))
+        sys.modules["cupy"] = cupy  # type: ignore[assignment]
         stack.enter_context(mock.patch.object(base, "several_devices", [False]))
         backend = Backend(0)
         stack.enter_context(mock.patch.object(type(place), "_known", dict(type(place)._known)))
