@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -117,9 +118,7 @@ class ProcessGroup:
             RankLostError: if one died.
         """
         if self._broken is not None:
-            what = (
-                f"the group cannot be used any more, since an earlier call failed: {self._broken}"
-            )
+            what = f"the group cannot be used any more: {self._broken}"
             raise CollectiveError(message(text, what))
         self._number += 1
         number = self._number
@@ -165,11 +164,19 @@ class ProcessGroup:
         endings.failed = True
 
     def close(self) -> None:
-        """Ends the group's thread and frees its transports."""
+        """Ends the group's thread and gives back its memory and communicators.
+
+        MPI frees them on all ranks together. After a failure, or while an exception ends the
+        program, the others may never come: then they are left until the job ends.
+        """
+        together = self._broken is None and sys.exc_info()[0] is None
+        if together:
+            self.run("destroy_process_group()", lambda watch: None)
+        self._broken = CollectiveError("it was destroyed")
         self._runner.close()
         if self._device is not None:
             self._device.close()
-        self.control.close()
+        self.control.close(together)
 
 
 @dataclass
@@ -262,7 +269,7 @@ def destroy_process_group(group: Any = None) -> None:
         group.close()
         world.groups.remove(group)
         return
-    for each in world.groups:
+    for each in reversed(world.groups):  # on all ranks in one order, the whole job's group last
         each.close()
     _world = None
 
@@ -359,7 +366,9 @@ def new_group(
         if not inside:
             return NON_GROUP_MEMBER
         seconds = world.group.timeout if timeout is None else _seconds(timeout)
-        return ProcessGroup(comm, members, seconds, name, world.group.log)
+        made = ProcessGroup(comm, members, seconds, name, world.group.log)
+        comm.Free()  # the group has duplicates
+        return made
 
     group = world.group.run(f"new_group({members})", split)
     if group is not NON_GROUP_MEMBER:

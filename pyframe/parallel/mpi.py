@@ -347,8 +347,11 @@ class MpiTransport(Transport):
     def _wait(self, request: Any, watch: Watch) -> None:
         watch.wait(lambda: _test(request))
 
-    def close(self) -> None:
-        """Lets go of the shared memory."""
+    def close(self, together: bool = False) -> None:
+        """Lets go of shared memory and communicators; frees them if all ranks do so together."""
         if self.shared is not None:
-            self.shared.close()
+            self.shared.close(together)
             self.shared = None
+        if together:
+            self.comm.Free()
+            self._pairs.Free()

@@ -65,6 +65,7 @@ class ZeroRedundancyOptimizer(Optimizer):
         self._whole: dict[int, Any] | None = None
         self._inner: Optimizer | None = None
         self._built = False
+        self._begun = False  # whether there is state: the same on all ranks, also without a share
         # The class itself knows its defaults and checks settings and parameters.
         template = optimizer_class(params, **defaults)
         super().__init__(template.param_groups, template.defaults)
@@ -75,9 +76,9 @@ class ZeroRedundancyOptimizer(Optimizer):
         """Adds a group; parameters are dealt out anew, so this has to come before the first step.
 
         Raises:
-            StateError: if the optimizer has state already.
+            StateError: if the optimizer has state already, on this rank or another.
         """
-        if self._inner is not None and any(self._inner.state.values()):
+        if self._begun:
             what = "a group cannot be added after the first step"
             fail(StateError, "ZeroRedundancyOptimizer", what, "Add it before.")
         super().add_param_group(param_group)
@@ -109,6 +110,7 @@ class ZeroRedundancyOptimizer(Optimizer):
         """Updates this rank's parameters and exchanges all; every rank has to call it."""
         loss = self._evaluate(closure)
         self._whole = None
+        self._begun = True
         if self._inner is not None:
             for group, outer in zip(self._inner.param_groups, self._outer, strict=True):
                 group.update(_settings(outer))
@@ -165,6 +167,7 @@ class ZeroRedundancyOptimizer(Optimizer):
         """
         super().load_state_dict(state_dict)  # checks it, and sets the groups
         state, self.state = self.state, type(self.state)()
+        self._begun = bool(state)
         self._divide()
         self._whole = None
         if self._inner is not None:

@@ -133,9 +133,13 @@ class SharedMemory:
             )
         return None
 
-    def close(self) -> None:
-        """Forgets the window. Its memory ends with the job: freeing it would be a collective."""
+    def close(self, together: bool) -> None:
+        """Forgets the window, and frees it if all ranks do so together; else it ends with the job."""
         self._counts, self._slots, self._results, self._others = [], [], [], []
+        self._own = None
+        if together:
+            self._window.Unlock_all()
+            self._window.Free()
 
     # ---- collectives on flat arrays
 

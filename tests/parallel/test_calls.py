@@ -34,13 +34,13 @@ class Control:
 
     def __init__(self, comm: Any) -> None:
         self.found: list = []
-        self.closed = False
+        self.closed: str = ""
 
     def agree(self, number: int, text: str, watch: Watch) -> list:
         return self.found
 
-    def close(self) -> None:
-        self.closed = True
+    def close(self, together: bool) -> None:
+        self.closed = "together" if together else "alone"
 
 
 @pytest.fixture
@@ -145,9 +145,14 @@ def test_leaving_groups(alone: group.ProcessGroup, monkeypatch: pytest.MonkeyPat
     group.destroy_process_group(group.NON_GROUP_MEMBER)
     assert world.groups == [alone, part]
     group.destroy_process_group(part)
-    assert world.groups == [alone] and part.control.closed  # type: ignore[attr-defined]
+    assert world.groups == [alone] and part.control.closed == "together"  # type: ignore[attr-defined]
     with pytest.raises(CollectiveError, match=r"destroyed before.*Destroy each group once"):
         group.destroy_process_group(part)
+    with pytest.raises(CollectiveError, match="it was destroyed"):
+        part.run("barrier()", lambda watch: None)
+    alone.breaks(CollectiveError("an earlier call failed"))  # the other ranks may be gone
+    group.destroy_process_group()
+    assert alone.control.closed == "alone"  # type: ignore[attr-defined]
 
 
 def test_the_last_rank_removes_the_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

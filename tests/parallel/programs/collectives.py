@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -238,6 +239,32 @@ def groups(rank: int, size: int) -> None:
         refused(pf.errors.CollectiveError, "not in this group", lambda: dist.barrier(group=pair))
 
 
+def mapped() -> int:
+    """Bytes of address space of this process."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * int(re.search(r"VmSize:\s+(\d+)", status)[1])
+
+
+def freed(rank: int, size: int) -> None:
+    """A destroyed group takes no memory and no calls."""
+    everybody = list(range(size))
+    group = dist.new_group(everybody)
+    dist.destroy_process_group(group)
+    refused(pf.errors.CollectiveError, "was destroyed", lambda: dist.barrier(group=group))
+    before = mapped()
+    for _ in range(8):
+        dist.destroy_process_group(dist.new_group(everybody))
+    assert mapped() - before < 4 << 20, "a window of one group is more than that"
+    group = dist.new_group(everybody)
+    try:
+        raise KeyError("while an exception is under way the other ranks may not come")
+    except KeyError:
+        for turn in everybody:
+            if turn == rank:
+                dist.destroy_process_group(group)
+            dist.barrier()
+
+
 def refused(kind: type, text: str, call: Callable[[], object]) -> None:
     with pytest.raises(kind, match=re.escape(text)):
         call()
@@ -279,6 +306,7 @@ def main() -> None:
         messages,
         objects,
         groups,
+        freed,
     ):
         part(rank, size)
         dist.barrier()

@@ -84,3 +84,8 @@ def check_late_group() -> None:
     optimizer.step()
     assert (second.weight.detach().numpy() != before).all()
     same_everywhere(second, "a late group")
+    late = {"params": list(nn.Linear(2, 2).parameters())}
+    # Also on a rank without a share, or the others would wait for it in the next call.
+    assert "after the first step" in message(
+        lambda: optimizer.add_param_group(late), pf.errors.StateError
+    )
