@@ -92,12 +92,21 @@ MODELS: dict[str, Callable[[tuple[int, int, int], int], nn.Module]] = {
 }
 
 
-def build_model(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """The network called ``name`` for images of ``shape`` (channels, height, width).
+def find_model(name: str) -> Callable[[tuple[int, int, int], int], nn.Module]:
+    """What builds the network called ``name``.
 
     Raises:
         ArgumentError: if there is none of that name.
     """
     if name not in MODELS:
         fail(ArgumentError, "train", f"unknown model {name!r}", f"Choose from {', '.join(MODELS)}.")
-    return MODELS[name](shape, classes)
+    return MODELS[name]
+
+
+def build_model(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The network called ``name`` for images of ``shape`` (channels, height, width).
+
+    Raises:
+        ArgumentError: if there is none of that name.
+    """
+    return find_model(name)(shape, classes)

@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ..device import Device
 from ..errors import ArgumentError, FileError, fail
 from ..io import write_text
+from .models import find_model
+from .sources import check_dataset
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,10 @@ class Settings:
                 )
         if not self.lr > 0:
             fail(ArgumentError, "train", "lr must be positive", lr=self.lr)
+        # Here, before a process per rank says so.
+        find_model(self.model)
+        check_dataset(self.data)
+        Device(self.device)
 
     def save(self, folder: Path) -> None:
         """Writes ``config.json``."""

@@ -23,6 +23,17 @@ class Source:
     classes: tuple[str, ...]
 
 
+def check_dataset(name: str) -> None:
+    """Raises if there is no dataset called ``name``.
+
+    Raises:
+        ArgumentError: then.
+    """
+    if name not in DATASETS:
+        what, fix = f"unknown dataset {name!r}", f"Choose from {', '.join(DATASETS)}."
+        fail(ArgumentError, "train", what, fix)
+
+
 def load_dataset(name: str, folder: str | None = None) -> Source:
     """The dataset called ``name``.
 
@@ -34,22 +45,16 @@ def load_dataset(name: str, folder: str | None = None) -> Source:
         ArgumentError: if there is none of that name.
         MissingDependencyError: if scikit-learn, which carries the digits, is not installed.
     """
+    check_dataset(name)
     if name == "digits":
         train: Digits | MNIST = Digits(True)
         held_out: Digits | MNIST = Digits(False)
-    elif name in DATASETS:
+    else:
         kind = MNIST if name == "mnist" else FashionMNIST
         try:
             train, held_out = kind(folder, train=True), kind(folder, train=False)
         except FileError as error:
             option = "With pyframe train, pass the folder of the four files as --data-folder."
             raise FileError(f"{error} {option}") from error
-    else:
-        fail(
-            ArgumentError,
-            "train",
-            f"unknown dataset {name!r}",
-            f"Choose from {', '.join(DATASETS)}.",
-        )
     shape = tuple(np.asarray(train[0][0]).shape)
     return Source(train, held_out, shape, tuple(train.classes))

@@ -144,6 +144,7 @@ def test_predict(finished: Path, tmp_path: Path) -> None:
     [
         (["train", "alexnet"], "unknown model 'alexnet'. Choose from mlp, lenet, resnet18"),
         (["train", "--data", "imagenet"], "unknown dataset 'imagenet'"),
+        (["train", "alexnet", "--ranks", "2"], "unknown model 'alexnet'"),
         (["train", "--epochs", "0"], "epochs must be at least 1"),
         (["train", "--lr", "-1"], "lr must be positive"),
         (["train", "--resume", "nowhere"], "no run folder"),
@@ -164,6 +165,7 @@ def test_bad_input_is_one_message_without_a_traceback(
     )
     assert process.returncode != 0
     assert message in process.stderr and "Traceback" not in process.stderr
+    assert "the job failed" not in process.stderr  # no rank was started for it
     assert not (tmp_path / "nowhere").exists()
 
 
