@@ -303,5 +303,5 @@ if RANKS > 1:
             dist.recv(to_strict(np.zeros(4, np.float32)), 0, tag=5)
         assert log() == []
 dist.destroy_process_group()
-assert log()[-4:] == ["synchronize 1", "destroy", "synchronize 2", "destroy"], "both groups"
+assert log()[-4:] == ["synchronize 2", "destroy", "synchronize 1", "destroy"], "both groups"
 print(f"rank {RANK} done")
