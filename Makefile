@@ -12,10 +12,10 @@ NATIVE := setup.py CMakeLists.txt $(wildcard csrc/*)
 JOBS ?= 2
 SANITIZE ?= address
 
-.PHONY: help venv train test lint typecheck docs bench sanitize tsan-check aarch64-check wheel clean gpu-check gpu-bench gpu-resources
+.PHONY: help venv train test sweep lint typecheck docs bench sanitize tsan-check aarch64-check wheel clean gpu-check gpu-bench gpu-resources
 
 help:
-	@sed -n 's/^#   //p' Makefile; echo "other targets: venv lint typecheck docs bench sanitize tsan-check aarch64-check wheel clean gpu-check gpu-bench gpu-resources"
+	@sed -n 's/^#   //p' Makefile; echo "other targets: venv sweep lint typecheck docs bench sanitize tsan-check aarch64-check wheel clean gpu-check gpu-bench gpu-resources"
 
 # --- set-up -----------------------------------------------------------------------------------------------------------
 
@@ -65,6 +65,10 @@ test: $(VENV)/.stamp-dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --doctest-modules tests pyframe benchmarks/timing.py || status=1; \
 	[ $$status = 0 ] || echo "make test: something failed, see above" >&2; \
 	exit $$status
+
+# The same with all seeds, sizes and steps, of which CI runs the first ones (tests/sweeps.py).
+sweep:
+	CI=true SWEEP=true $(MAKE) test
 
 # --- parts and tools --------------------------------------------------------------------------------------------------
 

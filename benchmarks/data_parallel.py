@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import networks
+from benchmarks.picture import save
 from benchmarks.timing import RESULTS, Stats, print_table, write_result
 
 ROOT = Path(__file__).parent.parent
@@ -257,14 +258,8 @@ def draw(overlap: dict[str, Any], path: Path) -> None:
         loc="left",
         fontsize=11,
     )
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=5, frameon=False, fontsize=9)
-    figure.tight_layout()
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary)
-    temporary.replace(path)
-    plt.close(figure)
+    save(figure, axes, path)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from benchmarks.timing import RESULTS, geometric_mean
+from pyframe.io import atomic_path
 
 TARGET = Path(__file__).parent.parent / "docs" / "kernels.png"
 
@@ -50,13 +52,19 @@ def draw(families: dict[str, list[float]], path: Path) -> None:
     axes.set_title(
         "CPU kernels: one dot per shape, a bar at each family's geometric mean", loc="left"
     )
+    axes.grid(axis="x", alpha=0.25)
+    save(figure, axes, path)
+
+
+def save(figure: Any, axes: Any, path: Path) -> None:
+    """Write a picture that stands on its lower edge alone, and drop it."""
+    from matplotlib import pyplot as plt
+
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.grid(axis="x", alpha=0.25)
     figure.tight_layout()
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary)
-    temporary.replace(path)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
     plt.close(figure)
 
 

@@ -48,10 +48,7 @@ void rows_backward(const T* g, const T* x, const T* mean, const T* rstd, const T
     }
   });
   double* const all = sums.data();
-  for (int64_t block = 1; block < blocks; ++block) {
-    const double* const part = all + block * 2 * width;
-    for (int64_t j = 0; j < 2 * width; ++j) all[j] += part[j];
-  }
+  for (int64_t block = 1; block < blocks; ++block) norms<double>().add_to_double(all + block * 2 * width, all, 2 * width);
   for (int64_t j = 0; j < width; ++j) gw[j] = static_cast<T>(all[j]);
   for (int64_t j = 0; gb && j < width; ++j) gb[j] = static_cast<T>(all[width + j]);
 }
@@ -166,7 +163,7 @@ void group_norm_backward_of(const Value* v) {
     }
     return;
   }
-  Scratch<double> sums(2 * batch * channels);  // Σ g and Σ g · (x - mean) of every channel of every sample
+  Scratch<double> sums(2 * batch * channels);  // Σ g and Σ g · z of every channel of every sample
   parallel_for(0, batch * groups, row_grain(n), [&](int64_t begin, int64_t end) {
     Scratch<T> factors(4 * each);
     T *const means = factors.data(), *const a = means + each, *const slopes = a + each, *const shifts = slopes + each;
@@ -184,20 +181,17 @@ void group_norm_backward_of(const Value* v) {
         a[i] = w ? rstd[row] * w[first + i] : rstd[row];
       }
       const double r = rstd[row], count = static_cast<double>(n);
+      for (int64_t i = 0; i < each; ++i) both[2 * i + 1] *= r;
       std::fill_n(slopes, each, static_cast<T>(r * r * r * dot / count));
       std::fill_n(shifts, each, static_cast<T>(r * sum / count));
       k.grad(g + row * n, x + row * n, gx + row * n, each, s, means, a, slopes, shifts, past_cache);
     }
   });
+  double* const total = sums.data();
+  for (int64_t i = 1; i < batch; ++i) norms<double>().add_to_double(total + 2 * i * channels, total, 2 * channels);
   for (int64_t c = 0; c < channels; ++c) {
-    double w_sum = 0, b_sum = 0;
-    for (int64_t i = 0; i < batch; ++i) {
-      const int64_t at = i * channels + c;
-      w_sum += sums[2 * at + 1] * static_cast<double>(rstd[i * groups + c / each]);
-      b_sum += sums[2 * at];
-    }
-    gw[c] = static_cast<T>(w_sum);
-    gb[c] = static_cast<T>(b_sum);
+    gw[c] = static_cast<T>(total[2 * c + 1]);
+    gb[c] = static_cast<T>(total[2 * c]);
   }
 }
 

@@ -28,7 +28,7 @@ PoolShape shape_of(const Value* v) {
 
 int64_t count(const int64_t* lengths) { return lengths[0] * lengths[1] * lengths[2]; }
 
-// (x, y, places, planes, shape…)
+// (x, y, places or None, planes, shape…)
 template <class T>
 void max_pool_of(const Value* v) {
   const T* const x = v[0].as<T>();
@@ -39,7 +39,8 @@ void max_pool_of(const Value* v) {
   const int64_t pixels = count(s.size), outputs = count(s.out);
   parallel_for(0, planes, row_grain(pixels), [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
-      table<T>().max(s, x + p * pixels, (planes - p) * pixels, y + p * outputs, places + p * outputs);
+      table<T>().max(s, x + p * pixels, (planes - p) * pixels, y + p * outputs,
+                     places ? places + p * outputs : nullptr);
     }
   });
 }

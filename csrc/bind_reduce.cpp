@@ -55,68 +55,38 @@ int64_t blocks_of(int64_t results, int64_t n, int64_t inner) {
   return std::max<int64_t>(1, std::min<int64_t>(64, n * inner / kGrain));
 }
 
-// Where fold_with reads: an array of T as it is...
+// What is folded: the elements, their size, and the kernels for them.
 template <class T>
-struct Floats {
-  const T* x;
-  const T* mean;  // per result, for square_spread
-
-  double row(int64_t start, int64_t n, Fold fold, int64_t result) const {
-    return table<T>().row(x + start, n, fold, mean ? mean[result] : T{0});
-  }
-  void columns(int64_t start, int64_t rows, int64_t inner, int64_t begin, int64_t end, Fold fold, int64_t first_result,
-               T* out) const {
-    table<T>().columns(x + start, rows, inner, begin, end, fold, mean ? mean + first_result : nullptr, out);
-  }
-};
-
-// ... or one of a half type, in pieces that the first or second cache level holds as float32.
-struct Halves {
+struct Source {
   const char* x;
-  void (*load)(char* out, const char* in, int64_t count);
+  int64_t bytes;
+  const FoldKernels<T>& kernels;
 
-  double row(int64_t start, int64_t n, Fold fold, int64_t) const {
-    constexpr int64_t kPiece = 4096;
-    alignas(64) float piece[kPiece];
-    double total = 0;
-    for (int64_t i = 0; i < n; i += kPiece) {
-      const int64_t count = std::min(kPiece, n - i);
-      load(reinterpret_cast<char*>(piece), x + 2 * (start + i), count);
-      const double value = table<float>().row(piece, count, fold, 0);
-      total = i == 0 ? value : combine(fold, total, value);
-    }
-    return total;
-  }
-  void columns(int64_t start, int64_t rows, int64_t inner, int64_t begin, int64_t end, Fold fold, int64_t,
-               float* out) const {
-    const int64_t width = end - begin, most = std::max<int64_t>(16, 16384 / width);
-    std::vector<float> piece(static_cast<std::size_t>((std::min(most, rows) + 1) * width));
-    float* const part = piece.data() + std::min(most, rows) * width;
-    for (int64_t r = 0; r < rows; r += most) {
-      const int64_t count = std::min(most, rows - r);
-      const char* const from = x + 2 * (start + r * inner + begin);
-      if (width == inner) {
-        load(reinterpret_cast<char*>(piece.data()), from, count * width);
-      } else {
-        for (int64_t i = 0; i < count; ++i) {
-          load(reinterpret_cast<char*>(piece.data() + i * width), from + 2 * i * inner, width);
-        }
-      }
-      float* const to = r == 0 ? out + begin : part;
-      table<float>().columns(piece.data(), count, width, 0, width, fold, nullptr, to);
-      if (r > 0) combine_rows(fold, out + begin, part, width);
-    }
+  double row(int64_t start, int64_t n, Fold fold, T mean) const { return kernels.row(x + start * bytes, n, fold, mean); }
+  void columns(int64_t start, int64_t rows, int64_t inner, int64_t begin, int64_t end, Fold fold, const T* mean,
+               T* out) const {
+    kernels.columns(x + start * bytes, rows, inner, begin, end, fold, mean, out);
   }
 };
 
-// out[outer, inner] = factor · fold of [outer, n, inner] along n.
-template <class T, class Source>
-void fold_with(const Source& source, T* out, int64_t outer, int64_t n, int64_t inner, Fold fold, double factor) {
+template <class T>
+Source<T> source_of(const Value& x) {
+  return {x.as<char>(), static_cast<int64_t>(sizeof(T)), table<T>().fold};
+}
+Source<float> half_source(const Value& x, Storage storage) {
+  return {x.as<char>(), 2, storage == Storage::f16 ? reduce_kernels().f16 : reduce_kernels().bf16};
+}
+
+// out[outer, inner] = factor · fold of [outer, n, inner] along n; `mean` is per result, for square_spread.
+template <class T>
+void fold_into(const Source<T>& source, T* out, int64_t outer, int64_t n, int64_t inner, Fold fold, double factor,
+               const T* mean = nullptr) {
+  const auto mean_of = [=](int64_t result) { return mean ? mean[result] : T{0}; };
   if (inner == 1) {
     const int64_t blocks = blocks_of(outer, n, 1);
     if (blocks == 1) {
       parallel_for(0, outer, row_grain(n), [&](int64_t begin, int64_t end) {
-        for (int64_t o = begin; o < end; ++o) out[o] = static_cast<T>(source.row(o * n, n, fold, o) * factor);
+        for (int64_t o = begin; o < end; ++o) out[o] = static_cast<T>(source.row(o * n, n, fold, mean_of(o)) * factor);
       });
       return;
     }
@@ -124,7 +94,7 @@ void fold_with(const Source& source, T* out, int64_t outer, int64_t n, int64_t i
     parallel_for(0, outer * blocks, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t o = i / blocks, b = i % blocks, first = b * n / blocks, last = (b + 1) * n / blocks;
-        parts[i] = source.row(o * n + first, last - first, fold, o);
+        parts[i] = source.row(o * n + first, last - first, fold, mean_of(o));
       }
     });
     for (int64_t o = 0; o < outer; ++o) {
@@ -146,7 +116,7 @@ void fold_with(const Source& source, T* out, int64_t outer, int64_t n, int64_t i
       const int64_t s = i % strips, b = i / strips % blocks, o = i / strips / blocks;
       const int64_t first = b * n / blocks, last = (b + 1) * n / blocks;
       source.columns((o * n + first) * inner, last - first, inner, s * width, std::min(inner, (s + 1) * width), fold,
-                     o * inner, parts + (o * blocks + b) * inner);
+                     mean ? mean + o * inner : nullptr, parts + (o * blocks + b) * inner);
     }
   });
   if (blocks == 1 && factor == 1) return;
@@ -160,40 +130,48 @@ void fold_with(const Source& source, T* out, int64_t outer, int64_t n, int64_t i
   }
 }
 
+// Σ (x - mean)² / freedom, or its root
 template <class T>
-void fold_into(const T* x, T* out, int64_t outer, int64_t n, int64_t inner, Fold fold, const T* mean, double factor) {
-  fold_with(Floats<T>{x, mean}, out, outer, n, inner, fold, factor);
-}
-
-// (x, out, outer, n, inner, fold, factor, storage of x, storage of out): x of a half type
-void reduce_half(const Value* v) {
-  const PointwiseKernels& k = pointwise_kernels();
-  const int64_t outer = v[2].integer, n = v[3].integer, inner = v[4].integer, results = outer * inner;
-  const Halves source{v[0].as<char>(), k.load[v[7].integer]};
-  std::vector<float> out(static_cast<std::size_t>(results));
-  fold_with(source, out.data(), outer, n, inner, static_cast<Fold>(v[5].integer), v[6].number);
-  k.store[v[8].integer](v[1].as<char>(), reinterpret_cast<const char*>(out.data()), results);
+void variance_into(const Source<T>& source, T* out, int64_t outer, int64_t n, int64_t inner, double freedom,
+                   bool root) {
+  std::vector<T> mean(outer * inner);
+  fold_into<T>(source, mean.data(), outer, n, inner, Fold::sum, 1.0 / static_cast<double>(n));
+  fold_into<T>(source, out, outer, n, inner, Fold::square_spread, 1.0 / freedom, mean.data());
+  if (!root) return;
+  for (int64_t i = 0; i < outer * inner; ++i) out[i] = std::sqrt(out[i]);
 }
 
 // (x, out, outer, n, inner, fold, factor)
 template <class T>
 void reduce_of(const Value* v) {
-  fold_into<T>(v[0].as<T>(), v[1].as<T>(), v[2].integer, v[3].integer, v[4].integer, static_cast<Fold>(v[5].integer),
-               nullptr, v[6].number);
+  fold_into<T>(source_of<T>(v[0]), v[1].as<T>(), v[2].integer, v[3].integer, v[4].integer,
+               static_cast<Fold>(v[5].integer), v[6].number);
 }
 
-// (x, out, outer, n, inner, freedom, root): Σ (x - mean)² / freedom, or its root
+// (x, out, outer, n, inner, freedom, root)
 template <class T>
 void variance_of(const Value* v) {
-  const T* const x = v[0].as<T>();
-  T* const out = v[1].as<T>();
-  const int64_t outer = v[2].integer, n = v[3].integer, inner = v[4].integer;
-  std::vector<T> mean(outer * inner);
-  fold_into<T>(x, mean.data(), outer, n, inner, Fold::sum, nullptr, 1.0 / static_cast<double>(n));
-  fold_into<T>(x, out, outer, n, inner, Fold::square_spread, mean.data(), 1.0 / v[5].number);
-  if (v[6].integer) {
-    for (int64_t i = 0; i < outer * inner; ++i) out[i] = std::sqrt(out[i]);
-  }
+  variance_into<T>(source_of<T>(v[0]), v[1].as<T>(), v[2].integer, v[3].integer, v[4].integer, v[5].number,
+                   v[6].integer != 0);
+}
+
+// The same of a half type: float32 until the end. Both have two arguments more: the storage of x, and that of out.
+template <class Run>
+void through_float(const Value* v, Run run) {
+  const int64_t results = v[2].integer * v[4].integer;
+  std::vector<float> out(static_cast<std::size_t>(results));
+  run(half_source(v[0], static_cast<Storage>(v[7].integer)), out.data());
+  pointwise_kernels().store[v[8].integer](v[1].as<char>(), reinterpret_cast<const char*>(out.data()), results);
+}
+void reduce_half(const Value* v) {
+  through_float(v, [v](const Source<float>& x, float* out) {
+    fold_into<float>(x, out, v[2].integer, v[3].integer, v[4].integer, static_cast<Fold>(v[5].integer), v[6].number);
+  });
+}
+void variance_half(const Value* v) {
+  through_float(v, [v](const Source<float>& x, float* out) {
+    variance_into<float>(x, out, v[2].integer, v[3].integer, v[4].integer, v[5].number, v[6].integer != 0);
+  });
 }
 
 // (x, out, outer, n, inner, largest), inner > 1
@@ -272,9 +250,13 @@ BOTH(scan, scan_of)
 
 #undef BOTH
 
-PyMethodDef methods[] = {PYFRAME_METHOD("reduce", reduce, 7), PYFRAME_METHOD("variance", variance, 7),
-                         PYFRAME_METHOD("arg_extreme", arg_extreme, 5), PYFRAME_METHOD("scan", scan, 7), PYFRAME_METHOD("reduce_half", reduce_half, 9),
+PyMethodDef methods[] = {PYFRAME_METHOD("reduce", reduce, 7),
+                         PYFRAME_METHOD("reduce_half", reduce_half, 9),
+                         PYFRAME_METHOD("variance", variance, 7),
+                         PYFRAME_METHOD("variance_half", variance_half, 9),
+                         PYFRAME_METHOD("arg_extreme", arg_extreme, 5),
                          PYFRAME_METHOD("arg_columns", arg_columns, 6),
+                         PYFRAME_METHOD("scan", scan, 7),
                          {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace

@@ -339,7 +339,7 @@ class Sums {
 
 template <class T>
 void choose(const Correlation<T>& problem) {
-  if (fits_winograd(problem)) return winograd(problem);
+  if (const WinogradForm<T>* const form = winograd_form(problem)) return winograd(problem, *form);
   if (fits_batched(problem)) return batched(problem);
   Sums<T>(problem).run();
 }

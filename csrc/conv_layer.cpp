@@ -83,11 +83,11 @@ bool slice_rows(Correlation<T>& p, int64_t distance) {
 template <class T>
 void correlate_apart(const Correlation<T>& p) {
   constexpr int64_t kPixels = 256, kChannels = 32;
-  const int64_t rows = apart(p, 1), columns = apart(p, 2);
+  const int64_t rows = apart(p, 1), columns = winograd_form(every(p, 1, rows, 0)) ? 1 : apart(p, 2);
   const int64_t phases = std::min(rows, p.out.size[1]) * std::min(columns, p.out.size[2]);
   const int64_t pixels = p.batch * p.out.size[0] * p.out.size[1] * p.out.size[2];
   if (rows * columns == 1 || pixels < phases * kPixels || std::min(p.ins, p.outs) < kChannels ||
-      !fits_winograd(every(every(p, 1, rows, 0), 2, columns, 0))) {
+      !winograd_form(every(every(p, 1, rows, 0), 2, columns, 0))) {
     return correlate(p);
   }
   Correlation<T> sliced = p;

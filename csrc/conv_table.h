@@ -73,31 +73,56 @@ struct ConvKernels {
   void (*pack_lines)(const T* from, std::int64_t line, std::int64_t lines, std::int64_t depth, std::int64_t height, T* to);
 };
 
-// Winograd's F(2×2, 3×3): four outputs of a 3×3 kernel from 16 products of sums instead of 36. The sixteen numbers of a
-// transformed tile lie `plane` apart.
+// Tiles side by side, from column `column` on of where they are written: values (i, j) of tile t are the source's at
+// rows[i] + x + t / gap * gap * step + t % gap + j * gap, zeros where there is no such row or element of it.
+struct TileRun {
+  const std::int64_t* rows;
+  std::int64_t x, column, count;
+};
+constexpr std::int64_t kNoRow = INT64_MIN;
+
+// Minimal filtering: a tile of outputs from fewer products of sums than a direct sum takes. The numbers of a transformed
+// tile, one per plane, lie `plane` apart.
+template <class T>
+struct WinogradForm {
+  // Along y and x: of the kernel, its stride, a tile's outputs, and the source values that it sees.
+  std::int64_t taps[2], step[2], outs[2], reach[2];
+  std::int64_t gap;       // between the taps along x, being dilated: every so manieth column is a line of its own
+  std::int64_t channels;  // on either side from which on the transforms pay
+
+  std::int64_t planes() const { return reach[0] * reach[1]; }
+  // The source values of runs of tiles to to[planes][width]; `size` is the rows' length, `first` is added to i. Behind
+  // each run up to a vector more is overwritten.
+  void (*read)(const T* from, const TileRun* runs, std::int64_t count, std::int64_t first, std::int64_t size, T* to,
+               std::int64_t width);
+  // from[planes][width], the source values of `columns` tiles, to their transforms; whole vectors are written.
+  void (*source)(const T* from, std::int64_t width, std::int64_t columns, T* to, std::int64_t plane);
+  // Weights of `depth` channels, from[depth][taps][rows] to to[planes][depth][rows]; `rows` is the tile's.
+  void (*weight)(const T* from, std::int64_t depth, T* to, std::int64_t plane);
+  // Sums of products back to outputs: row r of the tiles at to + r * row, tiles side by side; whole vectors of tiles.
+  void (*result)(const T* from, std::int64_t plane, std::int64_t columns, T* to, std::int64_t row);
+};
+
 template <class T>
 struct WinogradKernels {
-  // from[16][width], the 4×4 source values of `columns` tiles, to their transforms; whole vectors are written.
-  void (*source)(const T* from, std::int64_t width, std::int64_t columns, T* to, std::int64_t plane);
-  // The same with channels in the lanes, for `count` tiles side by side: value (i, j) of tile t is the vector at
+  // The first is F(2×2, 3×3), for which alone there are the functions below.
+  const WinogradForm<T>* forms;
+  std::int64_t count;
+  // Its `source` with channels in the lanes, for `count` tiles side by side: value (i, j) of tile t is the vector at
   // from + i * row + (2 * t + j) * lanes, its transform the vectors at to + t * step.
   void (*source_lanes)(const T* from, std::int64_t row, std::int64_t count, T* to, std::int64_t plane, std::int64_t step);
-  // Weights of `depth` channels, from[depth][9][rows] to to[16 planes][depth][rows]; `rows` is the tile's.
-  void (*weight)(const T* from, std::int64_t depth, T* to, std::int64_t plane);
   // Weights of `width` output channels in lanes, from[depth][9][width], tap t of row major order at order[t], to
   // to[16 planes][depth][width].
   void (*weight_lanes)(const T* from, const std::int32_t* order, std::int64_t depth, std::int64_t width, T* to,
                        std::int64_t plane);
-  // Sums of products back to outputs: row r of the 2×2 tiles at to + r * row, tiles side by side; whole vectors of tiles.
-  void (*result)(const T* from, std::int64_t plane, std::int64_t columns, T* to, std::int64_t row);
-  // The same with one vector of channels in the lanes, tile t at from + t * step, plus the channels' bias, then relu;
+  // Its `result` with one vector of channels in the lanes, tile t at from + t * step, plus the channels' bias, then relu;
   // laid out as for `source_lanes`.
   void (*result_lanes)(const T* from, std::int64_t plane, std::int64_t step, std::int64_t count, const T* bias, bool relu,
                        T* to, std::int64_t row);
-  // The adjoint of `result` for the 2×2 gradients of outputs, laid out as for `source_lanes`.
+  // The adjoint of that for the 2×2 gradients of outputs, laid out as for `source_lanes`.
   void (*gradient_lanes)(const T* from, std::int64_t row, std::int64_t count, T* to, std::int64_t plane,
                          std::int64_t step);
-  // The adjoint of `weight`: 16 planes of [depth][width] to to[depth][9][width].
+  // The adjoint of `weight_lanes`: 16 planes of [depth][width] to to[depth][9][width].
   void (*weight_gradient)(const T* from, std::int64_t plane, std::int64_t depth, std::int64_t width, T* to);
 };
 

@@ -1,9 +1,10 @@
-// The 2×2 tiles of outputs that Winograd's transforms work on, and reading what they see of the source.
+// The tiles of outputs that minimal filtering works on, and reading what they see of the source.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "conv_table.h"
@@ -14,7 +15,7 @@ namespace winograd_detail {
 
 using std::int64_t;
 
-constexpr int64_t kPlanes = 16;  // numbers of a transformed tile
+constexpr int64_t kPlanes = 16;  // numbers of a transformed tile of F(2×2, 3×3)
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t even_part(int64_t n, int64_t most) { return n > most ? ceil_div(n, ceil_div(n, most)) : n; }
@@ -27,68 +28,122 @@ constexpr int64_t apart(int64_t elements) {
   return (elements + line - 1) / line / 2 * 2 * line + 3 * line;
 }
 
-// The least of three consecutive places, in any order; false for anything else.
-inline bool consecutive(const std::vector<int64_t>& place, int64_t* least) {
-  if (place.size() != 3) return false;
-  *least = std::min({place[0], place[1], place[2]});
-  return std::max({place[0], place[1], place[2]}) == *least + 2 && place[0] != place[1] && place[1] != place[2] &&
-         place[0] != place[2];
-}
-
-// The problem of reading 4×4 source values per 2×2 tile of outputs.
-template <class T>
-Correlation<T> source_tiles(const Correlation<T>& p) {
-  Correlation<T> t;
-  t.batch = p.batch, t.groups = p.groups, t.outs = p.outs, t.ins = p.ins;
-  t.source = p.source;
-  t.out = p.out;
-  t.place[0] = p.place[0];
-  t.step[0] = p.step[0];
-  for (int d = 1; d < 3; ++d) {
-    int64_t first = 0;
-    consecutive(p.place[d], &first);
-    t.step[d] = 2;
-    t.out.size[d] = ceil_div(p.out.size[d], 2);
-    for (int64_t i = 0; i < 4; ++i) t.place[d].push_back(first + i);
+// Whether these are so many places, in any order, `gap` apart.
+inline bool consecutive(const std::vector<int64_t>& place, int64_t taps, int64_t gap) {
+  if (static_cast<int64_t>(place.size()) != taps) return false;
+  const int64_t least = *std::min_element(place.begin(), place.end());
+  std::uint64_t seen = 0;
+  for (int64_t at : place) {
+    if ((at - least) % gap == 0 && at - least < taps * gap) seen |= std::uint64_t{1} << (at - least) / gap;
   }
-  return t;
+  return seen == (std::uint64_t{1} << taps) - 1;
 }
 
-// The tiles of a strip and where their values lie in a window; reads them channel by channel.
+// The weights' taps within a plane of the kernel, for places in ascending order, `gap` apart along x.
+template <class T>
+std::vector<int64_t> taps_in_order(const Correlation<T>& p, int64_t gap) {
+  const std::vector<int64_t>&y = p.place[1], &x = p.place[2];
+  const int64_t first_y = *std::min_element(y.begin(), y.end()), first_x = *std::min_element(x.begin(), x.end());
+  std::vector<int64_t> taps(y.size() * x.size());
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    for (std::size_t j = 0; j < x.size(); ++j) {
+      taps[static_cast<std::size_t>((y[i] - first_y) * static_cast<int64_t>(x.size()) + (x[j] - first_x) / gap)] =
+          p.tap[1][i] + p.tap[2][j];
+    }
+  }
+  return taps;
+}
+
+// Reads the source values of tiles channel by channel: where the rows lie, or from rows copied together where their
+// elements lie apart.
 template <class T>
 class TileReader {
  public:
-  TileReader(const Correlation<T>& tiles, int64_t channels, const ConvStrips& strips, int64_t width)
-      : window_(tiles, channels, strips.longest(), strips.images(), false), width_(width),
-        taps_(static_cast<std::size_t>(window_.taps())) {}
+  // `tiles`: of an image, in each dimension; the values of one are written `width` apart.
+  TileReader(const Correlation<T>& p, const WinogradForm<T>& form, const int64_t* tiles, int64_t width)
+      : p_(p), form_(form), tiles_(tiles), deep_(static_cast<int64_t>(p.place[0].size())), width_(width),
+        in_place_(p.source.stride[2] == 1 || p.source.size[2] == 1) {
+    for (int d = 1; d < 3; ++d) first_[d] = *std::min_element(p.place[d].begin(), p.place[d].end());
+  }
 
-  void move_to(const ConvStrip& strip) {
-    window_.move_to(strip);
-    pieces_.clear();
-    columns_ = 0;
-    for (int64_t n = 0; n < strip.images; ++n) {
-      window_.each_row(n, [&](int64_t, int64_t offset, int64_t count) {
-        pieces_.push_back({offset, columns_, count});
-        columns_ += count;
-      });
+  // Tiles [first, first + count) of all images.
+  void move_to(int64_t first, int64_t count) {
+    const Images<const T>& s = p_.source;
+    runs_.clear(), rows_.clear(), lines_.clear();
+    const int64_t reach = form_.reach[0];
+    for (int64_t at = first, end = first + count, some; at < end; at += some) {
+      const int64_t x = at % tiles_[2], row = at / tiles_[2], y = row % tiles_[1], plane = row / tiles_[1];
+      some = std::min(tiles_[2] - x, end - at);
+      runs_.push_back({nullptr, x * form_.outs[1] * form_.step[1] + first_[2], at - first, some});
+      for (int64_t place : p_.place[0]) {
+        const int64_t z = plane % tiles_[0] * p_.step[0] + place;
+        for (int64_t i = 0; i < reach; ++i) {
+          const int64_t sy = y * form_.outs[0] * form_.step[0] + first_[1] + i;
+          const bool inside = z >= 0 && z < s.size[0] && sy >= 0 && sy < s.size[1];
+          rows_.push_back(inside ? plane / tiles_[0] * s.image + z * s.stride[0] + sy * s.stride[1] : kNoRow);
+        }
+      }
     }
-    for (std::size_t t = 0; t < taps_.size(); ++t) taps_[t] = window_.tap(static_cast<int64_t>(t));
+    for (std::size_t r = 0; r < runs_.size(); ++r) runs_[r].rows = rows_.data() + static_cast<int64_t>(r) * deep_ * reach;
+    if (!in_place_) number_lines();
   }
-  void read(int64_t group, int64_t first, int64_t count) { window_.read(group, first, count); }
-  // Channel c of those read: to[tap * width + tile].
-  void tiles(int64_t c, T* to) const {
-    use_.pack(window_.data() + c * window_.channel(), taps_.data(), static_cast<int64_t>(taps_.size()), pieces_.data(),
-              static_cast<int64_t>(pieces_.size()), columns_, false, to, width_);
+
+  // Channels [first, first + count) of the group.
+  void read(int64_t group, int64_t first, int64_t count) {
+    const Images<const T>& s = p_.source;
+    data_ = s.data + (group * p_.ins + first) * s.channel, channel_ = s.channel;
+    if (in_place_) return;
+    const int64_t width = s.size[2], lines = static_cast<int64_t>(lines_.size());
+    const int64_t bytes = (count * lines * width + 64) * static_cast<int64_t>(sizeof(T));  // whole vectors are written
+    if (bytes > room_) copied_.emplace(room_ = bytes);
+    T* const copied = copied_->template as<T>();
+    for (int64_t i = 0; i < lines && s.channel == 1; ++i) {
+      use_.copy_channels(data_ + lines_[static_cast<std::size_t>(i)], s.stride[2], count, width, copied + i * width,
+                         lines * width);
+    }
+    T* to = copied;
+    for (int64_t c = 0; c < count && s.channel != 1; ++c) {
+      for (int64_t line : lines_) {
+        use_.fill_row(data_ + c * s.channel + line, s.stride[2], 0, width, width, to);
+        to += width;
+      }
+    }
+    data_ = copied, channel_ = lines * width;
   }
-  int64_t columns() const { return columns_; }
+
+  // Channel c of those read, through one tap of the depth: to[value][width].
+  void tiles(int64_t c, int64_t tap, T* to) const {
+    form_.read(data_ + c * channel_, runs_.data(), static_cast<int64_t>(runs_.size()), tap * form_.reach[0],
+               p_.source.size[2], to, width_);
+  }
 
  private:
+  // Each row that is read gets a place among the copied ones.
+  void number_lines() {
+    for (int64_t row : rows_) {
+      if (row != kNoRow) lines_.push_back(row);
+    }
+    std::sort(lines_.begin(), lines_.end());
+    lines_.erase(std::unique(lines_.begin(), lines_.end()), lines_.end());
+    for (int64_t& row : rows_) {
+      if (row == kNoRow) continue;
+      row = (std::lower_bound(lines_.begin(), lines_.end(), row) - lines_.begin()) * p_.source.size[2];
+    }
+  }
+
   const ConvKernels<T>& use_ = conv_kernels_of<T>();
-  ConvWindow<T> window_;
-  const int64_t width_;
-  int64_t columns_ = 0;
-  std::vector<ConvPiece> pieces_;
-  std::vector<std::int32_t> taps_;
+  const Correlation<T>& p_;
+  const WinogradForm<T>& form_;
+  const int64_t* const tiles_;
+  const int64_t deep_, width_;
+  const bool in_place_;
+  int64_t first_[3] = {0, 0, 0};
+  std::vector<TileRun> runs_;
+  std::vector<int64_t> rows_, lines_;
+  std::optional<ConvScratch> copied_;
+  int64_t room_ = 0;
+  const T* data_ = nullptr;
+  int64_t channel_ = 0;
 };
 
 // The 2×2 tiles of all outputs, and the source index that the first value of tile 0 has in each dimension.
@@ -102,7 +157,7 @@ TileGrid tile_grid(const Correlation<T>& p) {
   grid.size[0] = p.out.size[0], grid.first[0] = p.place[0][0], grid.step = p.step[0];
   for (int d = 1; d < 3; ++d) {
     grid.size[d] = ceil_div(p.out.size[d], 2);
-    consecutive(p.place[d], &grid.first[d]);
+    grid.first[d] = *std::min_element(p.place[d].begin(), p.place[d].end());
   }
   return grid;
 }
@@ -131,8 +186,8 @@ class TilePixels {
   // Elements from one row of pixels to the next.
   int64_t row() const { return columns_ * lanes_; }
 
-  // Reads channels [channel, channel + count); the other lanes become zeros.
-  void read(int64_t channel, int64_t count) {
+  // Reads channels [channel, channel + count), so many planes deeper; the other lanes become zeros.
+  void read(int64_t channel, int64_t count, int64_t deeper = 0) {
     T* to = pixels_.template as<T>();
     const int64_t x = 2 * x_ + grid_.first[2], before = std::min(columns_, std::max<int64_t>(0, -x));
     const int64_t inside = std::max<int64_t>(0, std::min(columns_, images_.size[2] - x) - before);
@@ -143,7 +198,7 @@ class TilePixels {
     const bool staged = short_rows();
     for (int64_t n = 0; n < strip_.images; ++n) {
       for (int64_t p = 0; p < planes_; ++p) {
-        const int64_t z = (z_ + p) * grid_.step + grid_.first[0];
+        const int64_t z = (z_ + p) * grid_.step + grid_.first[0] + deeper;
         const bool here = z >= 0 && z < images_.size[0] && inside > 0 && lines > 0;
         const T* from = images_.data + (strip_.image + n) * images_.image + channel * images_.channel +
                         z * images_.stride[0] + (y + top) * images_.stride[1];

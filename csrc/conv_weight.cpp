@@ -189,10 +189,10 @@ class WeightGradient {
 }  // namespace
 
 void correlate_weight(const Correlation<float>& problem, float* target) {
-  fits_winograd(problem) ? winograd_weight(problem, target) : WeightGradient<float>(problem, target).run();
+  fits_winograd_weight(problem) ? winograd_weight(problem, target) : WeightGradient<float>(problem, target).run();
 }
 void correlate_weight(const Correlation<double>& problem, double* target) {
-  fits_winograd(problem) ? winograd_weight(problem, target) : WeightGradient<double>(problem, target).run();
+  fits_winograd_weight(problem) ? winograd_weight(problem, target) : WeightGradient<double>(problem, target).run();
 }
 
 }  // namespace pyframe

@@ -36,18 +36,14 @@ class DeepWinograd {
     for (int64_t k = 0; k < kDepth; ++k) {
       channels_at_.push_back(static_cast<std::int32_t>(k / lanes_ * columns_ * lanes_ + k % lanes_));
     }
-    int64_t least[3] = {0, 0, 0};
-    for (int d = 1; d < 3; ++d) consecutive(p_.place[d], &least[d]);
-    for (int i = 0; i < 9; ++i) {
-      const int64_t y = p_.place[1][i / 3] - least[1], x = p_.place[2][i % 3] - least[2];
-      tap_[3 * y + x] = p_.tap[0][0] + p_.tap[1][i / 3] + p_.tap[2][i % 3];
-    }
+    tap_ = taps_in_order(p_, 1);
+    for (int64_t& tap : tap_) tap += p_.tap[0][0];
     bool seen[9] = {};
     for (int64_t tap : tap_) {
       if (tap >= 0 && tap < 9) seen[tap] = true;
     }
     together_ = std::all_of(seen, seen + 9, [](bool s) { return s; });
-    for (int i = 0; i < 9; ++i) order_[i] = static_cast<std::int32_t>(together_ ? tap_[i] : i);
+    for (int i = 0; i < 9; ++i) order_[i] = static_cast<std::int32_t>(together_ ? tap_[static_cast<std::size_t>(i)] : i);
   }
 
   void run() {
@@ -136,7 +132,7 @@ class DeepWinograd {
     // Weights whose taps do not lie side by side.
     void scatter(const T* from, int64_t outs, T* to) const {
       for (int t = 0; t < 9; ++t, to += s_.width_) {
-        for (int64_t o = 0; o < outs; ++o) to[o] = from[s_.tap_[t] + o * p_.weight_out];
+        for (int64_t o = 0; o < outs; ++o) to[o] = from[s_.tap_[static_cast<std::size_t>(t)] + o * p_.weight_out];
         for (int64_t o = outs; o < s_.width_; ++o) to[o] = 0;
       }
     }
@@ -197,7 +193,7 @@ class DeepWinograd {
   const TileGrid grid_;
   const ConvStrips strips_;
   int64_t columns_, vectors_, width_, slices_, source_plane_, weight_plane_, sums_plane_;
-  int64_t tap_[9];
+  std::vector<int64_t> tap_;
   std::int32_t order_[9];
   bool together_;  // the nine taps of a pair of channels
   std::vector<std::int32_t> tiles_at_, channels_at_;
@@ -206,7 +202,8 @@ class DeepWinograd {
 }  // namespace
 
 template <class T>
-bool fits_deep_winograd(const Correlation<T>& p) {
+bool fits_deep_winograd(const Correlation<T>& p, const WinogradForm<T>& form) {
+  if (&form != winograd_kernels_of<T>().forms || p.place[0].size() > 1) return false;
   const TileGrid grid = tile_grid(p);
   const int64_t tiles = p.batch * grid.size[0] * grid.size[1] * grid.size[2];
   return tiles <= kFewTiles && tiles <= p.outs && p.ins * p.outs >= kManyWeights;
@@ -217,8 +214,8 @@ void deep_winograd(const Correlation<T>& problem) {
   DeepWinograd<T>(problem).run();
 }
 
-template bool fits_deep_winograd(const Correlation<float>&);
-template bool fits_deep_winograd(const Correlation<double>&);
+template bool fits_deep_winograd(const Correlation<float>&, const WinogradForm<float>&);
+template bool fits_deep_winograd(const Correlation<double>&, const WinogradForm<double>&);
 template void deep_winograd(const Correlation<float>&);
 template void deep_winograd(const Correlation<double>&);
 

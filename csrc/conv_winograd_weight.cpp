@@ -14,7 +14,7 @@ namespace {
 using namespace winograd_detail;
 
 constexpr int64_t kTiles = 128;      // of a strip, summed in registers
-constexpr int64_t kChannels = 128;   // source channels of a block
+constexpr int64_t kRows = 128;       // source channels of a block times their taps along the depth
 constexpr int64_t kOuts = 128;       // output channels of a block
 constexpr int64_t kMemory = 1 << 23;  // bytes of all parts' sums
 constexpr int64_t kTasks = 16;     // parts of the batch are made until there are so many tasks
@@ -27,20 +27,22 @@ class WinogradWeight {
   WinogradWeight(const Correlation<T>& problem, T* target)
       : p_(problem), target_(target), grid_(tile_grid(problem)) {
     pixels_ = grid_.size[0] * grid_.size[1] * grid_.size[2];
+    deep_ = static_cast<int64_t>(p_.place[0].size());
     const int64_t vectors = ceil_div(p_.outs, use_.lanes);
     width_ = std::min(vectors, use_.grad_vectors) * use_.lanes;
     slices_ = std::min(ceil_div(p_.outs, width_), std::max<int64_t>(1, kOuts / width_));
     outs_ = slices_ * width_;
     out_blocks_ = ceil_div(p_.outs, outs_);
-    channels_ = even_part(p_.ins, kChannels);
+    channels_ = even_part(p_.ins, std::max<int64_t>(1, kRows / deep_));
     channel_blocks_ = ceil_div(p_.ins, channels_);
-    plane_ = apart<T>(channels_ * outs_);
+    rows_ = channels_ * deep_;
+    plane_ = apart<T>(rows_ * outs_);
   }
 
   void run() {
     const int64_t blocks = p_.groups * channel_blocks_ * out_blocks_;
     const ConvStrips strips(p_.batch, pixels_, kTiles, std::min(grid_.size[2], kTiles));
-    const int64_t work = p_.groups * p_.outs * p_.ins * kPlanes * p_.batch * pixels_;
+    const int64_t work = p_.groups * p_.outs * p_.ins * deep_ * kPlanes * p_.batch * pixels_;
     const int64_t wanted = std::min(ceil_div(kTasks, blocks), ceil_div(work, blocks * kPartWork));
     const int64_t size = kPlanes * plane_;
     const int64_t room = kMemory / (blocks * size * static_cast<int64_t>(sizeof(T)));
@@ -63,7 +65,7 @@ class WinogradWeight {
         for (int64_t plane = 0; plane < kPlanes; ++plane) {
           T* const to = total + plane * plane_;
           for (int64_t part = 1; part < parts; ++part) {
-            for (int64_t i = 0; i < channels_ * outs_; ++i) to[i] += to[part * size + i];
+            for (int64_t i = 0; i < rows_ * outs_; ++i) to[i] += to[part * size + i];
           }
         }
         write(block, total);
@@ -72,18 +74,19 @@ class WinogradWeight {
   }
 
  private:
-  // Transforms a block's sums, 16 planes of [slice][channel][width], and writes them to the target.
+  // Transforms a block's sums, 16 planes of [slice][channel][tap of the depth][width], and writes them to the target.
   void write(int64_t block, const T* sums) const {
     const int64_t out = block % out_blocks_ * outs_, channel = block / out_blocks_ % channel_blocks_ * channels_;
     const int64_t group = block / out_blocks_ / channel_blocks_, channels = std::min(channels_, p_.ins - channel);
-    ConvScratch memory(9 * channels * width_ * sizeof(T));
+    const int64_t rows = channels * deep_;
+    ConvScratch memory(9 * rows * width_ * sizeof(T));
     T* const taps = memory.as<T>();
     for (int64_t slice = 0; slice < slices_; ++slice) {
       const int64_t first = out + slice * width_, outs = std::min(width_, p_.outs - first);
       if (outs <= 0) break;
-      transforms_.weight_gradient(sums + slice * channels_ * width_, plane_, channels, width_, taps);
-      T* const to = target_ + (group * p_.outs + first) * p_.weight_out + channel * 9;
-      use_.copy_channels(taps, width_, outs, 9 * channels, to, p_.weight_out);
+      transforms_.weight_gradient(sums + slice * rows_ * width_, plane_, rows, width_, taps);
+      T* const to = target_ + (group * p_.outs + first) * p_.weight_out + channel * deep_ * 9;
+      use_.copy_channels(taps, width_, outs, 9 * rows, to, p_.weight_out);
     }
   }
 
@@ -92,12 +95,13 @@ class WinogradWeight {
     Worker(const WinogradWeight& all, const ConvStrips& strips)
         : s_(all), p_(all.p_), strips_(strips), columns_(strips.longest()),
           source_(all.p_.source, all.grid_, 4, strips), gradients_(gradient_of(all.p_), all.grid_, 2, strips),
-          source_plane_(apart<T>(whole(all.channels_) * columns_)), gradient_plane_(apart<T>(all.outs_ * columns_)),
+          source_plane_(apart<T>(all.deep_ * whole(all.channels_) * columns_)), gradient_plane_(apart<T>(all.outs_ * columns_)),
           left_(kPlanes * source_plane_ * sizeof(T)), right_(kPlanes * gradient_plane_ * sizeof(T)),
           own_(kPlanes * all.plane_ * sizeof(T)) {
       const int64_t lanes = all.use_.lanes;
-      for (int64_t c = 0; c < all.channels_; ++c) {
-        rows_at_.push_back(static_cast<std::int32_t>(c / lanes * columns_ * lanes + c % lanes));
+      for (int64_t r = 0; r < all.rows_; ++r) {
+        const int64_t c = r / all.deep_, line = r % all.deep_ * whole(all.channels_) + c / lanes * lanes;
+        rows_at_.push_back(static_cast<std::int32_t>(line * columns_ + c % lanes));
       }
       for (int64_t i = 0; i < columns_; ++i) pixels_.push_back(static_cast<std::int32_t>(i * lanes));
     }
@@ -110,7 +114,7 @@ class WinogradWeight {
       T* const to = sums ? sums : own_.template as<T>();
       if (first >= last) std::memset(static_cast<void*>(to), 0, kPlanes * s_.plane_ * sizeof(T));
       ConvGradBlock<T> b{};
-      b.rows_at = rows_at_.data(), b.rows = channels, b.pixels = pixels_.data(), b.width = s_.width_;
+      b.rows_at = rows_at_.data(), b.rows = channels * s_.deep_, b.pixels = pixels_.data(), b.width = s_.width_;
       for (int64_t i = first; i < last; ++i) {
         const ConvStrip strip = strips_.at(i);
         transform_source(strip, group * p_.ins + channel, channels);
@@ -121,7 +125,7 @@ class WinogradWeight {
           b.window = left_.template as<T>() + plane * source_plane_;
           for (int64_t slice = 0; slice * s_.width_ < outs; ++slice) {
             b.right = right_.template as<T>() + plane * gradient_plane_ + slice * columns_ * s_.width_;
-            b.sums = to + plane * s_.plane_ + slice * s_.channels_ * s_.width_;
+            b.sums = to + plane * s_.plane_ + slice * s_.rows_ * s_.width_;
             s_.use_.accumulate(b);
           }
         }
@@ -140,17 +144,20 @@ class WinogradWeight {
       return g;
     }
 
-    // To 16 planes of [vector of channels][tile][lanes].
+    // To 16 planes of [tap of the depth][vector of channels][tile][lanes].
     void transform_source(const ConvStrip& strip, int64_t channel, int64_t channels) {
       const int64_t lanes = s_.use_.lanes;
       source_.move_to(strip);
-      for (int64_t c = 0; c < channels; c += lanes) {
-        source_.read(channel + c, std::min(lanes, channels - c));
-        T* to = left_.template as<T>() + c * columns_;
-        source_.each_run([&](const T* from, int64_t count) {
-          s_.transforms_.source_lanes(from, source_.row(), count, to, source_plane_, lanes);
-          to += count * lanes;
-        });
+      for (int64_t t = 0; t < s_.deep_; ++t) {
+        const int64_t deeper = p_.place[0][static_cast<std::size_t>(t)] - p_.place[0][0];
+        for (int64_t c = 0; c < channels; c += lanes) {
+          source_.read(channel + c, std::min(lanes, channels - c), deeper);
+          T* to = left_.template as<T>() + (t * whole(s_.channels_) + c) * columns_;
+          source_.each_run([&](const T* from, int64_t count) {
+            s_.transforms_.source_lanes(from, source_.row(), count, to, source_plane_, lanes);
+            to += count * lanes;
+          });
+        }
       }
     }
 
@@ -183,16 +190,23 @@ class WinogradWeight {
   const TileGrid grid_;
   const ConvKernels<T>& use_ = conv_kernels_of<T>();
   const WinogradKernels<T>& transforms_ = winograd_kernels_of<T>();
-  int64_t pixels_, width_, slices_, outs_, out_blocks_, channels_, channel_blocks_, plane_;
+  int64_t pixels_, deep_, width_, slices_, outs_, out_blocks_, channels_, channel_blocks_, rows_, plane_;
 };
 
 }  // namespace
+
+template <class T>
+bool fits_winograd_weight(const Correlation<T>& p) {
+  return winograd_form(p) == winograd_kernels_of<T>().forms;
+}
 
 template <class T>
 void winograd_weight(const Correlation<T>& problem, T* target) {
   WinogradWeight<T>(problem, target).run();
 }
 
+template bool fits_winograd_weight(const Correlation<float>&);
+template bool fits_winograd_weight(const Correlation<double>&);
 template void winograd_weight(const Correlation<float>&, float*);
 template void winograd_weight(const Correlation<double>&, double*);
 

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "allocator.h"
+#include "conv_table.h"
 #include "sizes.h"
 #include "thread_pool.h"
 
@@ -16,6 +17,8 @@ using std::int64_t;
 
 constexpr int64_t kWidest = 16;           // lanes of the widest vector: row lengths hold for every level
 constexpr int64_t kWindowBytes = 20 << 10;  // leaves room in a first-level cache of 32 KB for what is written
+constexpr int64_t kNarrow = 16;          // columns of images whose channels are worked on side by side
+constexpr int64_t kAcrossBytes = 24 << 10;
 constexpr int64_t kFlatMost = 256;       // elements of an image: a mask per tap and vector is kept
 constexpr int64_t kSumsBytes = 16 << 10;  // sums of a block of channels in the weight's gradient
 
@@ -112,6 +115,15 @@ DepthwisePlan plan_of(const DepthwiseShape& s, bool gradient, int64_t element_by
     p.axis[i] = gradient ? gradient_axis(s, i) : forward_axis(s, i);
   }
   cut(p, element_bytes);
+  const DepthwiseAxis &d = p.axis[0], &h = p.axis[1], &w = p.axis[2];
+  p.above = std::max<int64_t>(0, -h.low);
+  p.below = std::max<int64_t>(0, (ceil_div(h.to, h.phases) - 1) * h.stride + h.low + h.reach + 1 - h.from);
+  const bool plane = d.from * d.to * p.kernel[0] * p.ins * p.outs == 1 && d.low == 0 && w.to <= kNarrow;
+  // Without a stride, and for few taps, rows of pixels cost less than transposing.
+  const bool pays = h.phases * w.phases > 1 || (h.stride * w.stride > 1 && p.kernel[1] * p.kernel[2] > 9);
+  const int64_t bytes = (p.above + h.from + p.below) * w.from * kWidest * element_bytes;
+  p.across = element_bytes == sizeof(float) && plane && pays && bytes <= kAcrossBytes &&
+             4 * p.groups >= 3 * rounded(p.groups, kWidest);
   return p;
 }
 
@@ -144,13 +156,54 @@ int64_t mask_elements(const DepthwisePlan& p) {
   return (p.axis[1].to * p.axis[2].to + kWidest) * p.kernel[1] * p.kernel[2] + kWidest;
 }
 
+// Starts to bring elements to the first-level cache. Lines that are 196 bytes long, say, are no pattern that the hardware
+// would see coming, neither those read nor those written.
+template <class T>
+void fetch(const T* from, int64_t count) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(from + i, 1);
+}
+
+// Blocks of as many groups as there are lanes, image by image: their pixels are transposed, and the sums back.
+template <class T>
+void correlate_across(const DepthwisePlan& p, const T* from, const T* weight, const T* bias, T* to) {
+  const DepthwiseKernels<T>& use = table<T>();
+  const ConvKernels<T>& move = conv_kernels_of<T>();
+  const int64_t lanes = use.lanes, blocks = ceil_div(p.groups, lanes), taps = p.kernel[1] * p.kernel[2];
+  const int64_t width = p.axis[2].from, slice = p.axis[1].from * width, to_slice = p.axis[1].to * p.axis[2].to;
+  parallel_for(0, blocks * p.batch, row_grain(to_slice * lanes), [&](int64_t begin, int64_t end) {
+    const int64_t rows = p.above + p.axis[1].from + p.below;
+    Scratch<T> scratch((rows * width + to_slice + taps + 1) * lanes);
+    T *const window = scratch.data(), *const sums = window + rows * width * lanes, *const lined = sums + to_slice * lanes;
+    T *const first = lined + taps * lanes, *const pixels = window + p.above * width * lanes;
+    std::fill(window, pixels, T{0});
+    std::fill(pixels + slice * lanes, sums, T{0});
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t group = i / p.batch * lanes, groups = std::min(lanes, p.groups - group);
+      if (i == begin || i % p.batch == 0) {
+        move.transpose(weight + group * taps, taps, 1, groups, taps, lined, lanes);
+        std::fill(first, first + lanes, T{0});
+        if (bias) std::copy(bias + group, bias + group + groups, first);
+      }
+      const int64_t plane = i % p.batch * p.groups + group;
+      move.transpose(from + plane * slice, slice, 1, groups, slice, pixels, lanes);
+      if ((i + 1) % p.batch) fetch(from + (plane + p.groups) * slice, groups * slice);
+      fetch(to + plane * to_slice, groups * to_slice);
+      use.across(p, window, lined, first, sums);
+      move.copy_channels(sums, lanes, groups, to_slice, to + plane * to_slice, to_slice);
+    }
+  });
+}
+
 template <class T>
 void correlate(const DepthwisePlan& p, const T* from, const T* weight, const T* bias, T* to) {
+  if (p.across) return correlate_across(p, from, weight, bias, to);
   const int64_t items = p.batch * p.groups * p.axis[0].to * p.tiles[0] * p.tiles[1];
   const int64_t work = p.tile[0] * p.tile[1] * p.axis[1].phases * p.axis[2].phases * p.ins * p.outs;
   const int64_t taps = p.kernel[0] * p.kernel[1] * p.kernel[2];
   parallel_for(0, items, row_grain(work), [&](int64_t begin, int64_t end) {
-    Scratch<T> scratch(windows(p) + p.spare + taps + mask_elements(p) + 4 * kWidest);
+    const int64_t room = std::max(windows(p), p.ins * rounded(p.window, kWidest));
+    Scratch<T> scratch(room + p.spare + taps + mask_elements(p) + 4 * kWidest);
     table<T>().correlate(p, from, weight, bias, to, begin, end, scratch.data());
   });
 }

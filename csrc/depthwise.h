@@ -37,16 +37,22 @@ struct DepthwisePlan {
   std::int64_t rows, lane, pitch;             // of a window: rows, elements of one residue of the stride, row distance
   std::int64_t window, spare;                 // scratch elements for a window, and for the phases of a tile
   bool flat;                                  // small images without stride or change of size need no window
+  bool across;                                // narrow images: a vector holds a pixel of several channels, not a row's
+  std::int64_t above, below;                  // rows of zeros around those
 };
 
 template <class T>
 struct DepthwiseKernels {
+  std::int64_t lanes;
   // Tiles begin to end, counted over (batch, groups, depth, tiles). `bias` may be nullptr.
   void (*correlate)(const DepthwisePlan& plan, const T* from, const T* weight, const T* bias, T* to, std::int64_t begin,
                     std::int64_t end, T* scratch);
   // The weight's gradient of groups begin to end over images first to last; `plan` is the forward's.
   void (*weight)(const DepthwisePlan& plan, const T* from, const T* gradient, T* weight, std::int64_t begin,
                  std::int64_t end, std::int64_t first, std::int64_t last, T* scratch);
+  // The sums of `lanes` groups at once: window[above + row + below][column][lanes], weight[tap][lanes] and `first`, what
+  // sums start from, to to[row][column][lanes]. For float only.
+  void (*across)(const DepthwisePlan& plan, const T* window, const T* weight, const T* first, T* to);
 };
 
 struct DepthwiseTable {

@@ -126,9 +126,6 @@ void fill_group(char* out, const void* value, int bytes) {
   for (int i = 0; i < kGroup; ++i) std::memcpy(out + i * bytes, value, static_cast<std::size_t>(bytes));
 }
 
-// Values of four bytes fill only half of their place at first.
-void repeat_group(char* group) { std::memcpy(group + kUniformBytes / 2, group, kUniformBytes / 2); }
-
 struct Machine {
   const Program& program;
   const PointwiseKernels& kernels = pointwise_kernels();
@@ -180,10 +177,6 @@ Machine::Machine(const Program& p, const Call& call) : program(p), outputs(stati
     i.kernel(args);
   }
   chained = can_chain(call);
-  if (chained) {  // a chain reads as many of them as it has lanes
-    static_assert(kUniformBytes >= 4 * kMostLinkElements, "a uniform value must fill the lanes of a chain");
-    for (int k = 0; k < p.uniforms; ++k) repeat_group(uniform + k * kUniformBytes);
-  }
 
   int live = p.registers, widest = p.wide ? 8 : 4;
   for (int k = 0; k < operands; ++k) {
@@ -196,11 +189,7 @@ Machine::Machine(const Program& p, const Call& call) : program(p), outputs(stati
       char first[8];
       std::memcpy(first, group, static_cast<std::size_t>(value));
       fill_group(group, first, value);
-      if (chained) {  // as in memory: a chain converts by itself
-        for (int i = 0; i < kMostLinkElements; ++i) {
-          std::memcpy(group + i * bytes[k], layout.data[k], static_cast<std::size_t>(bytes[k]));
-        }
-      }
+      if (chained) fill_group(group, layout.data[k], bytes[k]);  // as in memory: a chain converts by itself
       continue;
     }
     ++live;
@@ -353,7 +342,7 @@ void Machine::run_links(std::int64_t begin, std::int64_t end) const {
   for (int k = 0; k < inputs; ++k) {
     const bool one = layout.access[outputs + k] == Access::single;
     call.inputs[k] = one ? single + (outputs + k) * kUniformBytes : layout.data[outputs + k];
-    call.moves[k] = one ? 0 : -1;
+    call.moves[k] = one ? 0 : kArrayMoves;
   }
   const std::int64_t step = kernels.link_elements, whole = begin + (end - begin) / step * step, rest = end - whole;
   if (whole > begin) run_chain(program.chain, call, begin, whole);

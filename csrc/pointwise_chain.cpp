@@ -1,5 +1,7 @@
 #include "pointwise_chain.h"
 
+#include <utility>
+
 #include "pointwise.h"
 
 namespace pyframe {
@@ -12,10 +14,22 @@ struct Maker {
   int from[4] = {-1, -1, -1, -1};  // the maker of an operand
   int operands = 0;
   int output = -1;                 // the output it is
-  int kept_in = -1;                // the register operand: its position, or kLinkTwice; -1: it must be loaded
+  bool selects = false;            // by a comparison with a uniform value
+  bool swaps = false;              // operands 0 and 1 are the factors of a product or terms of a sum
+  int form = 0;                    // of the link
+  bool loads = false;              // operand 0 into registers, by a link of its own
+  int others[4], other_count = 0;  // the operands that the link itself looks for
   bool saved = false;              // some user finds it in a slot
   int slot = -1;
 };
+
+bool is_one_of(int op, PointwiseOp first, PointwiseOp last) {
+  return op >= static_cast<int>(first) && op <= static_cast<int>(last);
+}
+bool swaps(int op) {
+  return op == static_cast<int>(PointwiseOp::add) || op == static_cast<int>(PointwiseOp::mul) ||
+         is_one_of(op, PointwiseOp::muladd, PointwiseOp::nmuladd_mul);
+}
 
 class Builder {
  public:
@@ -24,9 +38,11 @@ class Builder {
   Chain build() {
     Chain chain;
     if (p_.uses_index || p_.body.empty() || !convert_inputs() || !read_instructions()) return chain;
-    // A single instruction has nothing to hand over, and its own loop keeps constants in registers.
-    if (p_.body.size() == 1 && conversions_ == 0 && p_.outputs[0] == Storage::f32) return chain;
+    if (makers_.back().output < 0) return chain;  // the last link must be a store
     place();
+    // A single instruction has nothing to hand over. Its own loop keeps constants in registers, but no uniform operands.
+    const bool uniform = makers_.back().form == kLinkUniform || makers_.back().selects;
+    if (p_.body.size() == 1 && conversions_ == 0 && p_.outputs[0] == Storage::f32 && !uniform) return chain;
     if (!emit()) steps_.clear();
     chain.steps = std::move(steps_);
     return chain;
@@ -44,6 +60,7 @@ class Builder {
       if (p_.inputs[n] == Storage::f32) continue;
       Maker m;
       m.forms.at[0] = load;
+      m.forms.runs = 1;
       m.in[0] = {ChainOperand::input, static_cast<std::uint8_t>(n)};
       m.operands = 1;
       converted_[n] = static_cast<int>(makers_.size());
@@ -78,33 +95,106 @@ class Builder {
         }
         if (m.from[n] < 0 && m.in[n].kind == ChainOperand::none) return false;
       }
+      m.swaps = swaps(i.op);
+      if (is_one_of(i.op, PointwiseOp::select_eq, PointwiseOp::select_ge)) {
+        m.selects = m.in[1].kind == ChainOperand::uniform;
+        if (!m.selects) split_selection(m, i.op);
+      }
       const int self = static_cast<int>(makers_.size());
       if (i.out.place == Place::reg) {
         in_register[i.out.index] = self;
       } else {
         in_output[i.out.index] = self;
         m.output = i.out.index;
-        if (!k_.link_store[static_cast<int>(p_.outputs[i.out.index])]) return false;
+        if (!k_.link_store[0][static_cast<int>(p_.outputs[i.out.index])]) return false;
       }
       makers_.push_back(m);
     }
     return true;
   }
 
-  // Which operand each maker finds in registers; all others must be in slots.
+  // (a OP b) ? c : d becomes a comparison and a choice.
+  void split_selection(Maker& m, int op) {
+    const auto forms = [this](int of, ValueType type) { return k_.links[of][static_cast<int>(type)]; };
+    Maker test;
+    const int comparison = op - static_cast<int>(PointwiseOp::select_eq) + static_cast<int>(PointwiseOp::eq);
+    test.forms = forms(comparison, ValueType::f32);
+    test.operands = 2;
+    for (int n = 0; n < 2; ++n) {
+      test.in[n] = m.in[n];
+      test.from[n] = m.from[n];
+    }
+    m.forms = forms(static_cast<int>(PointwiseOp::where), ValueType::f32);
+    m.operands = 3;
+    m.in[0] = {};
+    m.from[0] = static_cast<int>(makers_.size());
+    for (int n = 1; n < 3; ++n) {
+      m.in[n] = m.in[n + 1];
+      m.from[n] = m.from[n + 1];
+    }
+    makers_.push_back(test);
+  }
+
+  // Chooses each maker's link: which operand it finds in registers, and where all others are.
   void place() {
     const int count = static_cast<int>(makers_.size());
     for (int j = conversions_; j < count; ++j) {
       Maker& m = makers_[j];
-      const bool first = m.from[0] == j - 1, second = m.from[1] == j - 1;
-      if (j > 0 && first && second && m.operands == 2 && m.forms.at[kLinkTwice]) m.kept_in = kLinkTwice;
-      for (int n = 0; j > 0 && n < m.operands && m.kept_in < 0; ++n) {
-        if (m.from[n] == j - 1 && m.forms.at[n]) m.kept_in = n;
+      const auto kept = [&m, j](int n) { return j > 0 && m.from[n] == j - 1; };
+      // What is in a register first, and uniform values last.
+      if (m.swaps && !kept(0) && (kept(1) || m.in[0].kind == ChainOperand::uniform)) {
+        std::swap(m.from[0], m.from[1]);
+        std::swap(m.in[0], m.in[1]);
       }
-      for (int n = 0; n < m.operands; ++n) {
-        if (m.from[n] >= 0 && m.kept_in != n && m.kept_in != kLinkTwice) makers_[m.from[n]].saved = true;
-      }
+      choose_form(m, kept);
+      list_others(m);
+      for (int k = 0; k < m.other_count; ++k) save(m.from[m.others[k]]);
+      if (m.loads) save(m.from[0]);
     }
+  }
+  // The operands that are not in registers, those that must be uniform last.
+  static void list_others(Maker& m) {
+    const bool twice = m.form == kLinkTwice, sum = m.operands == 4 && !m.selects;  // (a * b + c) * d
+    const auto add = [&m](int n) { m.others[m.other_count++] = n; };
+    if (m.selects) {
+      for (int n : {0, 2, 3}) {
+        if (twice ? n == 0 : n != m.form) add(n);
+      }
+      return add(1);
+    }
+    if (sum && (twice || m.form == kLinkUniform)) {
+      add(3);
+      if (!twice) add(1);
+      return add(2);
+    }
+    for (int n = twice ? 2 : m.form == kLinkUniform ? 1 : 0; n < m.operands; ++n) {
+      if (n != m.form) add(n);
+    }
+  }
+  void save(int maker) {
+    if (maker >= 0) makers_[maker].saved = true;
+  }
+
+  template <class Kept> static void choose_form(Maker& m, Kept kept) {
+    const auto is_uniform = [&m](int n) { return m.in[n].kind == ChainOperand::uniform; };
+    if (m.forms.at[kLinkUniform] && is_uniform(1) && (m.operands == 2 || is_uniform(2))) {
+      m.form = kLinkUniform;
+      m.loads = !kept(0);
+      return;
+    }
+    const bool same = m.from[0] == m.from[2] && m.in[0].kind == m.in[2].kind && m.in[0].index == m.in[2].index;
+    const bool square = kept(0) && kept(1) && (m.operands == 2 || is_uniform(2));
+    if (m.forms.at[kLinkTwice] && (m.selects ? kept(3) && same : square)) {
+      m.form = kLinkTwice;
+      return;
+    }
+    for (int n = 0; n < m.operands; ++n) {
+      if (!kept(n) || !m.forms.at[n]) continue;
+      m.form = n;
+      return;
+    }
+    m.loads = !m.forms.at[kLinkFresh];
+    m.form = m.loads ? 0 : kLinkFresh;
   }
 
   ChainOperand find(const Maker& m, int n) const {
@@ -115,7 +205,7 @@ class Builder {
   bool emit() {
     int slots = 0;
     const LinkCode load = k_.link_load[static_cast<int>(Storage::f32)];
-    const LinkCode save = k_.link_store[static_cast<int>(Storage::f32)];
+    const LinkCode save = k_.link_store[0][static_cast<int>(Storage::f32)];
     for (std::size_t j = 0; j < makers_.size(); ++j) {
       Maker& m = makers_[j];
       ChainStep step;
@@ -123,21 +213,16 @@ class Builder {
         step.run = m.forms.at[0];
         step.at[0] = m.in[0];
       } else {
-        int kept = m.kept_in;
-        if (kept < 0) {
-          kept = 0;
+        if (m.loads) {
           ChainStep before;
           before.run = load;
           before.at[0] = find(m, 0);
           steps_.push_back(before);
         }
-        step.run = m.forms.at[kept];
-        int at = 0;
-        for (int n = 0; n < m.operands && kept != kLinkTwice; ++n) {
-          if (n != kept) step.at[at++] = find(m, n);
-        }
+        step.run = m.forms.at[m.form];
+        for (int k = 0; k < m.other_count; ++k) step.at[k] = find(m, m.others[k]);
       }
-      steps_.push_back(step);
+      for (int run = 0; run < m.forms.runs; ++run) steps_.push_back(step);
       if (m.saved) {
         m.slot = slots++;
         ChainStep keep;
@@ -147,15 +232,12 @@ class Builder {
       }
       if (m.output >= 0) {
         ChainStep out;
-        out.run = k_.link_store[static_cast<int>(p_.outputs[m.output])];
+        out.run = k_.link_store[j + 1 == makers_.size()][static_cast<int>(p_.outputs[m.output])];
         out.at[0] = {ChainOperand::output, static_cast<std::uint8_t>(m.output)};
         out.streams = p_.outputs[m.output] == Storage::f32;
         steps_.push_back(out);
       }
     }
-    ChainStep last;
-    last.run = k_.link_end;
-    steps_.push_back(last);
     return slots <= kMostSlots && steps_.size() <= kMostLinks;
   }
 
@@ -178,21 +260,25 @@ void run_chain(const Chain& chain, const ChainCall& call, std::int64_t begin, st
   Link links[kMostLinks];
   Link* link = links;
   for (const ChainStep& step : chain.steps) {
-    link->run = step.streams && call.stream ? k.link_stream : step.run;
-    for (int n = 0; n < 3; ++n) {
+    const bool last = &step == &chain.steps.back();
+    link->run = step.streams && call.stream ? k.link_stream[last] : step.run;
+    for (int n = 0; n < 4; ++n) {
       const ChainOperand& operand = step.at[n];
       link->moves[n] = 0;
       switch (operand.kind) {
         case ChainOperand::none: link->at[n] = nullptr; break;
         case ChainOperand::uniform: link->at[n] = call.uniform + operand.index * call.uniform_bytes; break;
-        case ChainOperand::slot: link->at[n] = slots + operand.index * kSlotBytes; break;
+        case ChainOperand::slot:
+          link->at[n] = slots + operand.index * kSlotBytes;
+          link->moves[n] = kSlotMoves;
+          break;
         case ChainOperand::input:
           link->at[n] = call.inputs[operand.index];
           link->moves[n] = call.moves[operand.index];
           break;
         case ChainOperand::output:
           link->at[n] = call.outputs[operand.index];
-          link->moves[n] = -1;
+          link->moves[n] = kArrayMoves;
           break;
       }
     }

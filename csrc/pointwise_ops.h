@@ -79,20 +79,26 @@ using PointwiseKernel = void (*)(const PointwiseArgs&);
 using LinkCode = void (*)();
 struct Link {
   LinkCode run;
-  const char* at[3];
-  std::int64_t moves[3];  // all ones where the operand moves along with the elements, else 0
+  const char* at[4];
+  // What of the elements' offset counts for the address, and of the distance between vectors: all for an array, nothing
+  // for a value that is the same for all elements, and the bits below kSlotMoves for a slot.
+  std::int64_t moves[4];
 };
+constexpr std::int64_t kArrayMoves = -1, kSlotMoves = 127;
 
 // The code of an operation as a link, by the operand that is in registers; nullptr where there is none.
-constexpr int kLinkTwice = 4;  // operands 0 and 1 both are
+constexpr int kLinkTwice = 4;    // operands 0 and 1 both are; of a selection, operand 3 is, and 0 and 2 are the same
+constexpr int kLinkFresh = 5;    // none is
+constexpr int kLinkUniform = 6;  // operand 0 is, the next two (or the one there is) are uniform values
 struct LinkForms {
-  LinkCode at[5];
+  LinkCode at[7];
+  int runs;  // links that it takes, one behind the other
 };
 
 struct PointwiseKernels {
   PointwiseKernel ops[kPointwiseOps][kValueTypes];  // nullptr: not defined for the type
   LinkForms links[kPointwiseOps][kValueTypes];
-  LinkCode link_load[kStorages], link_store[kStorages], link_stream, link_end;
+  LinkCode link_load[kStorages], link_store[2][kStorages], link_stream[2];  // [1]: as the last link
   // Runs a chain on elements [begin, end), a multiple of link_elements.
   void (*run_links)(const Link* first, std::int64_t begin, std::int64_t end);
   void (*stream_end)();  // after the last run of a chain with link_stream

@@ -15,8 +15,8 @@ struct PoolShape {
 
 template <class T>
 struct PoolKernels {
-  // Maxima of one plane and where they are in it: the first of equal ones, but the last NaN. `readable` is how many
-  // elements may be read from x on.
+  // Maxima of one plane and, unless `places` is null, where they are in it: the first of equal ones, but the last NaN.
+  // `readable` is how many elements may be read from x on.
   void (*max)(const PoolShape& shape, const T* x, std::int64_t readable, T* y, std::int64_t* places);
   // gx = 0, then gx[places[i]] += g[i]. A place must lie in its output's window.
   void (*max_backward)(const PoolShape& shape, const T* g, const std::int64_t* places, T* gx);

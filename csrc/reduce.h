@@ -9,13 +9,19 @@ namespace pyframe {
 
 enum class Fold : int { sum, max, min, square_spread, prod };  // square_spread: Σ (x - mean)²
 
+// Of elements in memory that are computed as T.
+template <class T>
+struct FoldKernels {
+  // One row of n elements. `mean` counts for square_spread only.
+  double (*row)(const void* x, std::int64_t n, Fold fold, T mean);
+  // Folds [rows, inner] along the first dimension into out[begin..end), starting anew; `mean` is per column.
+  void (*columns)(const void* x, std::int64_t rows, std::int64_t inner, std::int64_t begin, std::int64_t end, Fold fold,
+                  const T* mean, T* out);
+};
+
 template <class T>
 struct ReduceKernels {
-  // One row of n elements. `mean` counts for square_spread only.
-  double (*row)(const T* x, std::int64_t n, Fold fold, T mean);
-  // Folds [rows, inner] along the first dimension into out[begin..end), starting anew; `mean` is per column.
-  void (*columns)(const T* x, std::int64_t rows, std::int64_t inner, std::int64_t begin, std::int64_t end, Fold fold,
-                  const T* mean, T* out);
+  FoldKernels<T> fold;
   // The first index of the largest (or smallest) element; NaN counts as that.
   std::int64_t (*arg)(const T* x, std::int64_t n, bool largest);
   // The same along the first dimension of [rows, inner], for the columns begin to end; rows < 2^31.
@@ -30,6 +36,7 @@ struct ReduceKernels {
 struct ReduceTable {
   ReduceKernels<float> f32;
   ReduceKernels<double> f64;
+  FoldKernels<float> f16, bf16;
 };
 PYFRAME_ISA_TABLE(ReduceTable, reduce_table, reduce_kernels)
 

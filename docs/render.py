@@ -178,21 +178,43 @@ def _expected(path: Path) -> str:
     if not path.exists():
         return "\nNot computed yet; `python -m benchmarks.gpu.expected` computes it.\n\n"
     document = json.loads(path.read_text(encoding="utf-8"))
+    if "summary" in document:
+        return _summary(document)
     names = list(dict.fromkeys(name for case in document["cases"] for name in case["devices"]))
     header = ["case", "kernel", "registers", "shared", "blocks at once", "blocks"]
     header += [f"{name}" for name in names] + ["bound by"]
     rows = []
     for case in document["cases"]:
         found = case["devices"]
-        cells = [case["case"], f"`{case['instance']}`"]
-        for what, scale in (("registers", 1), ("shared", 1024), ("resident", 1)):
-            values = [f"{entry[what] / scale:.0f}" for entry in found.values()]
-            cells.append(" / ".join(dict.fromkeys(values)) + (" KB" if scale > 1 else ""))
-        cells.append(f"{case['blocks']}")
+        cells = [case["case"], *_resources(case), f"{case['blocks']}"]
         cells += [_time({"median_s": found[n]["seconds"]}) if n in found else "" for n in names]
         cells.append(" / ".join(dict.fromkeys(entry["bound"] for entry in found.values())))
         rows.append(cells)
     return f"\n{_table(header, rows)}\nComputed with `{document['computed']}`.\n\n"
+
+
+def _resources(case: dict[str, Any]) -> list[str]:
+    """A kernel, its registers, shared memory and how many blocks there are at once."""
+    cells = [f"`{case['instance']}`"]
+    for what, scale in (("registers", 1), ("shared", 1024), ("resident", 1)):
+        values = [f"{entry[what] / scale:.0f}" for entry in case["devices"].values()]
+        cells.append(" / ".join(dict.fromkeys(values)) + (" KB" if scale > 1 else ""))
+    return cells
+
+
+def _summary(document: dict[str, Any]) -> str:
+    """The times that a family sums up its cases to, and the kernels that take them."""
+    summary = document["summary"]
+    rows = [
+        [_time({"median_s": x}) if isinstance(x, float) else f"{x}" for x in row]
+        for row in summary["rows"]
+    ]
+    kernels = {case["instance"]: _resources(case) for case in document["cases"]}
+    header = ["kernel", "registers", "shared", "blocks at once"]
+    return (
+        f"\n{_table(summary['header'], rows)}\n{_table(header, list(kernels.values()))}"
+        f"\nComputed with `{document['computed']}`.\n\n"
+    )
 
 
 def _all_reduce(document: dict[str, Any]) -> str:

@@ -127,15 +127,93 @@ struct RmsProp {
   }
 };
 
+struct Adagrad {
+  // lr, its decay, epsilon, weight decay
+  __device__ __forceinline__ static void numbers(const double* settings, double before, int, double* out) {
+    out[0] = -settings[0] / (1 + before * settings[1]), out[1] = settings[2], out[2] = settings[3];
+  }
+  __device__ __forceinline__ static double next(double before) { return before + 1; }
+
+  template <class T>
+  __device__ __forceinline__ static T step(T value, T g, T* s, const double* numbers, int flags) {
+    const T d = effective(g, value, T(numbers[2]), flags);
+    s[0] += d * d;
+    return value + d * T(numbers[0]) / (sqrt(s[0]) + T(numbers[1]));
+  }
+};
+
+struct Adadelta {
+  // lr, rho, epsilon, weight decay
+  __device__ __forceinline__ static void numbers(const double* settings, double, int, double* out) {
+    out[0] = -settings[0], out[1] = settings[1], out[2] = 1 - settings[1], out[3] = settings[2], out[4] = settings[3];
+  }
+  __device__ __forceinline__ static double next(double before) { return before + 1; }
+
+  template <class T>
+  __device__ __forceinline__ static T step(T value, T g, T* s, const double* numbers, int flags) {
+    const T rho = T(numbers[1]), rest = T(numbers[2]), eps = T(numbers[3]);
+    const T d = effective(g, value, T(numbers[4]), flags);
+    s[0] = s[0] * rho + d * rest * d;
+    const T move = sqrt(s[1] + eps) / sqrt(s[0] + eps) * d;
+    s[1] = s[1] * rho + move * rest * move;
+    return value + move * T(numbers[0]);
+  }
+};
+
+struct Adamax {
+  // lr, beta 1, beta 2, epsilon, weight decay
+  __device__ __forceinline__ static void numbers(const double* settings, double before, int, double* out) {
+    const double beta1 = settings[1];
+    out[0] = lerp_weight(1 - beta1), out[1] = settings[2], out[2] = settings[3];
+    out[3] = -settings[0] / (1 - pow(beta1, before + 1)), out[4] = settings[4];
+  }
+  __device__ __forceinline__ static double next(double before) { return before + 1; }
+
+  template <class T>
+  __device__ __forceinline__ static T step(T value, T g, T* s, const double* numbers, int flags) {
+    const T d = effective(g, value, T(numbers[4]), flags);
+    s[0] = lerp(s[0], d, T(numbers[0]), flags);
+    s[1] = pf::Max()(s[1] * T(numbers[1]), (d < T(0) ? -d : d) + T(numbers[2]));
+    return value + s[0] * T(numbers[3]) / s[1];
+  }
+};
+
+struct RAdam {
+  // lr, beta 1, beta 2, epsilon, weight decay
+  __device__ __forceinline__ static void numbers(const double* settings, double before, int flags, double* out) {
+    const double beta1 = settings[1], beta2 = settings[2], step = before + 1, power = pow(beta2, step);
+    const double longest = 2 / (1 - beta2) - 1, length = longest - 2 * step * power / (1 - power);
+    out[0] = lerp_weight(1 - beta1), out[1] = beta2, out[2] = 1 - beta2, out[3] = settings[3];
+    out[4] = -settings[0] / (1 - pow(beta1, step));
+    out[5] = 0;  // the variance is not tractable yet
+    if (length > 5) {
+      out[5] = sqrt((1 - power) * (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length));
+    }
+    out[6] = flags & kDecoupled ? 1 - settings[0] * settings[4] : settings[4];
+  }
+  __device__ __forceinline__ static double next(double before) { return before + 1; }
+
+  template <class T>
+  __device__ __forceinline__ static T step(T value, T g, T* s, const double* numbers, int flags) {
+    const T decay = T(numbers[6]), rectify = T(numbers[5]), d = effective(g, value, decay, flags);
+    if ((flags & kDecay) && (flags & kDecoupled)) value *= decay;
+    s[0] = lerp(s[0], d, T(numbers[0]), flags);
+    s[1] = s[1] * T(numbers[1]) + d * T(numbers[2]) * d;
+    const T move = s[0] * T(numbers[4]);
+    return value + (rectify == T(0) ? move : move * rectify / (sqrt(s[1]) + T(numbers[3])));
+  }
+};
+
 }  // namespace
 
-// The numbers of a step, 8 per row, and one update more in `counts`. A thread per row.
+// The numbers of a step, 8 per row, and one update more in `counts`. A thread per row. Where *skip, if not null, is not 0,
+// this and the step do nothing.
 template <class Step>
 __global__ void __launch_bounds__(128)
     optim_numbers(const double* __restrict__ settings, double* __restrict__ counts, double* __restrict__ numbers,
-                  int rows, int flags) {
+                  const int* __restrict__ skip, int rows, int flags) {
   const int row = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (row >= rows) return;
+  if (row >= rows || (skip && *skip)) return;
   const double before = counts[row];
   Step::numbers(settings, before, flags, numbers + 8 * row);
   counts[row] = Step::next(before);
@@ -145,7 +223,9 @@ __global__ void __launch_bounds__(128)
 template <class T, class Step>
 __global__ void __launch_bounds__(256, 2)
     optim_step(const long long* __restrict__ first_block, const long long* __restrict__ table,
-               const double* __restrict__ numbers, const T* __restrict__ scale, int rows, int flags) {
+               const double* __restrict__ numbers, const T* __restrict__ scale, const int* __restrict__ skip, int rows,
+               int flags) {
+  if (skip && *skip) return;
   const int number = row_of(first_block, rows);
   const Row row = reinterpret_cast<const Row*>(table)[number];
   T* const p = at<T>(row.p);

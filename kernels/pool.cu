@@ -70,6 +70,21 @@ struct Windows {
   }
 };
 
+// Calls visit(o, i) for each window that a pixel of a plane may be in: its place, and its index in the output.
+template <class Visit>
+__device__ __forceinline__ void for_windows(const Place& p, const Geometry& g, Visit visit) {
+  const Windows w(p, g);
+  const long long plane = static_cast<long long>(p.plane) * g.out[0] * g.out[1] * g.out[2];
+  for (int a = w.first[0]; a < w.last[0]; ++a) {
+    for (int b = w.first[1]; b < w.last[1]; ++b) {
+      for (int c = w.first[2]; c < w.last[2]; ++c) {
+        const int o[3] = {a, b, c};
+        visit(o, plane + (a * g.out[1] + b) * g.out[2] + c);
+      }
+    }
+  }
+}
+
 // What the average over window `o` is divided by; `divisor` of 0 means the number of pixels, with or without padding.
 __device__ __forceinline__ int divisor_of(const int (&o)[3], const Geometry& g, int with_padding, int divisor) {
   if (divisor) return divisor;
@@ -137,18 +152,11 @@ __global__ void __launch_bounds__(256, 2)
   const unsigned i = thread_number();
   if (i >= total) return;
   const Place p = place(i, g.size);
-  const Windows w(p, g);
   const int pixel = (p.at[0] * g.size[1] + p.at[1]) * g.size[2] + p.at[2];
-  const long long plane = static_cast<long long>(p.plane) * g.out[0] * g.out[1] * g.out[2];
   C sum = 0;
-  for (int a = w.first[0]; a < w.last[0]; ++a) {
-    for (int b = w.first[1]; b < w.last[1]; ++b) {
-      for (int c = w.first[2]; c < w.last[2]; ++c) {
-        const long long at = plane + (a * g.out[1] + b) * g.out[2] + c;
-        if (indices[at] == pixel) sum += pf::widen(grad[at]);
-      }
-    }
-  }
+  for_windows(p, g, [&](const int (&)[3], long long at) {
+    if (indices[at] == pixel) sum += pf::widen(grad[at]);
+  });
   gx[i] = pf::narrow<T>(sum);
 }
 
@@ -181,19 +189,10 @@ __global__ void __launch_bounds__(256, 2)
   const Geometry g PF_GIVEN;
   const unsigned i = thread_number();
   if (i >= total) return;
-  const Place p = place(i, g.size);
-  const Windows w(p, g);
-  const long long plane = static_cast<long long>(p.plane) * g.out[0] * g.out[1] * g.out[2];
   C sum = 0;
-  for (int a = w.first[0]; a < w.last[0]; ++a) {
-    for (int b = w.first[1]; b < w.last[1]; ++b) {
-      for (int c = w.first[2]; c < w.last[2]; ++c) {
-        const int o[3] = {a, b, c};
-        const C value = pf::widen(grad[plane + (a * g.out[1] + b) * g.out[2] + c]);
-        sum += value / C(divisor_of(o, g, with_padding, divisor));
-      }
-    }
-  }
+  for_windows(place(i, g.size), g, [&](const int (&o)[3], long long at) {
+    sum += pf::widen(grad[at]) / C(divisor_of(o, g, with_padding, divisor));
+  });
   gx[i] = pf::narrow<T>(sum);
 }
 

@@ -3,30 +3,6 @@
 
 namespace {
 
-// What values are added up in: float32 for half types, int64 for integers and bool.
-template <class T>
-struct Accumulator {
-  using type = long long;
-};
-template <>
-struct Accumulator<float> {
-  using type = float;
-};
-template <>
-struct Accumulator<pf::float16> {
-  using type = float;
-};
-template <>
-struct Accumulator<pf::bfloat16> {
-  using type = float;
-};
-template <>
-struct Accumulator<double> {
-  using type = double;
-};
-template <class T>
-using accumulator_t = typename Accumulator<T>::type;
-
 // The dtype of sums: that of a floating point input, else int64.
 template <class T>
 struct Total {
@@ -48,6 +24,12 @@ template <>
 struct Total<double> {
   using type = double;
 };
+template <class T>
+using total_t = typename Total<T>::type;
+
+// What values are added up in: float32 for half types, int64 for integers and bool.
+template <class T>
+using accumulator_t = pf::compute_t<total_t<T>>;
 
 // What no value is above, or below.
 template <class A>
@@ -85,7 +67,7 @@ __device__ __forceinline__ accumulator_t<T> accumulated(T item) {
 template <class T>
 struct Sum {
   using Item = T;
-  using Result = typename Total<T>::type;
+  using Result = total_t<T>;
   using A = accumulator_t<T>;
   struct State {
     A total;
@@ -101,7 +83,7 @@ struct Sum {
 template <class T>
 struct Product {
   using Item = T;
-  using Result = typename Total<T>::type;
+  using Result = total_t<T>;
   using A = accumulator_t<T>;
   struct State {
     A total;

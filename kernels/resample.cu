@@ -1,6 +1,6 @@
 // Resampling of images along up to three dimensions, forward and backward: each value is a weighted sum over the taps
 // of its place along every dimension. The tables, made once per size, are those of the forward or of its transpose, so
-// one kernel is enough, no value is added up by two threads and the order of sums is fixed.
+// one kernel is enough, no value is added up by two threads and the order of sums is fixed. The nearest value is copied.
 #include "pyframe/device.cuh"
 
 namespace {
@@ -59,4 +59,23 @@ __global__ void __launch_bounds__(256, 2)
     sum += factor0 * of_layer;
   });
   y[i] = pf::narrow<T>(sum);
+}
+
+// The nearest input of each output, moved as units U of the values' size. Without an index, a dimension stays.
+template <class U>
+__global__ void __launch_bounds__(256)
+    resample_nearest(const U* __restrict__ x, U* __restrict__ y, unsigned total, const int* __restrict__ index0,
+                     const int* __restrict__ index1, const int* __restrict__ index2, int from0, int from1, int from2,
+                     int to0, int to1, int to2) {
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= total) return;
+  const unsigned line = i / static_cast<unsigned>(to2), slice = line / static_cast<unsigned>(to1);
+  const unsigned plane = slice / static_cast<unsigned>(to0);
+  int layer = static_cast<int>(slice - plane * static_cast<unsigned>(to0));
+  int row = static_cast<int>(line - slice * static_cast<unsigned>(to1));
+  int column = static_cast<int>(i - line * static_cast<unsigned>(to2));
+  if (index0) layer = index0[layer];
+  if (index1) row = index1[row];
+  if (index2) column = index2[column];
+  y[i] = x[((static_cast<long long>(plane) * from0 + layer) * from1 + row) * from2 + column];
 }

@@ -1,87 +1,14 @@
-// Stable sorting of rows, and choosing by rank.
+// Stable sorting of rows of moderate length, and choosing by rank. Longer rows: radix.cu.
 //
-// A value becomes an unsigned key that is in order where values are (NaN the largest, -0 equal to 0; turned over where
-// the largest comes first), and key and position together an item. No two items of a row are equal, so any way of
-// sorting gives the stable order. Tiles are sorted in shared memory by a bitonic network (K. E. Batcher, "Sorting
-// networks and their applications", 1968), then merged two by two, each block its part of the result (O. Green,
-// R. McColl, D. A. Bader, "GPU merge path", 2012).
-#include "pyframe/device.cuh"
+// Tiles of items (pyframe/keys.cuh) are sorted in shared memory by a bitonic network (K. E. Batcher, "Sorting networks
+// and their applications", 1968), then merged two by two, each block its part of the result (O. Green, R. McColl,
+// D. A. Bader, "GPU merge path", 2012).
+#include "pyframe/keys.cuh"
 
 namespace {
 
-constexpr unsigned kNowhere = 0xffffffffu;  // the position of an item that only fills up a tile; the key is as large
-
-// Key and position of values of up to 32 bits, in one number.
-struct Narrow32 {
-  unsigned long long bits;
-  __device__ __forceinline__ static Narrow32 of(unsigned key, unsigned position) {
-    return {static_cast<unsigned long long>(key) << 32 | position};
-  }
-  __device__ __forceinline__ static Narrow32 filler() { return of(0xffffffffu, kNowhere); }
-  __device__ __forceinline__ unsigned position() const { return static_cast<unsigned>(bits); }
-  __device__ __forceinline__ bool has_largest_key() const { return bits >> 32 == 0xffffffffu; }
-  __device__ __forceinline__ bool operator<(Narrow32 other) const { return bits < other.bits; }
-};
-
-// The same of 64 bits.
-struct alignas(16) Wide64 {
-  unsigned long long key, where;
-  __device__ __forceinline__ static Wide64 of(unsigned long long key, unsigned position) { return {key, position}; }
-  __device__ __forceinline__ static Wide64 filler() { return of(~0ull, kNowhere); }
-  __device__ __forceinline__ unsigned position() const { return static_cast<unsigned>(where); }
-  __device__ __forceinline__ bool has_largest_key() const { return key == ~0ull; }
-  __device__ __forceinline__ bool operator<(Wide64 other) const {
-    return key < other.key || (key == other.key && where < other.where);
-  }
-};
-
-__device__ __forceinline__ unsigned key_of(int value) { return static_cast<unsigned>(value) ^ 0x80000000u; }
-__device__ __forceinline__ unsigned long long key_of(long long value) {
-  return static_cast<unsigned long long>(value) ^ 0x8000000000000000ull;
-}
-__device__ __forceinline__ unsigned key_of(float value) {
-  if (value != value) return 0xffffffffu;
-  const unsigned bits = value == 0 ? 0 : __float_as_uint(value);
-  return bits >> 31 ? ~bits : bits | 0x80000000u;
-}
-__device__ __forceinline__ unsigned long long key_of(double value) {
-  if (value != value) return ~0ull;
-  const auto bits = value == 0 ? 0ull : static_cast<unsigned long long>(__double_as_longlong(value));
-  return bits >> 63 ? ~bits : bits | 0x8000000000000000ull;
-}
-__device__ __forceinline__ unsigned key_of(signed char value) { return key_of(static_cast<int>(value)); }
-__device__ __forceinline__ unsigned key_of(unsigned char value) { return value; }
-__device__ __forceinline__ unsigned key_of(short value) { return key_of(static_cast<int>(value)); }
-__device__ __forceinline__ unsigned key_of(pf::float16 value) { return key_of(pf::widen(value)); }
-__device__ __forceinline__ unsigned key_of(pf::bfloat16 value) { return key_of(pf::widen(value)); }
-
-// Items for values of U bytes.
-template <int BYTES>
-struct ItemOf {
-  using type = Narrow32;
-};
-template <>
-struct ItemOf<8> {
-  using type = Wide64;
-};
-template <class U>
-using Item = typename ItemOf<sizeof(U)>::type;
-
-// Where an item of a rank in its row goes: to values and indices, if the rank is one of `count` from `first` on.
-// Values are moved as units U of their size; `values` may be null.
-template <class U>
-struct Results {
-  const U* x;
-  U* values;
-  long long* indices;
-  int n, first, count;
-  __device__ __forceinline__ void take(long long row, int rank, unsigned position) const {
-    if (rank < first || rank >= first + count) return;
-    const long long at = row * count + (rank - first);
-    if (values) values[at] = x[row * n + position];
-    if (indices) indices[at] = position;
-  }
-};
+using pf::Item;
+using pf::Results;
 
 // Sorts each `width` neighbouring items of a tile, a power of two.
 template <class I>
@@ -141,10 +68,7 @@ __global__ void __launch_bounds__(256)
                 long long* __restrict__ indices, long long rows, int n, int tile, int width, int keep, int first,
                 int count, int descending) {
   const Results<U> results{reinterpret_cast<const U*>(x), values, indices, n, first, count};
-  const auto get = [&](long long row, int j) {
-    const auto key = key_of(x[row * n + j]);
-    return Item<U>::of(descending ? ~key : key, static_cast<unsigned>(j));
-  };
+  const auto get = [&](long long row, int j) { return pf::item_of(x[row * n + j], j, descending); };
   sort_block<U>(get, out, results, rows, n, tile, width, keep);
 }
 
@@ -182,19 +106,19 @@ __device__ __forceinline__ int merged_from(const I* a, int na, const I* b, int n
 
 }  // namespace
 
-// Merges runs of `run` items, a multiple of 512, two by two; a block makes 1024 items of a row. Items go to `out`, or
-// results to values and indices.
+// Merges runs of `run` items, a multiple of 512, two by two; a block makes 1024 items of the m of a row of n values.
+// Items go to `out`, or results to values and indices.
 template <class U>
 __global__ void __launch_bounds__(256)
     merge_runs(const Item<U>* __restrict__ in, Item<U>* __restrict__ out, const U* __restrict__ x,
-               U* __restrict__ values, long long* __restrict__ indices, int n, int run, int first, int count) {
+               U* __restrict__ values, long long* __restrict__ indices, int m, int n, int run, int first, int count) {
   using I = Item<U>;
   const Results<U> results{x, values, indices, n, first, count};
-  const int blocks = (n + kMerged - 1) / kMerged;
+  const int blocks = (m + kMerged - 1) / kMerged;
   const long long row = blockIdx.x / blocks;
-  const int start = static_cast<int>(blockIdx.x % blocks) * kMerged, used = min(kMerged, n - start);
-  const int pair = static_cast<int>(start - start % (2ll * run)), na = min(run, n - pair), nb = min(run, n - pair - na);
-  const I* const a = in + row * n + pair;
+  const int start = static_cast<int>(blockIdx.x % blocks) * kMerged, used = min(kMerged, m - start);
+  const int pair = static_cast<int>(start - start % (2ll * run)), na = min(run, m - pair), nb = min(run, m - pair - na);
+  const I* const a = in + row * m + pair;
   const I* const b = a + na;
   auto& storage = pf::shared<MergeStorage<I>>();
   const int thread = static_cast<int>(threadIdx.x);
@@ -215,7 +139,7 @@ __global__ void __launch_bounds__(256)
   for (int step = 0; step < kEach; ++step) {
     if (k + step >= used) break;
     const I item = j >= mb || (i < ma && left[i] < right[j]) ? left[i++] : right[j++];
-    if (out) out[row * n + start + k + step] = item;
+    if (out) out[row * m + start + k + step] = item;
     else results.take(row, start + k + step, item.position());
   }
 }

@@ -31,6 +31,13 @@ from .dtypes import (
     set_default_dtype,
     uint8,
 )
+from .memory_formats import (
+    channels_last,
+    channels_last_3d,
+    contiguous_format,
+    memory_format,
+    preserve_format,
+)
 from .op.autotune import is_autotune_enabled, set_autotune
 from .op.choice import kernels
 from .random import (

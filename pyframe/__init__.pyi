@@ -29,6 +29,11 @@ from .dtypes import promote_types as promote_types
 from .dtypes import result_type as result_type
 from .dtypes import set_default_dtype as set_default_dtype
 from .dtypes import uint8 as uint8
+from .memory_formats import channels_last as channels_last
+from .memory_formats import channels_last_3d as channels_last_3d
+from .memory_formats import contiguous_format as contiguous_format
+from .memory_formats import memory_format as memory_format
+from .memory_formats import preserve_format as preserve_format
 from .op.autotune import is_autotune_enabled as is_autotune_enabled
 from .op.autotune import set_autotune as set_autotune
 from .op.choice import kernels as kernels

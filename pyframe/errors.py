@@ -62,6 +62,10 @@ class RangeError(PyframeError, IndexError):
     """An index, class or dimension outside its range."""
 
 
+class DivisionError(PyframeError, RuntimeError, ZeroDivisionError):
+    """An integer divided by 0; PyTorch raises RuntimeError, Python ZeroDivisionError."""
+
+
 class PlaceError(RangeError, RuntimeError):
     """A range error where PyTorch raises RuntimeError: an index of gather or scatter."""
 

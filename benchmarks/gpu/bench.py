@@ -34,6 +34,7 @@ ITEMS = (
     *bench_conv.ITEMS,
     *bench_host.ITEMS,
     bench_memory.against_cupy,
+    bench_memory.ordering,
     bench_memory.compiled,
 )
 

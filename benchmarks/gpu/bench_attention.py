@@ -9,6 +9,8 @@ import pyframe as pf
 from benchmarks.gpu import device_time
 from benchmarks.gpu.device_time import Call, device_ms, ours, row, theirs, times, torch, values
 from benchmarks.gpu.runner import Box
+from pyframe.backend import cudnn
+from pyframe.ops import _cudnn
 
 _TOKENS, _WIDTH = 16384, 2048  # of a batch; all heads together
 _AIMS = {"forward": 0.8, "backward": 0.7}
@@ -62,6 +64,9 @@ def _both(shape: tuple[int, ...], causal: bool) -> dict[str, tuple[Any, dict[str
                 y.backward(g, retain_graph=True)
 
             backward[name] = step
+        if not cudnn.why_not():
+            arrays = [t.array for t in sides["pyframe"][1]]
+            forward["cudnn"], backward["cudnn"] = _by_cudnn(*arrays, causal)
         with pf.no_grad():
             one = device_ms(forward)
         two = device_ms(backward)
@@ -69,6 +74,15 @@ def _both(shape: tuple[int, ...], causal: bool) -> dict[str, tuple[Any, dict[str
         "forward": (one, row(one, TFLOP_s=flops)),
         "backward": (two, row(two, TFLOP_s=2.5 * flops)),
     }
+
+
+def _by_cudnn(q: Any, k: Any, v: Any, g: Any, causal: bool) -> tuple[Call, Call]:
+    how = {"is_causal": causal, "scale": q.shape[-1] ** -0.5}
+    y, mass = _cudnn.attend(q, k, v, **how)
+    return (
+        lambda: _cudnn.attend(q, k, v, **how),
+        lambda: _cudnn.attend_backward(g, q, k, v, y, mass, **how),
+    )
 
 
 def _flash() -> Any:

@@ -18,11 +18,13 @@ from benchmarks.gpu.device_time import (
     values,
 )
 from benchmarks.gpu.runner import Box
+from pyframe.backend import cudnn
+from pyframe.ops import _cudnn
 from pyframe.ops.convolution import conv_grad_input, conv_grad_weight
 
 _BATCH = 64
 # Input and output channels, kernel, stride, input size, and how often ResNet-50 has it.
-_LAYERS = [
+LAYERS = [
     (64, 64, 3, 1, 56, 3),
     (128, 128, 3, 1, 28, 3),
     (256, 256, 3, 1, 14, 5),
@@ -57,7 +59,7 @@ def convolutions(box: Box) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for mode, dtype, allowed in _MODES:
         whole: dict[str, dict[str, float]] = {}
-        for layer in box.pick(_LAYERS, _TINY):
+        for layer in box.pick(LAYERS, _TINY):
             inputs, outputs, kernel, stride, size, count = layer
             title = f"{mode} {inputs}→{outputs} {kernel}×{kernel} /{stride} at {size}"
             found = box.attempt(
@@ -107,6 +109,11 @@ def _layer(
         "input gradient": {"pyframe": lambda: conv_grad_input(c, b, **sizes[0], **more)},
         "weight gradient": {"pyframe": lambda: conv_grad_weight(c, a, **sizes[1], **more)},
     }
+    if not cudnn.why_not():
+        p, q, r = a.array, b.array, c.array
+        cases["forward"]["cudnn"] = lambda: _cudnn.forward(p, q, **more)
+        cases["input gradient"]["cudnn"] = lambda: _cudnn.grad_input(r, q, **sizes[0], **more)
+        cases["weight gradient"]["cudnn"] = lambda: _cudnn.grad_weight(r, p, **sizes[1], **more)
     other = torch()
     if other is not None:
         s, t, u = (_last(theirs(v, dtype)) for v in (x, w, g))

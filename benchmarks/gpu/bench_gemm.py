@@ -29,7 +29,7 @@ _MODES = [
     ("float32", "float32", False, _SHAPES[:3], 0.90),
     ("float16", "float16", False, _SHAPES[:1], 0.90),
 ]
-_NOT_OURS = ("chosen", "cupy")  # CuPy's is cuBLAS too
+_NOT_OURS = ("chosen", "cupy", "cublaslt")  # CuPy's is cuBLAS too
 _TINY = [(64, 48, 40), (33, 31, 29)]
 
 
@@ -98,4 +98,66 @@ def _product(dtype: str, allowed: bool, shape: tuple[int, int, int]) -> tuple[An
     return took, row(took, TFLOP_s=2.0 * m * n * k)
 
 
-ITEMS = (matrix_products,)
+# Rows, features, hidden features: GPT-2 small and medium at batch 8 × 1024.
+_LAYERS = [(8192, 768, 3072), (8192, 1024, 4096)]
+
+
+def hidden_layers(box: Box) -> dict[str, Any]:
+    """Two layers with a gelu between them in bf16, as one op and as three, forward and backward."""
+    rows: dict[str, Any] = {}
+    for shape in box.pick(_LAYERS, [(16, 8, 16)]):
+        title = "×".join(map(str, shape))
+        found = box.attempt(title, lambda s=shape: _two_layers(*s))
+        if found is None:
+            rows[title] = "failed, or no time"
+            continue
+        rows[title] = {}
+        for way, (took, entry) in found.items():
+            entry["times separate ops"] = times(took, "one op", "separate ops")
+            if "torch" in took:
+                entry["times torch"] = times(took, "one op", "torch")
+                box.target(f"hidden layer {way} {title}", entry["times torch"], 1.0)
+            rows[title][way] = entry
+    return rows
+
+
+def _two_layers(rows: int, inputs: int, hidden: int) -> dict[str, tuple[Any, dict[str, Any]]]:
+    raw = [values(rows, inputs), values(hidden, inputs), values(inputs, hidden)]
+    raw += [values(hidden), values(inputs), values(rows, inputs)]
+    functional = pf.nn.functional
+
+    def separate(fw: Any, x: Any, v: Any, w: Any, a: Any, b: Any) -> Any:
+        f = fw.nn.functional
+        return f.linear(f.gelu(f.linear(x, v, a), approximate="tanh"), w, b)
+
+    def together(x: Any, v: Any, w: Any, a: Any, b: Any) -> Any:
+        return functional.feed_forward(x, v, w, a, b, activation="gelu_tanh")
+
+    mine, sides = [ours(v, "bfloat16") for v in raw], {}
+    sides["one op"] = (together, mine)
+    sides["separate ops"] = (lambda *a: separate(pf, *a), mine)
+    other = torch()
+    if other is not None:
+        sides["torch"] = (lambda *a: separate(other, *a), [theirs(v, "bfloat16") for v in raw])
+    forward: dict[str, Call] = {}
+    backward: dict[str, Call] = {}
+    for name, (function, (*arrays, g)) in sides.items():
+        leaves = [t.clone().requires_grad_() for t in arrays]
+        forward[name] = lambda f=function, a=leaves: f(*a)
+        y = function(*leaves)
+
+        def step(y: Any = y, g: Any = g, leaves: Any = leaves) -> None:
+            for leaf in leaves:
+                leaf.grad = None
+            y.backward(g, retain_graph=True)
+
+        backward[name] = step
+    flops = 4.0 * rows * inputs * hidden
+    one, two = device_ms(forward), device_ms(backward)
+    return {
+        "forward": (one, row(one, TFLOP_s=flops)),
+        "backward": (two, row(two, TFLOP_s=2 * flops)),
+    }
+
+
+ITEMS = (matrix_products, hidden_layers)

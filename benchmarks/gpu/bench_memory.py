@@ -240,4 +240,36 @@ def against_cupy(box: Box) -> dict[str, Any]:
     return rows
 
 
+def ordering(box: Box) -> dict[str, Any]:
+    """Sorting long rows and choosing from them, against torch and CuPy."""
+    import cupy
+
+    other, rows = torch(), {}
+    n = box.pick(1 << 24, 1 << 5)
+    for name, shape in (("one row", (1, n)), ("rows of 16 Ki", (-1, box.pick(1 << 14, 1 << 4)))):
+        raw = values(1, n).reshape(shape)
+        x, z = ours(raw), None if other is None else theirs(raw)
+        few = raw.shape[1] // 8
+        calls: dict[str, Function] = {
+            "sort": lambda fw, t: fw.sort(t, dim=1),
+            "topk of an eighth": lambda fw, t, k=few: fw.topk(t, k),
+            "topk of 16": lambda fw, t: fw.topk(t, 16),
+            "median": lambda fw, t: fw.median(t, dim=1),
+        }
+        for what, function in calls.items():
+            cases: dict[str, Call] = {"pyframe": lambda f=function, x=x: f(pf, x)}
+            if other is not None:
+                cases["torch"] = lambda f=function, z=z: f(other, z)
+            if what == "sort":
+                cases["cupy"] = lambda a=x.array: cupy.sort(a, axis=1)
+            took = box.attempt(f"{what}, {name}", lambda c=cases: device_ms(c))
+            if took is not None:
+                rows[f"{what}, {name}"] = row(took)
+                if "torch" in took:
+                    ratio = times(took, "pyframe", "torch")
+                    rows[f"{what}, {name}"]["times torch"] = ratio
+                    box.target(f"{what}, {name}, against torch", ratio, _AIM_COMPILED)
+    return rows
+
+
 ITEMS = (bandwidth,)

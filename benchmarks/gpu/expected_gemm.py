@@ -8,10 +8,11 @@ from typing import Any
 from benchmarks.gpu.expected import Launch
 from pyframe.dtypes import bfloat16, compute_dtype, float32, float64
 from pyframe.ops import _cuda_gemm as gemm
+from pyframe.ops import _cuda_gemm_hopper as hopper
 
 # GPT-2 small at batch 8 × 1024: projections of a block, forward and weight gradient; and what has
 # few results for its depth.
-_SHAPES = [
+SHAPES = [
     ("4096³", 4096, 4096, 4096, 1),
     ("8192³", 8192, 8192, 8192, 1),
     ("8192×2304×768", 8192, 2304, 768, 1),
@@ -25,10 +26,10 @@ _SHAPES = [
 _UNITS = {("mma", bfloat16): "mma f16", ("mma", float32): "mma tf32"}
 _UNITS |= {("simt", float32): "float32", ("simt", float64): "float64"}
 _KERNELS = [
-    ("bfloat16", "mma", bfloat16, _SHAPES),
-    ("tf32", "mma", float32, _SHAPES[:3]),
-    ("float32", "simt", float32, _SHAPES[:3]),
-    ("float64", "simt", float64, _SHAPES[:1]),
+    ("bfloat16", "mma", bfloat16, SHAPES),
+    ("tf32", "mma", float32, SHAPES[:3]),
+    ("float32", "simt", float32, SHAPES[:3]),
+    ("float64", "simt", float64, SHAPES[:1]),
 ]
 
 
@@ -62,6 +63,23 @@ def _parts(cut: gemm.Plan) -> int:
         whole = [t for t in tiles if begin <= t * cut.steps and (t + 1) * cut.steps <= end]
         found += len(tiles) - len(whole)
     return found
+
+
+def hopper_launch(title: str, m: int, n: int, k: int, members: int) -> Launch:
+    """The same in bfloat16 by the kernel for Hopper, where a tile counts as a block."""
+    cut = hopper.cut(m, n, members)
+    depth = -(-k // hopper.DEPTH) * hopper.DEPTH
+    return Launch(
+        title,
+        "gemm_hopper.cu",
+        hopper.instance(bfloat16, cut.columns, (True, False)),
+        cut.tiles,
+        hopper.THREADS,
+        hopper.shared_bytes(cut.columns),
+        "wgmma f16",
+        2.0 * cut.tiles * hopper.ROWS * cut.columns * depth,
+        2.0 * members * (m * k + k * n + m * n),
+    )
 
 
 def launches() -> Iterator[Launch]:

@@ -30,6 +30,7 @@ import pyframe.ops
 from pyframe import testing
 from pyframe.backend import cuda_file, kernel_sources, nvrtc
 from pyframe.errors import PyframeError
+from pyframe.io import write_text
 from pyframe.op.choice import kernels
 from pyframe.op.record import Op
 from pyframe.op.registry import ops
@@ -195,9 +196,7 @@ def write(everything: bool = False, named: Sequence[str] = ()) -> list[str]:
 def _save(found: dict[str, Any]) -> None:
     text = json.dumps({"nvrtc": nvrtc.version(), "columns": COLUMNS, "files": found}, indent=1)
     text = re.sub(r"\[\s+(\d+),\s+(\d+),\s+(\d+),\s+(\d+)\s+\]", r"[\1, \2, \3, \4]", text)
-    scratch = TABLE.with_suffix(".new")
-    scratch.write_text(text + "\n")
-    scratch.replace(TABLE)
+    write_text(TABLE, text + "\n")
 
 
 def spills(found: dict[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.timing import RESULTS
+from pyframe.io import write_text
 
 FULL = 4  # failures that are printed in full, each another
 T = TypeVar("T")
@@ -108,9 +109,7 @@ class Box:
             "failures": [{"name": n, "text": t} for n, t in self.failures],
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self.path.with_suffix(".new")
-        scratch.write_text(json.dumps(everything, indent=1) + "\n")
-        scratch.replace(self.path)
+        write_text(self.path, json.dumps(everything, indent=1) + "\n")
 
     def finish(self) -> int:
         """Prints the summary and the first failures in full; returns the exit status."""
@@ -125,7 +124,7 @@ class Box:
             print(
                 f"\n{len(self.failures) - len(first)} more failures, in: {', '.join(rest)[:2000]}"
             )
-        if self.missed:
+        if self.missed and not self.dry:
             print(f"\nbelow what is aimed at ({len(self.missed)} of {self.targets}):")
             print("\n".join(self.missed))
         late = [name for name, row in self.rows.items() if row["status"] == "no time"]

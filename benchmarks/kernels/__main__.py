@@ -15,25 +15,42 @@ from benchmarks import kernels
 from benchmarks.timing import geometric_mean, interleaved, print_table, write_result
 from pyframe.backend import native
 
-
-def copy_bandwidth() -> float:
-    """Bytes per second, read and written, of copying 64 MB."""
-    source = np.ones(16 << 20, np.float32)
-    target = np.empty_like(source)
-    stats = interleaved({"copy": lambda: native.module.copy(target, source)}, repeats=5)
-    return 2 * source.nbytes / stats["copy"].best
+_ROUNDS = 1_000_000  # of multiply-adds in a probe, about 10 ms
+_CASES_PER_PROBE = 8
 
 
-def fma_peak(threads: int) -> float:
-    """Floating point operations per second of fused multiply-adds alone, on all threads."""
+class Peaks:
+    """What the machine can do at most, in operations and bytes per second.
 
-    def run() -> None:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda _: native.module.fma_peak(False, rounds), range(threads)))
+    The clock drifts and neighbours come and go, so one probe at the start may find a slow moment,
+    and kernels then pass the peak. :meth:`probe` is called throughout the run and keeps the best.
+    """
 
-    rounds = 2_000_000  # about 20 ms
-    operations = threads * native.module.fma_peak(False, rounds)
-    return operations / interleaved({"fma": run}, repeats=7)["fma"].best
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.fma = 0.0
+        self.bandwidth = 0.0
+        self._source = np.ones(16 << 20, np.float32)
+        self._target = np.empty_like(self._source)
+
+    def probe(self) -> None:
+        """Measure fused multiply-adds alone on all threads, and copying 64 MB."""
+        cases = {"fma": self._multiply_add, "copy": self._copy}
+        stats = interleaved(cases, repeats=5, min_time=0.01)
+        operations = self.threads * native.module.fma_peak(False, 1)
+        self.fma = max(self.fma, _ROUNDS * operations / stats["fma"].best)
+        self.bandwidth = max(self.bandwidth, 2 * self._source.nbytes / stats["copy"].best)
+
+    def share(self, case: kernels.Case, seconds: float) -> float:
+        """Return the larger share of a peak that ``case`` reaches, in per cent."""
+        return 100 * max(case.flops / self.fma, case.bytes / self.bandwidth) / seconds
+
+    def _multiply_add(self) -> None:
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(lambda _: native.module.fma_peak(False, _ROUNDS), range(self.threads)))
+
+    def _copy(self) -> None:
+        native.module.copy(self._target, self._source)
 
 
 def main() -> None:
@@ -46,24 +63,30 @@ def main() -> None:
     wanted = options.families or names
     native.set_num_threads(options.threads)
     torch.set_num_threads(options.threads)
-    peak, bandwidth = fma_peak(options.threads), copy_bandwidth()
-    print(f"{peak / 1e9:.0f} GFLOP/s (fused multiply-adds), {bandwidth / 1e9:.1f} GB/s (copy)")
+    peaks = Peaks(options.threads)
     for name in wanted:
         cases = list(importlib.import_module(f"benchmarks.kernels.{name}").cases())
-        rows: list[dict[str, Any]] = [_run(c, options.quick, peak, bandwidth) for c in cases]
+        rows: list[dict[str, Any]] = []
+        for number, case in enumerate(cases):
+            if number % _CASES_PER_PROBE == 0:
+                peaks.probe()
+            rows.append(_run(case, options.quick))
+        peaks.probe()
+        for case, row in zip(cases, rows, strict=True):
+            row["% of peak"] = peaks.share(case, row["time"].median)
+        fma, copy = peaks.fma / 1e9, peaks.bandwidth / 1e9
+        print(f"{fma:.0f} GFLOP/s (fused multiply-adds), {copy:.1f} GB/s (copy)")
         keys = ["case", "time", "torch", "ratio", "target", "GFLOP/s", "GB/s", "% of peak"]
         print_table(name, keys, [[_short(row.get(k)) for k in keys] for row in rows])
         ratios = [r["ratio"] for r in rows if r.get("ratio")]
         if ratios:
             print(f"geometric mean of the ratios to torch: {geometric_mean(ratios):.2f}")
         if not options.quick:
-            write_result(
-                f"kernels_{name}",
-                {"threads": options.threads, "peak": peak, "bandwidth": bandwidth, "cases": rows},
-            )
+            measured = {"peak": peaks.fma, "bandwidth": peaks.bandwidth, "cases": rows}
+            write_result(f"kernels_{name}", {"threads": options.threads, **measured})
 
 
-def _run(case: kernels.Case, quick: bool, peak: float, bandwidth: float) -> dict[str, Any]:
+def _run(case: kernels.Case, quick: bool) -> dict[str, Any]:
     calls = {"ours": case.ours}
     if case.torch is not None:
         calls["torch"] = case.torch
@@ -76,7 +99,6 @@ def _run(case: kernels.Case, quick: bool, peak: float, bandwidth: float) -> dict
         row["best_ratio"] = stats["torch"].best / stats["ours"].best
     row["GFLOP/s"] = case.flops / seconds / 1e9 if case.flops else None
     row["GB/s"] = case.bytes / seconds / 1e9 if case.bytes else None
-    row["% of peak"] = 100 * max(case.flops / peak, case.bytes / bandwidth) / seconds
     return row
 
 

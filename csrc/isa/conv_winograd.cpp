@@ -1,42 +1,170 @@
-// Winograd's transforms for 3×3 kernels, for one instruction set level.
-//
-// With the matrices Bᵀ = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 1 0 -1], G = [1 0 0; ½ ½ ½; ½ -½ ½; 0 0 1] and
-// Aᵀ = [1 1 1 0; 0 1 -1 -1], a 2×2 tile of outputs is Aᵀ [(G w Gᵀ) ⊙ (Bᵀ d B)] A for the 4×4 source values d.
+// The transforms of minimal filtering for one instruction set level.
 #include "conv_table.h"
 
 #include "isa/conv_tile.h"
 #include "isa/gemm_pack.h"
+#include "isa/lanes.h"
 #include "isa/vec.h"
+#include "isa/winograd_lines.h"
 
 namespace pyframe {
 namespace PYFRAME_ISA {
 namespace {
 
+// Lanes [low, high) of a vector in memory, zeros in the others, whose memory is left alone.
 template <class T>
-void source(const T* from, int64_t width, int64_t columns, T* to, int64_t plane) {
-  for (int64_t c = 0; c < columns; c += kLanes<T>) {
-    Vec<T> d[4][4], rows[4][4];
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) d[i / 4][i % 4] = load(from + i * width + c);
+PYFRAME_INLINE Vec<T> load_between(const T* from, int64_t low, int64_t high) {
+  constexpr int kLane = kLanes<T>;
+#if defined(__AVX512F__)
+  const auto ones = [](int64_t n) __attribute__((always_inline)) { return (1u << (n < 0 ? 0 : n > kLane ? kLane : n)) - 1; };
+  const unsigned lanes = ones(high) & ~ones(low);
+  if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_maskz_loadu_epi32(static_cast<__mmask16>(lanes), from);
+  else return (Vec<T>)_mm512_maskz_loadu_epi64(static_cast<__mmask8>(lanes), from);
+#else
+  if (low <= 0 && high >= kLane) return load(from);
+  Vec<T> v{};
+  for (int64_t i = larger<int64_t>(low, 0); i < smaller<int64_t>(high, kLane); ++i) v[i] = from[i];
+  return v;
+#endif
+}
+
+// Every second group of Gap elements of two vectors, from group First on, and two vectors of such groups in turn.
+template <class T, int First, int Gap, int... I>
+PYFRAME_INLINE Vec<T> part_groups(Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
+  return __builtin_shuffle(a, b, Mask<T>{((2 * (I / Gap) + First) * Gap + I % Gap)...});
+}
+template <class T, int Half, int Gap, int... I>
+PYFRAME_INLINE Vec<T> join_groups(Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
+  constexpr int n = kLanes<T>, h = Half * n;
+  return __builtin_shuffle(a, b, Mask<T>{((I + h) / Gap % 2 * n + (I + h) / Gap / 2 * Gap + I % Gap)...});
+}
+
+// Every Step-th element from each of the first `Reach` on, elements [low, high) being there.
+template <class T, int Step, int Reach, int Gap>
+PYFRAME_INLINE void spread(const T* from, int64_t low, int64_t high, Vec<T>* to) {
+  static_assert(Step == 2 || (Step == 4 && Gap == 1), "elements are parted in halves");
+  constexpr int kLane = kLanes<T>;
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      rows[0][j] = d[0][j] - d[2][j];
-      rows[1][j] = d[1][j] + d[2][j];
-      rows[2][j] = d[2][j] - d[1][j];
-      rows[3][j] = d[1][j] - d[3][j];
+  for (int j = 0; j < Reach; j += Step) {
+    Vec<T> v[Step];
+#pragma GCC unroll 4
+    for (int i = 0; i < Step; ++i) {
+      const int at = j * Gap + i * kLane;
+      v[i] = load_between(from + at, low - at, high - at);
     }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      T* const at = to + 4 * i * plane + c;
-      store<T>(at, rows[i][0] - rows[i][2]);
-      store<T>(at + plane, rows[i][1] + rows[i][2]);
-      store<T>(at + 2 * plane, rows[i][2] - rows[i][1]);
-      store<T>(at + 3 * plane, rows[i][1] - rows[i][3]);
+    if constexpr (Step == 4) {
+      const Vec<T> even[2] = {alternate<T, 0>(v[0], v[1]), alternate<T, 0>(v[2], v[3])};
+      const Vec<T> odd[2] = {alternate<T, 1>(v[0], v[1]), alternate<T, 1>(v[2], v[3])};
+      to[j] = alternate<T, 0>(even[0], even[1]);
+      if (j + 1 < Reach) to[j + 1] = alternate<T, 0>(odd[0], odd[1]);
+      if (j + 2 < Reach) to[j + 2] = alternate<T, 1>(even[0], even[1]);
+      if (j + 3 < Reach) to[j + 3] = alternate<T, 1>(odd[0], odd[1]);
+    } else {
+      to[j] = part_groups<T, 0, Gap>(v[0], v[1], LaneList<T>{});
+      if (j + 1 < Reach) to[j + 1] = part_groups<T, 1, Gap>(v[0], v[1], LaneList<T>{});
     }
   }
 }
 
-// The same for tiles side by side with channels in the lanes: value (i, j) of tile t at from[i * row + (2t + j) lanes].
+// Two-dimensional forms are products of one along y and one along x.
+template <class T, class Y, class X, int Gap>
+void read(const T* from, const TileRun* runs, int64_t count, int64_t first, int64_t size, T* to, int64_t width) {
+  constexpr int kLane = kLanes<T>, kStep = X::kOuts * X::kStep;
+  for (; count; --count, ++runs) {
+    for (int64_t t = 0; t < runs->count; t += kLane) {
+      const int64_t x = runs->x + t * kStep;
+      T* at = to + runs->column + t;
+      for (int i = 0; i < Y::kReach; ++i) {
+        const int64_t row = runs->rows[first + i];
+        Vec<T> v[X::kReach]{};
+        if (row != kNoRow) spread<T, kStep, X::kReach, Gap>(from + row + x, -x, size - x, v);
+#pragma GCC unroll 8
+        for (int j = 0; j < X::kReach; ++j, at += width) store<T>(at, v[j]);
+      }
+    }
+  }
+}
+
+template <class T, class Y, class X>
+void source(const T* from, int64_t width, int64_t columns, T* to, int64_t plane) {
+  for (int64_t c = 0; c < columns; c += kLanes<T>) {
+    Vec<T> rows[Y::kReach][X::kReach];
+#pragma GCC unroll 8
+    for (int j = 0; j < X::kReach; ++j) {
+      Vec<T> d[Y::kReach], m[Y::kReach];
+#pragma GCC unroll 8
+      for (int i = 0; i < Y::kReach; ++i) d[i] = load(from + (i * X::kReach + j) * width + c);
+      Y::template source<T>(d, m);
+#pragma GCC unroll 8
+      for (int i = 0; i < Y::kReach; ++i) rows[i][j] = m[i];
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < Y::kReach; ++i) {
+      Vec<T> m[X::kReach];
+      X::template source<T>(rows[i], m);
+#pragma GCC unroll 8
+      for (int j = 0; j < X::kReach; ++j) store<T>(to + (i * X::kReach + j) * plane + c, m[j]);
+    }
+  }
+}
+
+template <class T, class Y, class X>
+void weight(const T* from, int64_t depth, T* to, int64_t plane) {
+  typedef T Row __attribute__((vector_size(8 * sizeof(T))));
+  constexpr int kTaps = Y::kTaps * X::kTaps;
+  for (int64_t k = 0; k < depth; ++k, from += kTaps * kTileRows, to += kTileRows) {
+    Row columns[Y::kReach][X::kTaps];
+#pragma GCC unroll 8
+    for (int j = 0; j < X::kTaps; ++j) {
+      Row g[Y::kTaps], m[Y::kReach];
+#pragma GCC unroll 8
+      for (int i = 0; i < Y::kTaps; ++i) {
+        g[i] = Row{};
+        __builtin_memcpy(&g[i], from + (i * X::kTaps + j) * kTileRows, kTileRows * sizeof(T));
+      }
+      Y::template weight<T>(g, m);
+#pragma GCC unroll 8
+      for (int i = 0; i < Y::kReach; ++i) columns[i][j] = m[i];
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < Y::kReach; ++i) {
+      Row m[X::kReach];
+      X::template weight<T>(columns[i], m);
+#pragma GCC unroll 8
+      for (int j = 0; j < X::kReach; ++j) {
+        __builtin_memcpy(to + (i * X::kReach + j) * plane, &m[j], kTileRows * sizeof(T));
+      }
+    }
+  }
+}
+
+template <class T, class Y, class X, int Gap>
+void result(const T* from, int64_t plane, int64_t columns, T* to, int64_t row) {
+  static_assert(X::kOuts == 2, "outputs side by side are interleaved in pairs");
+  constexpr int kLane = kLanes<T>;
+  for (int64_t c = 0; c < columns; c += kLane) {
+    Vec<T> rows[Y::kOuts][X::kReach];
+#pragma GCC unroll 8
+    for (int j = 0; j < X::kReach; ++j) {
+      Vec<T> m[Y::kReach], y[Y::kOuts];
+#pragma GCC unroll 8
+      for (int i = 0; i < Y::kReach; ++i) m[i] = load(from + (i * X::kReach + j) * plane + c);
+      Y::template result<T>(m, y);
+#pragma GCC unroll 2
+      for (int i = 0; i < Y::kOuts; ++i) rows[i][j] = y[i];
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < Y::kOuts; ++i) {
+      Vec<T> y[2];
+      X::template result<T>(rows[i], y);
+      T* const out = to + i * row + 2 * c;
+      store<T>(out, join_groups<T, 0, Gap>(y[0], y[1], LaneList<T>{}));
+      store<T>(out + kLane, join_groups<T, 1, Gap>(y[0], y[1], LaneList<T>{}));
+    }
+  }
+}
+
+// F(2×2, 3×3) with channels in the lanes: value (i, j) of tile t at from[i * row + (2t + j) lanes].
 template <class T>
 void source_lanes(const T* from, int64_t row, int64_t count, T* to, int64_t plane, int64_t step) {
   constexpr int kLane = kLanes<T>;
@@ -59,78 +187,27 @@ void source_lanes(const T* from, int64_t row, int64_t count, T* to, int64_t plan
   }
 }
 
-// G applied to three numbers.
-#define PYFRAME_SPREAD(a, b, c, out)       \
-  {                                        \
-    const auto outer = (a) + (c), m = (b); \
-    out[0] = (a);                          \
-    out[1] = half * (outer + m);           \
-    out[2] = half * (outer - m);           \
-    out[3] = (c);                          \
-  }
-
-template <class T>
-void weight(const T* from, int64_t depth, T* to, int64_t plane) {
-  typedef T Row __attribute__((vector_size(8 * sizeof(T))));
-  const T half = T(0.5);
-  for (int64_t k = 0; k < depth; ++k, from += 9 * kTileRows, to += kTileRows) {
-    Row g[9], columns[3][4];
-#pragma GCC unroll 9
-    for (int i = 0; i < 9; ++i) {
-      g[i] = Row{};
-      __builtin_memcpy(&g[i], from + i * kTileRows, kTileRows * sizeof(T));
-    }
-#pragma GCC unroll 3
-    for (int j = 0; j < 3; ++j) PYFRAME_SPREAD(g[j], g[3 + j], g[6 + j], columns[j])
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      Row out[4];
-      PYFRAME_SPREAD(columns[0][i], columns[1][i], columns[2][i], out)
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) __builtin_memcpy(to + (4 * i + j) * plane, &out[j], kTileRows * sizeof(T));
-    }
-  }
-}
-
 template <class T>
 void weight_lanes(const T* from, const int32_t* order, int64_t depth, int64_t width, T* to, int64_t plane) {
-  const T half = T(0.5);
   for (int64_t k = 0; k < depth; ++k, from += 9 * width, to += width) {
     for (int64_t c = 0; c < width; c += kLanes<T>) {
-      Vec<T> g[9], columns[3][4];
-#pragma GCC unroll 9
-      for (int i = 0; i < 9; ++i) g[i] = load(from + order[i] * width + c);
+      Vec<T> columns[4][3];
 #pragma GCC unroll 3
-      for (int j = 0; j < 3; ++j) PYFRAME_SPREAD(g[j], g[3 + j], g[6 + j], columns[j])
+      for (int j = 0; j < 3; ++j) {
+        Vec<T> g[3], m[4];
+#pragma GCC unroll 3
+        for (int i = 0; i < 3; ++i) g[i] = load(from + order[3 * i + j] * width + c);
+        Three::weight<T>(g, m);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) columns[i][j] = m[i];
+      }
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
         Vec<T> out[4];
-        PYFRAME_SPREAD(columns[0][i], columns[1][i], columns[2][i], out)
+        Three::weight<T>(columns[i], out);
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) store<T>(to + (4 * i + j) * plane + c, out[j]);
       }
-    }
-  }
-}
-
-template <class T>
-void result(const T* from, int64_t plane, int64_t columns, T* to, int64_t row) {
-  constexpr int kLane = kLanes<T>;
-  for (int64_t c = 0; c < columns; c += kLane) {
-    Vec<T> rows[2][4];
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      const T* const at = from + j * plane + c;
-      const Vec<T> m0 = load(at), m1 = load(at + 4 * plane), m2 = load(at + 8 * plane), m3 = load(at + 12 * plane);
-      rows[0][j] = m0 + m1 + m2;
-      rows[1][j] = m1 - m2 - m3;
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; ++i) {
-      const Vec<T> left = rows[i][0] + rows[i][1] + rows[i][2], right = rows[i][1] - rows[i][2] - rows[i][3];
-      T* const out = to + i * row + 2 * c;
-      store<T>(out, zip<T, false>(left, right));
-      store<T>(out + kLane, zip<T, true>(left, right));
     }
   }
 }
@@ -209,9 +286,24 @@ void weight_gradient(const T* from, int64_t plane, int64_t depth, int64_t width,
   }
 }
 
+template <class T, class Y, class X, int Gap = 1>
+constexpr WinogradForm<T> form(int64_t channels) {
+  return {{Y::kTaps, X::kTaps}, {Y::kStep, X::kStep}, {Y::kOuts, X::kOuts}, {Y::kReach, X::kReach}, Gap, channels,
+          &read<T, Y, X, Gap>, &source<T, Y, X>, &weight<T, Y, X>, &result<T, Y, X, Gap>};
+}
+// The last ones are rare in float64.
 template <class T>
-constexpr WinogradKernels<T> kernels_for{&source<T>, &source_lanes<T>, &weight<T>,         &weight_lanes<T>,
-                                         &result<T>, &result_lanes<T>, &gradient_lanes<T>, &weight_gradient<T>};
+constexpr WinogradForm<T> forms[] = {form<T, Three, Three>(16)};
+template <>
+constexpr WinogradForm<float> forms<float>[] = {form<float, Three, Three>(16), form<float, ThreeApart, ThreeApart>(32),
+                                                form<float, Two, Two>(32), form<float, One, Five>(32),
+                                                form<float, Three, Three, 2>(16), form<float, Three, Three, 4>(16)};
+
+template <class T>
+constexpr WinogradKernels<T> kernels_for{forms<T>,         sizeof forms<T> / sizeof(WinogradForm<T>),
+                                         &source_lanes<T>, &weight_lanes<T>,
+                                         &result_lanes<T>, &gradient_lanes<T>,
+                                         &weight_gradient<T>};
 
 }  // namespace
 

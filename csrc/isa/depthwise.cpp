@@ -125,25 +125,32 @@ PYFRAME_INLINE void run_tile(const Tile<T>& t) {
   any_size<T>(t);
 }
 
-// The flat form of one image: to[i] (+)= Σ weight[tap] · from[i + shift[tap]] under the masks.
-template <class T, int Taps>
-PYFRAME_INLINE void flat_vector(const T* from, const T* weight, const int64_t* shift, const LaneMask<T>* masks,
-                                int64_t taps, Vec<T>& total) {
-  if constexpr (Taps > 0) {
-#pragma GCC unroll 9
-    for (int k = 0; k < Taps; ++k) total = add_masked<T>(total, splat(weight[k]), from + shift[k], masks[k]);
-  } else {
-    for (int64_t k = 0; k < taps; ++k) total = add_masked<T>(total, splat(weight[k]), from + shift[k], masks[k]);
+// V vectors of the flat form: to[i] (+)= Σ weight[tap] · from[i + shift[tap]] under the masks. Several chains of sums, as
+// each addition of one waits for the one before.
+template <class T, int V>
+void flat_vectors(const T* from, T* to, int64_t count, const T* weight, const int64_t* shift, const LaneMask<T>* masks,
+                  int64_t taps, bool add, T first) {
+  constexpr int L = kLanes<T>;
+  Vec<T> total[V];
+  for (int v = 0; v < V; ++v) total[v] = add ? load_up_to(to + v * L, count - v * L) : splat(first);
+  for (int64_t k = 0; k < taps; ++k) {
+    const Vec<T> w = splat(weight[k]);
+    for (int v = 0; v < V; ++v) total[v] = add_masked<T>(total[v], w, from + v * L + shift[k], masks[v * taps + k]);
   }
+  for (int v = 0; v < V; ++v) store_up_to<T>(to + v * L, total[v], count - v * L);
 }
-template <class T, int Taps>
+template <class T>
 PYFRAME_INLINE void flat_image(const T* from, T* to, int64_t pixels, const T* weight, const int64_t* shift,
                                const LaneMask<T>* masks, int64_t taps, bool add, T first) {
   constexpr int L = kLanes<T>;
-  for (int64_t i = 0; i < pixels; i += L, masks += taps) {
-    Vec<T> total = add ? load_up_to(to + i, pixels - i) : splat(first);
-    flat_vector<T, Taps>(from + i, weight, shift, masks, taps, total);
-    store_up_to<T>(to + i, total, pixels - i);
+  int64_t i = 0;
+  for (; i + 3 * L < pixels; i += 4 * L, masks += 4 * taps) {
+    flat_vectors<T, 4>(from + i, to + i, pixels - i, weight, shift, masks, taps, add, first);
+  }
+  switch ((pixels - i + L - 1) / L) {
+    case 1: flat_vectors<T, 1>(from + i, to + i, pixels - i, weight, shift, masks, taps, add, first); break;
+    case 2: flat_vectors<T, 2>(from + i, to + i, pixels - i, weight, shift, masks, taps, add, first); break;
+    case 3: flat_vectors<T, 3>(from + i, to + i, pixels - i, weight, shift, masks, taps, add, first); break;
   }
 }
 
@@ -197,8 +204,7 @@ void correlate_flat(const DepthwisePlan& p, const T* from, const T* weight, cons
           for (int64_t k = 0; k < taps; ++k) reversed[k] = w[taps - 1 - k];
           w = reversed;
         }
-        if (taps == 9) flat_image<T, 9>(source, image, pixels, w, shift, masks, 9, i > 0, first);
-        else flat_image<T, 0>(source, image, pixels, w, shift, masks, taps, i > 0, first);
+        flat_image<T>(source, image, pixels, w, shift, masks, taps, i > 0, first);
       }
     }
   }
@@ -305,18 +311,16 @@ void correlate(const DepthwisePlan& p, const T* from, const T* weight, const T* 
   if (flat_form<T>(p)) return correlate_flat(p, from, weight, bias, to, begin, end, scratch);
   if (one_window(p)) return correlate_small(p, from, weight, bias, to, begin, end, scratch);
   const DepthwiseAxis &d = p.axis[0], &h = p.axis[1], &w = p.axis[2];
-  T* const window = scratch;
-  T* const spare = window + (p.window + 15) / 16 * 16;
+  const int64_t room = (p.window + 15) / 16 * 16;  // for the window of each source channel
+  T* const spare = scratch + p.ins * room;
   T* const taps = spare + p.spare;
   const int64_t slice = h.from * w.from, kernel = p.kernel[1] * p.kernel[2], to_slice = h.to * w.to;
-  const T* held = nullptr;  // the image slice whose tile is in the window
   Place at = place_of(p, begin);
   for (int64_t item = begin; item < end; ++item, advance(p, at)) {
     const DepthwisePhase& deep = d.phase[at.depth % d.phases];
     const int64_t start = at.depth / d.phases * d.stride + deep.first;
     const int64_t row = at.row * p.tile[0] * h.stride + h.low, column = at.column * p.tile[1] * w.stride + w.low;
     const int64_t plane = at.image * p.groups + at.group;
-    held = nullptr;
     for (int64_t m = 0; m < p.outs; ++m) {
       T* const image = to + ((plane * p.outs + m) * d.to + at.depth) * to_slice;
       const T first = bias ? bias[at.group * p.outs + m] : T{};
@@ -328,22 +332,82 @@ void correlate(const DepthwisePlan& p, const T* from, const T* weight, const T* 
           const int64_t z = start + a * d.spread;
           if (z < 0 || z >= d.from) continue;
           const T* const source = from + ((plane * p.ins + i) * d.from + z) * slice;
-          if (source != held) fill_window(p, source, row, column, window, true);
-          held = source;
+          T* const window = scratch + i * room;
+          if (m == 0 || deep.taps > 1) fill_window(p, source, row, column, window, true);
           const T* const k = channel + (deep.first_tap + a * deep.tap_step) * kernel;
           run_phases<T>(p, at, window, k, image, spare, taps, add, first);
           add = true;
         }
       }
-      if (!add) run_phases<T>(p, at, window, nullptr, image, spare, taps, false, first);
+      if (!add) run_phases<T>(p, at, scratch, nullptr, image, spare, taps, false, first);
       if (w.phases > 1) merge_phases(p, at, image, spare);
+    }
+  }
+}
+
+// What the sums of one column of outputs, every so manieth row of them, read.
+template <class T>
+struct Column {
+  const T *window, *weight, *first;
+  int64_t row_stride, row_spread, column_spread;  // of the window
+  int64_t height, width, row_step, column_step;         // of the taps, and between their weights
+};
+
+template <class T, int R>
+void across_rows(const Column<T>& c, T* to, int64_t to_pitch) {
+  Vec<T> total[R];
+  for (int r = 0; r < R; ++r) total[r] = load(c.first);
+  for (int64_t a = 0; a < c.height; ++a) {
+    const T *at = c.window + a * c.row_spread, *weight = c.weight + a * c.row_step;
+    for (int64_t b = 0; b < c.width; ++b, at += c.column_spread, weight += c.column_step) {
+      const Vec<T> w = load(weight);
+      for (int r = 0; r < R; ++r) total[r] += w * load(at + r * c.row_stride);
+    }
+  }
+  for (int r = 0; r < R; ++r) store<T>(to + r * to_pitch, total[r]);
+}
+
+template <class T>
+void across(const DepthwisePlan& p, const T* window, const T* weight, const T* first, T* to) {
+  constexpr int L = kLanes<T>;
+  const DepthwiseAxis &h = p.axis[1], &w = p.axis[2];
+  const int64_t line = w.from * L, to_pitch = h.phases * w.to * L;
+  Column<T> c;
+  c.first = first;
+  c.row_stride = h.stride * line, c.row_spread = h.spread * line, c.column_spread = w.spread * L;
+  for (int64_t x = 0; x < w.to; ++x) {
+    // The taps that see the image from this column.
+    const DepthwisePhase& wide = w.phase[x % w.phases];
+    const int64_t base = x / w.phases * w.stride + wide.first;
+    const int64_t skipped = base < 0 ? (w.spread - 1 - base) / w.spread : 0;
+    const int64_t seen = base < w.from ? (w.from - 1 - base) / w.spread + 1 : 0;
+    c.width = at_least(at_most(seen, wide.taps) - skipped, 0);
+    c.column_step = wide.tap_step * L;
+    for (int64_t i = 0; i < h.phases; ++i) {
+      const DepthwisePhase& tall = h.phase[i];
+      const int64_t rows = (h.to - i + h.phases - 1) / h.phases;
+      c.height = tall.taps, c.row_step = tall.tap_step * p.kernel[2] * L;
+      c.weight = weight + (tall.first_tap * p.kernel[2] + wide.first_tap + skipped * wide.tap_step) * L;
+      c.window = window + (p.above + tall.first) * line + (base + skipped * w.spread) * L;
+      T* out = to + (i * w.to + x) * L;
+      // Up to seven chains of sums, the rows of common images; fewer would wait for each other's additions.
+      for (int64_t left = rows, count; left > 0; left -= count, c.window += count * c.row_stride, out += count * to_pitch) {
+        count = left >= 7 ? 7 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        switch (count) {
+          case 1: across_rows<T, 1>(c, out, to_pitch); break;
+          case 2: across_rows<T, 2>(c, out, to_pitch); break;
+          case 4: across_rows<T, 4>(c, out, to_pitch); break;
+          default: across_rows<T, 7>(c, out, to_pitch); break;
+        }
+      }
     }
   }
 }
 
 }  // namespace
 
-extern const DepthwiseTable depthwise_table = {{correlate<float>, weight<float>}, {correlate<double>, weight<double>}};
+extern const DepthwiseTable depthwise_table = {{kLanes<float>, correlate<float>, weight<float>, across<float>},
+                                               {kLanes<double>, correlate<double>, weight<double>, nullptr}};
 
 }  // namespace PYFRAME_ISA
 }  // namespace pyframe

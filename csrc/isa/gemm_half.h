@@ -34,7 +34,19 @@ PYFRAME_INLINE Vec<float> widen_words(Words h) {
   bits |= (magnitude >= 0x7c00) & 0x7f800000;
   return bit_cast<Vec<float>>(bits | (h & 0x8000) << 16);
 }
-PYFRAME_INLINE Vec<float> widen(const Float16* from) { return widen_words(load_words(from)); }
+PYFRAME_INLINE Vec<float> widen(const Float16* from) {
+#if defined(__AVX512F__)
+  __m256i half;
+  __builtin_memcpy(&half, from, sizeof half);
+  return (Vec<float>)_mm512_maskz_cvtph_ps(0xffff, half);
+#elif defined(__F16C__)
+  __m128i half;
+  __builtin_memcpy(&half, from, sizeof half);
+  return (Vec<float>)_mm256_cvtph_ps(half);
+#else
+  return widen_words(load_words(from));
+#endif
+}
 
 PYFRAME_INLINE float widen_one(BFloat16 value) {
   const std::uint32_t bits = std::uint32_t{value.bits} << 16;

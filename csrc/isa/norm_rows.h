@@ -148,18 +148,33 @@ PYFRAME_INLINE void rows_grad(const T* g, const T* x, const T* w, T* gx, T* sums
     k[r] = splat(f[r].k);
     m[r] = splat(f[r].m);
   }
+  // Within a page, and from memory, the hardware's prefetchers do as well.
+  const bool pages = !past_cache && step * static_cast<int64_t>(sizeof(T)) >= 4096;
   int64_t i = 0;
   for (; i + L <= n; i += L) {
-    Vec<T> a = load(sums + 2 * i), b = load(sums + 2 * i + L);
+    // Rows of a power of two lie at equal distances from pages: a load behind the stores would often wait for one of
+    // them that it has the lower 12 bits of the address in common with.
+    Vec<T> v[R], d[R];
     for (int r = 0; r < R; ++r) {
-      const Vec<T> v = load(g + r * step + i), d = load(x + r * step + i) - c[r], t = v * s[r];
-      a += t * d;
-      b += v;
-      Vec<T> out = t;
-      if constexpr (Weighted) out = out * load(w + i);
-      out = (out - m[r]) - d * k[r];
-      if (past_cache) stream<T>(gx + r * step + i, out);
-      else store<T>(gx + r * step + i, out);
+      v[r] = load(g + r * step + i);
+      d[r] = load(x + r * step + i) - c[r];
+      if (pages) {
+        prefetch_row(g + (r + R) * step + i);
+        prefetch_row(x + (r + R) * step + i);
+      }
+    }
+    Vec<T> a = load(sums + 2 * i), b = load(sums + 2 * i + L), weight{};
+    if constexpr (Weighted) weight = load(w + i);
+    for (int r = 0; r < R; ++r) {
+      Vec<T> out = v[r] * s[r];
+      a += out * d[r];
+      b += v[r];
+      if constexpr (Weighted) out = out * weight;
+      v[r] = (out - m[r]) - d[r] * k[r];
+    }
+    for (int r = 0; r < R; ++r) {
+      if (past_cache) stream<T>(gx + r * step + i, v[r]);
+      else store<T>(gx + r * step + i, v[r]);
     }
     store<T>(sums + 2 * i, a);
     store<T>(sums + 2 * i + L, b);
@@ -202,6 +217,12 @@ void layer_rows_backward(const T* g, const T* x, const T* mean, const T* rstd, c
   }
 }
 
+// total[j] += values[j] for the lanes of one vector; a number of steps known here makes vectors of it.
+template <class T>
+PYFRAME_INLINE void add_lanes(const T* __restrict values, double* __restrict total) {
+  for (int j = 0; j < kLanes<T>; ++j) total[j] += static_cast<double>(values[j]);
+}
+
 template <class T>
 void layer_backward(const T* g, const T* x, const T* mean, const T* rstd, const T* w, T* gx, double* gw, double* gb,
                     T* scratch, int64_t rows, int64_t n, int64_t step, int64_t stat_step, bool past_cache) {
@@ -217,12 +238,14 @@ void layer_backward(const T* g, const T* x, const T* mean, const T* rstd, const 
                                         stat_step, past_cache);
     else layer_rows_backward<T, false>(g + at, x + at, means, rstd + stat, w, gx + at, scratch, count, n, step,
                                        stat_step, past_cache);
-    for (int64_t i = 0; i < n; i += L) {
-      const int64_t lanes = n - i < L ? n - i : L;
-      for (int64_t j = 0; j < lanes; ++j) {
-        gw[i + j] += static_cast<double>(scratch[2 * i + j]);
-        gb[i + j] += static_cast<double>(scratch[2 * i + L + j]);
-      }
+    int64_t i = 0;
+    for (; i + L <= n; i += L) {
+      add_lanes(scratch + 2 * i, gw + i);
+      add_lanes(scratch + 2 * i + L, gb + i);
+    }
+    for (int64_t j = 0; j < n - i; ++j) {
+      gw[i + j] += static_cast<double>(scratch[2 * i + j]);
+      gb[i + j] += static_cast<double>(scratch[2 * i + L + j]);
     }
   }
   if (past_cache) stream_end();

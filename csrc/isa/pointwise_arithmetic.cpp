@@ -55,15 +55,14 @@ struct Reciprocal { template <class V> static PYFRAME_INLINE V run(V a) { return
 struct MulAdd { template <class V> static PYFRAME_INLINE V run(V a, V b, V c) { return a * b + c; } };
 struct MulSub { template <class V> static PYFRAME_INLINE V run(V a, V b, V c) { return a * b - c; } };
 struct NMulAdd { template <class V> static PYFRAME_INLINE V run(V a, V b, V c) { return c - a * b; } };
-// NaN wins.
-struct Maximum { template <class V> static PYFRAME_INLINE V run(V a, V b) { return a != a ? a : a > b ? a : b; } };
-struct Minimum { template <class V> static PYFRAME_INLINE V run(V a, V b) { return a != a ? a : a < b ? a : b; } };
-// NaN loses.
-struct FMax { template <class V> static PYFRAME_INLINE V run(V a, V b) { return b != b ? a : a > b ? a : b; } };
-struct FMin { template <class V> static PYFRAME_INLINE V run(V a, V b) { return b != b ? a : a < b ? a : b; } };
-
 template <class T> struct Float {
   using V = Vec<T>;
+  // NaN wins in the first two (of b it needs a test, of a none: once for a number that all elements have), and loses in
+  // the others.
+  struct Maximum { static PYFRAME_INLINE V run(V a, V b) { return b != b ? b : vmax<T>(b, a); } };
+  struct Minimum { static PYFRAME_INLINE V run(V a, V b) { return b != b ? b : vmin<T>(b, a); } };
+  struct FMax { static PYFRAME_INLINE V run(V a, V b) { return b != b ? a : vmax<T>(a, b); } };
+  struct FMin { static PYFRAME_INLINE V run(V a, V b) { return b != b ? a : vmin<T>(a, b); } };
   struct Abs { static PYFRAME_INLINE V run(V a) { return (V)(bits_of<T>(a) & ~sign_bit<T>()); } };
   struct Copysign { static PYFRAME_INLINE V run(V a, V b) { return with_sign<T>(a, b); } };
   struct Sign {
@@ -73,7 +72,7 @@ template <class T> struct Float {
     }
   };
   struct Sqrt { static PYFRAME_INLINE V run(V a) { return vsqrt<T>(a); } };
-  struct Rsqrt { static PYFRAME_INLINE V run(V a) { return 1 / vsqrt<T>(a); } };
+  struct Rsqrt { static PYFRAME_INLINE V run(V a) { return vrsqrt<T>(a); } };
   struct Round { static PYFRAME_INLINE V run(V a) { return nearest<T>(a); } };
   struct Floor {
     static PYFRAME_INLINE V run(V a) {
@@ -137,9 +136,47 @@ template <class T, class F> void quaternary(const PointwiseArgs& s) {
   }
 }
 
-template <class T, class F> void define_quaternary(PointwiseKernels& k, PointwiseOp op) {
-  define(k, op, ValueTypeOf<T>::value, quaternary<T, F>);
-  if constexpr (sizeof(T) == 4) link_quaternary<F>(k, op);
+// (a * b + c) * d where a is in registers, and b too (Twice) or else uniform, as c is: the last operands here.
+template <class F, bool Twice> void product_sum_link(const Link* link, std::int64_t offset, PYFRAME_VECTORS) {
+  const Others<1> others(link, offset);
+  const auto value = [&](V4 v, int i) __attribute__((always_inline)) {
+    const V4 d = others.template get<0>(i), first = others.template get<1>(i);
+    if constexpr (Twice) return F::run(v, v, first, d);
+    else return F::run(v, first, others.template get<2>(i), d);
+  };
+  PYFRAME_NEXT(value);
+}
+template <class F> void define_product_sum(PointwiseKernels& k, PointwiseOp op) {
+  define(k, op, ValueType::f32, quaternary<float, F>);
+  link_operands<F, 4, 0, 2, 3, -1>(k, op);
+  set_link(k, op, ValueType::f32, kLinkUniform, product_sum_link<F, false>);
+  set_link(k, op, ValueType::f32, kLinkTwice, product_sum_link<F, true>);
+}
+
+// Selections by a comparison with a uniform value (chains make two links of others), which is the last operand here.
+template <class Compare, int Acc> void select_link(const Link* link, std::int64_t offset, PYFRAME_VECTORS) {
+  constexpr int kMoving = Acc == kLinkTwice ? 1 : Acc < 0 ? 3 : 2;
+  const Others<kMoving> others(link, offset);
+  const auto value = [&](V4 v, int i) __attribute__((always_inline)) {
+    V4 a = v, c = v, d = v;
+    if constexpr (Acc != 0) a = others.template get<0>(i);
+    if constexpr (Acc == kLinkTwice) c = a;
+    else if constexpr (Acc != 2) c = others.template get<(Acc == 0 ? 0 : 1)>(i);
+    if constexpr (Acc == 0 || Acc == 2) d = others.template get<1>(i);
+    else if constexpr (Acc < 0) d = others.template get<2>(i);
+    return Compare::run(a, others.template get<kMoving>(i)) ? c : d;
+  };
+  PYFRAME_NEXT(value);
+}
+template <class Compare> void define_selection(PointwiseKernels& k, PointwiseOp op) {
+  const ValueType t = ValueType::f32;
+  define(k, op, t, quaternary<float, Select<Compare>>);
+  define(k, op, ValueType::f64, quaternary<double, Select<Compare>>);
+  set_link(k, op, t, 0, select_link<Compare, 0>);
+  set_link(k, op, t, 2, select_link<Compare, 2>);
+  set_link(k, op, t, 3, select_link<Compare, 3>);
+  set_link(k, op, t, kLinkTwice, select_link<Compare, kLinkTwice>);
+  set_link(k, op, t, kLinkFresh, select_link<Compare, -1>);
 }
 
 struct Eq { template <class V> static PYFRAME_INLINE auto run(V a, V b) { return a == b; } };
@@ -151,7 +188,7 @@ struct Ge { template <class V> static PYFRAME_INLINE auto run(V a, V b) { return
 
 template <class T, class F> void define_comparison(PointwiseKernels& k, PointwiseOp op) {
   define(k, op, ValueTypeOf<T>::value, each_pair<T, std::uint8_t, F>);
-  if constexpr (ValueTypeOf<T>::value == ValueType::f32) link_binary<F>(k, op);
+  if constexpr (ValueTypeOf<T>::value == ValueType::f32) link_operands<F, 2, 0, 1>(k, op);
 }
 
 // bool ? T : T
@@ -176,21 +213,33 @@ template <class T> void add_float(PointwiseKernels& k) {
   using F = Float<T>;
   const ValueType t = ValueTypeOf<T>::value;
   define_unary<T, Copy>(k, Op::copy);
-  define_binary<T, Add>(k, Op::add);
-  define_binary<T, Sub>(k, Op::sub);
-  define_binary<T, Mul>(k, Op::mul);
-  define_binary<T, Div>(k, Op::div);
+  define_binary<T, Add, -1>(k, Op::add);
+  define_binary<T, Sub, 1, -1>(k, Op::sub);
+  define_binary<T, Mul, -1>(k, Op::mul);
+  define_binary<T, Div, 1, -1>(k, Op::div);
   define_unary<T, Neg>(k, Op::neg);
   define_unary<T, Reciprocal>(k, Op::reciprocal);
   define_ternary<T, MulAdd>(k, Op::muladd);
   define_ternary<T, MulSub>(k, Op::mulsub);
   define_ternary<T, NMulAdd>(k, Op::nmuladd);
-  define_quaternary<T, MulAddMul>(k, Op::muladd_mul);
-  define_quaternary<T, NMulAddMul>(k, Op::nmuladd_mul);
-  define_binary<T, Maximum>(k, Op::maximum);
-  define_binary<T, Minimum>(k, Op::minimum);
-  define_binary<T, FMax>(k, Op::fmax);
-  define_binary<T, FMin>(k, Op::fmin);
+  define_binary<T, typename F::Maximum, 1, -1>(k, Op::maximum);
+  define_binary<T, typename F::Minimum, 1, -1>(k, Op::minimum);
+  define_binary<T, typename F::FMax>(k, Op::fmax);
+  define_binary<T, typename F::FMin>(k, Op::fmin);
+  if constexpr (sizeof(T) == 4) {
+    link_uniform<Add, 2>(k, Op::add);
+    link_uniform<Sub, 2>(k, Op::sub);
+    link_uniform<Mul, 2>(k, Op::mul);
+    link_uniform<Div, 2>(k, Op::div);
+    link_uniform<typename F::Maximum, 2>(k, Op::maximum);
+    link_uniform<typename F::Minimum, 2>(k, Op::minimum);
+    set_link(k, Op::mul, t, kLinkTwice, twice_link<Mul>);
+    define_product_sum<MulAddMul>(k, Op::muladd_mul);
+    define_product_sum<NMulAddMul>(k, Op::nmuladd_mul);
+  } else {
+    define(k, Op::muladd_mul, t, quaternary<T, MulAddMul>);
+    define(k, Op::nmuladd_mul, t, quaternary<T, NMulAddMul>);
+  }
   define_unary<T, typename F::Abs>(k, Op::abs);
   define_unary<T, typename F::Sign>(k, Op::sign);
   define_binary<T, typename F::Copysign>(k, Op::copysign);
@@ -221,14 +270,14 @@ template <class T> void add_comparisons(PointwiseKernels& k) {
   define(k, Op::where, t, where<T>);
 }
 
-template <class T> void add_selections(PointwiseKernels& k) {
+void add_selections(PointwiseKernels& k) {
   using Op = PointwiseOp;
-  define_quaternary<T, Select<Eq>>(k, Op::select_eq);
-  define_quaternary<T, Select<Ne>>(k, Op::select_ne);
-  define_quaternary<T, Select<Lt>>(k, Op::select_lt);
-  define_quaternary<T, Select<Le>>(k, Op::select_le);
-  define_quaternary<T, Select<Gt>>(k, Op::select_gt);
-  define_quaternary<T, Select<Ge>>(k, Op::select_ge);
+  define_selection<Eq>(k, Op::select_eq);
+  define_selection<Ne>(k, Op::select_ne);
+  define_selection<Lt>(k, Op::select_lt);
+  define_selection<Le>(k, Op::select_le);
+  define_selection<Gt>(k, Op::select_gt);
+  define_selection<Ge>(k, Op::select_ge);
 }
 
 }  // namespace
@@ -241,8 +290,7 @@ void add_arithmetic(PointwiseKernels& kernels) {
   add_comparisons<std::int32_t>(kernels);
   add_comparisons<std::int64_t>(kernels);
   add_comparisons<std::uint8_t>(kernels);
-  add_selections<float>(kernels);
-  add_selections<double>(kernels);
+  add_selections(kernels);
 }
 
 }  // namespace PYFRAME_ISA

@@ -18,45 +18,68 @@ PYFRAME_INLINE void store_half(float* to, F64 v) {
   __builtin_memcpy(to, &h, sizeof h);
 }
 
-// F of `count` float32, a multiple of the lanes; one copy of the code for both forms of the kernel.
-template <class F> __attribute__((noinline)) void widened_row(const float* x, float* y, int count) {
-  for (int i = 0; i < count; i += kLanes<double>) store_half(y + i, F::run(load_half(x + i)));
+// F of kRow numbers; the only copy of its code, for all forms of the kernel.
+constexpr int kRow = 4 * kLanes<float> < kGroup ? 4 * kLanes<float> : kGroup;
+template <class F> __attribute__((noinline)) void row(const double* x, double* y) {
+#pragma GCC unroll 1
+  for (int i = 0; i < kRow; i += kLanes<double>) store<double>(y + i, F::run(load(x + i)));
 }
-template <class F> __attribute__((noinline)) void widened_rows(const float* x, const float* z, float* y, int count) {
-  for (int i = 0; i < count; i += kLanes<double>) store_half(y + i, F::run(load_half(x + i), load_half(z + i)));
+template <class F> __attribute__((noinline)) void widened_row(const float* x, float* y) {
+  double wide[kRow];
+  for (int i = 0; i < kRow; i += kLanes<double>) store<double>(wide + i, load_half(x + i));
+  row<F>(wide, wide);
+  for (int i = 0; i < kRow; i += kLanes<double>) store_half(y + i, load(wide + i));
+}
+// Of as many numbers as there are lanes of float32.
+template <class F> __attribute__((noinline)) void widened_pairs(const float* x, const float* z, float* y) {
+#pragma GCC unroll 1
+  for (int i = 0; i < kLanes<float>; i += kLanes<double>) {
+    store_half(y + i, F::run(load_half(x + i), load_half(z + i)));
+  }
 }
 
-template <class F> void widened(const PointwiseArgs& s) {
+// Calls body(x, y) for all rows.
+template <class T, class Body> PYFRAME_INLINE void each_row(const PointwiseArgs& s, Body body) {
   const char* a = s.in[0];
-  float* y = reinterpret_cast<float*>(s.out);
+  T* y = reinterpret_cast<T*>(s.out);
   for (std::int64_t g = 0; g < s.groups; ++g, a += s.step[0], y += kGroup) {
-    widened_row<F>(reinterpret_cast<const float*>(a), y, kGroup);
+    for (int i = 0; i < kGroup; i += kRow) body(reinterpret_cast<const T*>(a) + i, y + i);
   }
+}
+template <class F> void each_group(const PointwiseArgs& s) { each_row<double>(s, row<F>); }
+template <class F> void widened(const PointwiseArgs& s) { each_row<float>(s, widened_row<F>); }
+template <class F> void affine_group(const PointwiseArgs& s) {
+  const auto uniform = [&s](int k) { return load(reinterpret_cast<const double*>(s.in[k])); };
+  const F64 scale = uniform(1), factor = uniform(2), offset = uniform(3);
+  each_row<double>(s, [=](const double* x, double* y) {
+    for (int i = 0; i < kRow; i += kLanes<double>) store<double>(y + i, load(x + i) * scale);
+    row<F>(y, y);
+    for (int i = 0; i < kRow; i += kLanes<double>) store<double>(y + i, load(y + i) * factor + offset);
+  });
 }
 template <class F> void widened_pair(const PointwiseArgs& s) {
   const char *a = s.in[0], *b = s.in[1];
   float* y = reinterpret_cast<float*>(s.out);
   for (std::int64_t g = 0; g < s.groups; ++g, a += s.step[0], b += s.step[1], y += kGroup) {
-    widened_rows<F>(reinterpret_cast<const float*>(a), reinterpret_cast<const float*>(b), y, kGroup);
+    const float *const x = reinterpret_cast<const float*>(a), *const z = reinterpret_cast<const float*>(b);
+    for (int i = 0; i < kGroup; i += kLanes<float>) widened_pairs<F>(x + i, z + i, y + i);
   }
 }
 
-constexpr int kChained = 4 * kLanes<float>;
-PYFRAME_INLINE void spill(float* to, V4 a, V4 b, V4 c, V4 d) {
-  const V4 v[4] = {a, b, c, d};
-  __builtin_memcpy(to, v, sizeof v);
+template <class F> void widened_link(const Link* link, std::int64_t offset, PYFRAME_VECTORS) {
+  V4 v[4] = {v0, v1, v2, v3};
+  float* const first = reinterpret_cast<float*>(v);
+  for (int i = 0; i < 4 * kLanes<float>; i += kRow) widened_row<F>(first + i, first + i);
+  return reinterpret_cast<LinkRun>(link[1].run)(link + 1, offset, v4, v5, v6, v7, v[0], v[1], v[2], v[3]);
 }
-template <class F> void widened_link(const Link* link, std::int64_t offset, V4 a, V4 b, V4 c, V4 d) {
-  float v[kChained];
-  spill(v, a, b, c, d);
-  widened_row<F>(v, v, kChained);
-  PYFRAME_NEXT(load(v), load(v + kLanes<float>), load(v + 2 * kLanes<float>), load(v + 3 * kLanes<float>));
-}
-template <class F> void widened_pair_link(const Link* link, std::int64_t offset, V4 a, V4 b, V4 c, V4 d) {
-  float v[kChained];
-  spill(v, a, b, c, d);
-  widened_rows<F>(v, reinterpret_cast<const float*>(link->at[0] + (offset & link->moves[0])), v, kChained);
-  PYFRAME_NEXT(load(v), load(v + kLanes<float>), load(v + 2 * kLanes<float>), load(v + 3 * kLanes<float>));
+template <class F> void widened_pair_link(const Link* link, std::int64_t offset, PYFRAME_VECTORS) {
+  V4 v[kLinkVectors] = {v0, v1, v2, v3, v4, v5, v6, v7};
+  const Places others = places<kVectorBytes>(link, 0, offset);
+  for (int i = 0; i < kLinkVectors; ++i) {
+    float* const first = reinterpret_cast<float*>(v + i);
+    widened_pairs<F>(first, reinterpret_cast<const float*>(others[i]), first);
+  }
+  return reinterpret_cast<LinkRun>(link[1].run)(link + 1, offset, v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]);
 }
 
 #define PYFRAME_FUNCTION(Name, call) \
@@ -147,8 +170,8 @@ template <class T, PointwiseKernel general> void power(const PointwiseArgs& s) {
 void add_double(PointwiseKernels& k) {
   using Op = PointwiseOp;
   const ValueType f32 = ValueType::f32, f64 = ValueType::f64;
-#define PYFRAME_OWN(op, Name) define(k, Op::op, f64, unary<double, Name>)
-#define PYFRAME_SINGLE(op, Name) define(k, Op::op, f32, widened<Name>), set_link(k, Op::op, f32, 0, widened_link<Name>)
+#define PYFRAME_OWN(op, Name) define(k, Op::op, f64, each_group<Name>)
+#define PYFRAME_SINGLE(op, Name) define(k, Op::op, f32, widened<Name>), set_link(k, Op::op, f32, 0, widened_link<Name>, 2)
 #define PYFRAME_BOTH(op, Name) PYFRAME_OWN(op, Name), PYFRAME_SINGLE(op, Name)
   PYFRAME_OWN(exp, Exp);
   PYFRAME_OWN(expm1, Expm1);
@@ -179,10 +202,10 @@ void add_double(PointwiseKernels& k) {
 #undef PYFRAME_OWN
 #undef PYFRAME_SINGLE
 #undef PYFRAME_BOTH
-  define(k, Op::exp_affine, f64, affine<double, Exp>);
-  define(k, Op::erf_affine, f64, affine<double, Erf>);
-  define(k, Op::tanh_affine, f64, affine<double, Tanh>);
-  define(k, Op::sigmoid_affine, f64, affine<double, Sigmoid>);
+  define(k, Op::exp_affine, f64, affine_group<Exp>);
+  define(k, Op::erf_affine, f64, affine_group<Erf>);
+  define(k, Op::tanh_affine, f64, affine_group<Tanh>);
+  define(k, Op::sigmoid_affine, f64, affine_group<Sigmoid>);
   define(k, Op::atan2, f64, binary<double, Atan2>);
   define(k, Op::atan2, f32, widened_pair<Atan2>);
   define(k, Op::logaddexp, f64, binary<double, LogAddExp>);

@@ -1,7 +1,7 @@
 // The links that start, feed and end a chain: loads and stores with their conversions, and masks.
-#include <utility>
-
 #include "isa/pointwise_links.h"
+
+#include <utility>
 
 namespace pyframe {
 namespace PYFRAME_ISA {
@@ -27,21 +27,26 @@ template <class To> PYFRAME_INLINE To read(const char* from) {
 }
 template <class From> PYFRAME_INLINE void write(char* to, From v) { __builtin_memcpy(to, &v, sizeof v); }
 
-// Vector i of 4-, 2- and 1-byte elements; `offset` counts bytes of float32.
+// How vectors lie in memory: what one takes, reading it, and writing two beside each other.
 struct F32 {
-  static PYFRAME_INLINE V4 from(const char* p, std::int64_t offset, int i) {
-    return read<V4>(p + offset + i * kVectorBytes);
+  static constexpr int kBytes = kVectorBytes;
+  static PYFRAME_INLINE V4 from(const char* p) { return read<V4>(p); }
+  static PYFRAME_INLINE void to(char* p, V4 a, V4 b) {
+    write(p, a);
+    write(p + kVectorBytes, b);
   }
-  static PYFRAME_INLINE void to(char* p, std::int64_t offset, int i, V4 v) { write(p + offset + i * kVectorBytes, v); }
 };
 struct Stream {
-  static PYFRAME_INLINE void to(char* p, std::int64_t offset, int i, V4 v) {
-    stream<float>(reinterpret_cast<float*>(p + offset) + i * kL, v);
+  static constexpr int kBytes = kVectorBytes;
+  static PYFRAME_INLINE void to(char* p, V4 a, V4 b) {
+    stream<float>(reinterpret_cast<float*>(p), a);
+    stream<float>(reinterpret_cast<float*>(p) + kL, b);
   }
 };
 struct BF16 {
-  static PYFRAME_INLINE V4 from(const char* p, std::int64_t offset, int i) {
-    const auto h = read<HalfWords>(p + offset / 2 + i * kVectorBytes / 2);
+  static constexpr int kBytes = kVectorBytes / 2;
+  static PYFRAME_INLINE V4 from(const char* p) {
+    const auto h = read<HalfWords>(p);
     return (V4)(__builtin_convertvector(h, Word) << 16);
   }
   // In the upper halves of the lanes, to nearest, halves to even; NaN stays one.
@@ -52,14 +57,14 @@ struct BF16 {
   template <std::size_t... I> static PYFRAME_INLINE Words upper(Words a, Words b, std::index_sequence<I...>) {
     return __builtin_shufflevector(a, b, (2 * static_cast<int>(I) + kUpper)...);
   }
-  static PYFRAME_INLINE void both_to(char* p, std::int64_t offset, int i, V4 a, V4 b) {
-    write(p + offset / 2 + i * kVectorBytes / 2,
-          upper(rounded(a), rounded(b), std::make_index_sequence<sizeof(Words) / 2>{}));
+  static PYFRAME_INLINE void to(char* p, V4 a, V4 b) {
+    write(p, upper(rounded(a), rounded(b), std::make_index_sequence<sizeof(Words) / 2>{}));
   }
 };
 struct F16 {
-  static PYFRAME_INLINE V4 from(const char* p, std::int64_t offset, int i) {
-    const auto h = read<HalfWords>(p + offset / 2 + i * kVectorBytes / 2);
+  static constexpr int kBytes = kVectorBytes / 2;
+  static PYFRAME_INLINE V4 from(const char* p) {
+    const auto h = read<HalfWords>(p);
 #if defined(__AVX512F__)
     return (V4)_mm512_maskz_cvtph_ps(0xffff, (__m256i)h);
 #elif defined(__F16C__)
@@ -71,8 +76,11 @@ struct F16 {
     return (V4)(((w & 0x7c00) == 0x7c00 ? special : finite) | (Int)sign);
 #endif
   }
-  static PYFRAME_INLINE void to(char* p, std::int64_t offset, int i, V4 v) {
-    char* const out = p + offset / 2 + i * kVectorBytes / 2;
+  static PYFRAME_INLINE void to(char* p, V4 a, V4 b) {
+    one_to(p, a);
+    one_to(p + kBytes, b);
+  }
+  static PYFRAME_INLINE void one_to(char* out, V4 v) {
 #if defined(__AVX512F__)
     write(out, _mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT));
 #elif defined(__F16C__)
@@ -91,41 +99,39 @@ struct F16 {
 };
 // Truth values are lanes of all ones or zeros.
 struct B8 {
-  static PYFRAME_INLINE V4 from(const char* p, std::int64_t offset, int i) {
-    const auto b = read<Bytes>(p + offset / 4 + i * kL);
+  static constexpr int kBytes = kVectorBytes / 4;
+  static PYFRAME_INLINE V4 from(const char* p) {
+    const auto b = read<Bytes>(p);
     return (V4)(__builtin_convertvector(b, Int) != 0);
   }
-  static PYFRAME_INLINE void to(char* p, std::int64_t offset, int i, V4 v) {
-    write(p + offset / 4 + i * kL, __builtin_convertvector((Word)v & 1, Bytes));
+  static PYFRAME_INLINE void to(char* p, V4 a, V4 b) {
+    write(p, __builtin_convertvector((Word)a & 1, Bytes));
+    write(p + kBytes, __builtin_convertvector((Word)b & 1, Bytes));
   }
 };
 
-template <class From> void load_link(const Link* link, std::int64_t offset, V4, V4, V4, V4) {
-  const char* const p = link->at[0];
-  const std::int64_t o = offset & link->moves[0];
-  PYFRAME_NEXT(From::from(p, o, 0), From::from(p, o, 1), From::from(p, o, 2), From::from(p, o, 3));
+// Offsets count bytes of float32.
+template <class From> void load_link(const Link* link, std::int64_t offset, PYFRAME_VECTORS) {
+  const Places from = places<From::kBytes>(link, 0, offset * From::kBytes / kVectorBytes);
+  const auto value = [&](V4, int i) __attribute__((always_inline)) { return From::from(from[i]); };
+  PYFRAME_NEXT(value);
 }
-template <class To> void store_link(const Link* link, std::int64_t offset, V4 a, V4 b, V4 c, V4 d) {
-  char* const p = const_cast<char*>(link->at[0]);
-  const std::int64_t o = offset & link->moves[0];
-  To::to(p, o, 0, a);
-  To::to(p, o, 1, b);
-  To::to(p, o, 2, c);
-  To::to(p, o, 3, d);
-  PYFRAME_NEXT(a, b, c, d);
+template <class To, bool Last> void store_link(const Link* link, std::int64_t offset, PYFRAME_VECTORS) {
+  char* const p = const_cast<char*>(link->at[0]) + (offset * To::kBytes / kVectorBytes & link->moves[0]);
+  To::to(p, v0, v1);
+  To::to(p + 2 * To::kBytes, v2, v3);
+  To::to(p + 4 * To::kBytes, v4, v5);
+  To::to(p + 6 * To::kBytes, v6, v7);
+  const auto same = [](V4 v, int) __attribute__((always_inline)) { return v; };
+  if constexpr (!Last) PYFRAME_NEXT(same);
 }
-template <> void store_link<BF16>(const Link* link, std::int64_t offset, V4 a, V4 b, V4 c, V4 d) {
-  char* const p = const_cast<char*>(link->at[0]);
-  const std::int64_t o = offset & link->moves[0];
-  BF16::both_to(p, o, 0, a, b);
-  BF16::both_to(p, o, 2, c, d);
-  PYFRAME_NEXT(a, b, c, d);
-}
-void end_link(const Link*, std::int64_t, V4, V4, V4, V4) {}
 
 void run_links(const Link* first, std::int64_t begin, std::int64_t end) {
   const LinkRun run = reinterpret_cast<LinkRun>(first->run);
-  for (std::int64_t offset = begin * 4; offset < end * 4; offset += 4 * kVectorBytes) run(first, offset, V4{}, V4{}, V4{}, V4{});
+  const V4 z{};
+  for (std::int64_t offset = begin * 4; offset < end * 4; offset += kLinkVectors * kVectorBytes) {
+    run(first, offset, z, z, z, z, z, z, z, z);
+  }
 }
 
 // -- truth values
@@ -145,38 +151,38 @@ struct MaskNe { static PYFRAME_INLINE Int run(V4 a, V4 b) { return (Int)a != (In
 
 template <class Function> LinkCode code(Function* run) { return reinterpret_cast<LinkCode>(run); }
 
+template <class Memory> void link_memory(PointwiseKernels& k, Storage storage) {
+  const int s = static_cast<int>(storage);
+  k.link_load[s] = code(load_link<Memory>);
+  k.link_store[0][s] = code(store_link<Memory, false>);
+  k.link_store[1][s] = code(store_link<Memory, true>);
+}
+
 }  // namespace
 
 void add_links(PointwiseKernels& k) {
   using Op = PointwiseOp;
-  const auto slot = [](Storage s) { return static_cast<int>(s); };
-  k.link_load[slot(Storage::f32)] = code(load_link<F32>);
-  k.link_load[slot(Storage::f16)] = code(load_link<F16>);
-  k.link_load[slot(Storage::bf16)] = code(load_link<BF16>);
-  k.link_load[slot(Storage::b8)] = code(load_link<B8>);
-  k.link_store[slot(Storage::f32)] = code(store_link<F32>);
-  k.link_store[slot(Storage::f16)] = code(store_link<F16>);
-  k.link_store[slot(Storage::bf16)] = code(store_link<BF16>);
-  k.link_store[slot(Storage::b8)] = code(store_link<B8>);
-  k.link_stream = code(store_link<Stream>);
-  k.link_end = code(end_link);
+  link_memory<F32>(k, Storage::f32);
+  link_memory<F16>(k, Storage::f16);
+  link_memory<BF16>(k, Storage::bf16);
+  link_memory<B8>(k, Storage::b8);
+  k.link_stream[0] = code(store_link<Stream, false>);
+  k.link_stream[1] = code(store_link<Stream, true>);
   k.run_links = run_links;
   k.stream_end = [] { stream_end(); };
-  k.link_elements = 4 * kL;
-  link_binary<MaskAnd>(k, Op::logical_and, ValueType::b8);
-  link_binary<MaskOr>(k, Op::logical_or, ValueType::b8);
-  link_binary<MaskXor>(k, Op::logical_xor, ValueType::b8);
-  link_binary<MaskEq>(k, Op::eq, ValueType::b8);
-  link_binary<MaskNe>(k, Op::ne, ValueType::b8);
-  set_link(k, Op::logical_not, ValueType::b8, 0, short_link<MaskNot>);
-  set_link(k, Op::to_b8, ValueType::f32, 0, short_link<ToMask>);
-  set_link(k, Op::to_f32, ValueType::b8, 0, short_link<FromMask>);
-  set_link(k, Op::isnan, ValueType::f32, 0, short_link<IsNan>);
-  set_link(k, Op::isinf, ValueType::f32, 0, short_link<IsInf>);
-  set_link(k, Op::isfinite, ValueType::f32, 0, short_link<IsFinite>);
-  set_link(k, Op::where, ValueType::f32, 0, combine_link<MaskWhere, 3, 0>);
-  set_link(k, Op::where, ValueType::f32, 1, combine_link<MaskWhere, 3, 1>);
-  set_link(k, Op::where, ValueType::f32, 2, combine_link<MaskWhere, 3, 2>);
+  k.link_elements = kLinkVectors * kL;
+  link_operands<MaskAnd, 2, 0, 1>(k, Op::logical_and, ValueType::b8);
+  link_operands<MaskOr, 2, 0, 1>(k, Op::logical_or, ValueType::b8);
+  link_operands<MaskXor, 2, 0, 1>(k, Op::logical_xor, ValueType::b8);
+  link_operands<MaskEq, 2, 0, 1>(k, Op::eq, ValueType::b8);
+  link_operands<MaskNe, 2, 0, 1>(k, Op::ne, ValueType::b8);
+  set_link(k, Op::logical_not, ValueType::b8, 0, function_link<MaskNot>, 2);
+  set_link(k, Op::to_b8, ValueType::f32, 0, function_link<ToMask>, 2);
+  set_link(k, Op::to_f32, ValueType::b8, 0, function_link<FromMask>, 2);
+  set_link(k, Op::isnan, ValueType::f32, 0, function_link<IsNan>, 2);
+  set_link(k, Op::isinf, ValueType::f32, 0, function_link<IsInf>, 2);
+  set_link(k, Op::isfinite, ValueType::f32, 0, function_link<IsFinite>, 2);
+  link_operands<MaskWhere, 3, 0, 1, 2>(k, Op::where);
 }
 
 }  // namespace PYFRAME_ISA

@@ -36,7 +36,7 @@ void add_single(PointwiseKernels& k) {
   define_affine<float, Tanh>(k, Op::tanh_affine);
   define_affine<float, Sigmoid>(k, Op::sigmoid_affine);
   define(k, Op::logaddexp, t, binary<float, LogAddExp>);
-  set_link(k, Op::logaddexp, t, 0, long_pair_link<LogAddExp, 0>);
+  set_link(k, Op::logaddexp, t, 0, long_pair_link<LogAddExp>);
 }
 
 }  // namespace PYFRAME_ISA

@@ -103,7 +103,7 @@ PYFRAME_INLINE void max_one(const PoolShape& s, const T* x, const Taps& d, const
     }
   }
   *y = best;
-  *place = found;
+  if (place) *place = found;
 }
 
 // Up to kLanes neighbouring outputs from number `o` on, all of whose taps lie inside the image's width.
@@ -140,6 +140,26 @@ PYFRAME_INLINE void max_vector(const PoolShape& s, const T* x, const Taps& d, co
   store_places<T>(places + o, where, Whole ? kLanes<T> : count);
 }
 
+// The same without places. NaN wins here too; of equal values the first stays.
+template <class T, int Stride, bool Whole>
+PYFRAME_INLINE void max_vector_values(const PoolShape& s, const T* x, const Taps& d, const Taps& h, int64_t o,
+                                      int64_t count, T* y) {
+  const int64_t column = o * Stride - s.padding[2];
+  Vec<T> best = splat(-static_cast<T>(__builtin_inf()));
+  for (int64_t a = d.first; a < d.last; ++a) {
+    for (int64_t b = h.first; b < h.last; ++b) {
+      const T* const row =
+          x + ((d.start + a * s.dilation[0]) * s.size[1] + h.start + b * s.dilation[1]) * s.size[2] + column;
+      for (int64_t c = 0; c < s.kernel[2]; ++c) {
+        const Vec<T> v = load_spaced<T, Stride, Whole>(row + c * s.dilation[2], count);
+        best = v != v ? v : vmax<T>(v, best);
+      }
+    }
+  }
+  if constexpr (Whole) store<T>(y + o, best);
+  else store_part<T>(y + o, best, count);
+}
+
 // How far from the start of an output's column the last element is that its window reads.
 PYFRAME_INLINE int64_t furthest(const PoolShape& s, const Taps& d, const Taps& h) {
   return ((d.start + (d.last - 1) * s.dilation[0]) * s.size[1] + h.start + (h.last - 1) * s.dilation[1]) * s.size[2] +
@@ -161,6 +181,14 @@ PYFRAME_INLINE int64_t over_outputs(const PoolShape& s, int64_t reach, int64_t r
 template <class T, int Stride>
 PYFRAME_INLINE int64_t max_vectors(const PoolShape& s, const T* x, int64_t readable, const Taps& d, const Taps& h,
                                    int64_t first, int64_t last, T* y, int64_t* places) {
+  if (!places) {
+    return over_outputs<T, Stride>(
+        s, furthest(s, d, h), readable, first, last,
+        [&](int64_t o) __attribute__((always_inline)) { max_vector_values<T, Stride, true>(s, x, d, h, o, kLanes<T>, y); },
+        [&](int64_t o, int64_t m) __attribute__((always_inline)) {
+          max_vector_values<T, Stride, false>(s, x, d, h, o, m, y);
+        });
+  }
   return over_outputs<T, Stride>(
       s, furthest(s, d, h), readable, first, last,
       [&](int64_t o) __attribute__((always_inline)) { max_vector<T, Stride, true>(s, x, d, h, o, kLanes<T>, y, places); },
@@ -212,7 +240,7 @@ PYFRAME_INLINE void max_columns(const PoolShape& s, const T* x, const Taps& d, c
       found = wins ? place : found;
     }
     y[o] = best;
-    places[o] = found;
+    if (places) places[o] = found;
   }
 }
 
@@ -222,17 +250,17 @@ void max_plane(const PoolShape& s, const T* x, int64_t readable, T* y, int64_t* 
   const bool columns = (s.stride[2] == 0 || s.stride[2] > 2) && s.size[2] <= kMostColumns;
   for (int64_t i = 0; i < s.out[0]; ++i) {
     const Taps d = taps(s, 0, i);
-    for (int64_t j = 0; j < s.out[1]; ++j, y += s.out[2], places += s.out[2]) {
+    for (int64_t j = 0; j < s.out[1]; ++j, y += s.out[2], places += places ? s.out[2] : 0) {
       const Taps h = taps(s, 1, j);
       if (columns && d.last > d.first && h.last > h.first) {
         max_columns(s, x, d, h, y, places);
         continue;
       }
       int64_t o = 0;
-      for (; o < in.first; ++o) max_one(s, x, d, h, o, y + o, places + o);
+      for (; o < in.first; ++o) max_one(s, x, d, h, o, y + o, places ? places + o : nullptr);
       if (s.stride[2] == 1) o = max_vectors<T, 1>(s, x, readable, d, h, o, in.last, y, places);
       else if (s.stride[2] == 2) o = max_vectors<T, 2>(s, x, readable, d, h, o, in.last, y, places);
-      for (; o < s.out[2]; ++o) max_one(s, x, d, h, o, y + o, places + o);
+      for (; o < s.out[2]; ++o) max_one(s, x, d, h, o, y + o, places ? places + o : nullptr);
     }
   }
 }

@@ -1,7 +1,10 @@
 #include "reduce.h"
 
+#include <type_traits>
 #include <utility>
 
+#include "isa/gemm_half.h"
+#include "isa/lanes.h"
 #include "isa/rows.h"
 
 namespace pyframe {
@@ -10,85 +13,115 @@ namespace {
 
 using std::int64_t;
 
-// The larger (smaller) of two.
-template <class T, bool Largest>
-PYFRAME_INLINE Vec<T> beyond(Vec<T> x, Vec<T> best) {  // `best` where either is NaN
-  return Largest ? vmax<T>(x, best) : vmin<T>(x, best);
+// What elements in memory are computed as.
+template <class S> struct ElementOf { using Type = S; };
+template <> struct ElementOf<Float16> { using Type = float; };
+template <> struct ElementOf<BFloat16> { using Type = float; };
+template <class S> using Element = typename ElementOf<S>::Type;
+
+template <class S> PYFRAME_INLINE Vec<Element<S>> read(const S* from) {
+  if constexpr (kIsHalf<S>) return widen(from);
+  else return load(from);
+}
+// The first `count` elements; the others are `filler`.
+template <class S> PYFRAME_INLINE Vec<Element<S>> read_part(const S* from, int64_t count, Element<S> filler) {
+  if constexpr (kIsHalf<S>) {
+    S few[kLanes<float>] = {};
+    __builtin_memcpy(few, from, static_cast<std::size_t>(count) * sizeof(S));
+    return first_lanes<float>(count) ? widen(few) : splat(filler);
+  } else {
+    return load_part(from, count, filler);
+  }
 }
 
-// Of a row without NaN; `suspect` gets NaN lanes where there is one, or an infinity.
-template <class T, bool Largest>
-PYFRAME_INLINE Vec<T> extreme_vector(const T* x, int64_t n, Vec<T>& suspect) {
+// Two vectors of elements, in any order: bfloat16 is widened with an instruction each where the order is free.
+template <class S> PYFRAME_INLINE void read_two(const S* from, Vec<Element<S>>& a, Vec<Element<S>>& b) {
+  if constexpr (std::is_same_v<S, BFloat16>) {
+    const Vec<std::uint32_t> pairs = load(reinterpret_cast<const std::uint32_t*>(from));
+    a = (Vec<float>)(pairs << 16);
+    b = (Vec<float>)(pairs & 0xffff0000u);
+  } else {
+    a = read(from);
+    b = read(from + kLanes<Element<S>>);
+  }
+}
+
+// The smallest element is minus the largest of -x: one code for both, in which `sign` is what turns elements around.
+template <class T> PYFRAME_INLINE Mask<T> turning(bool largest) {
+  return largest ? Mask<T>{} : (Mask<T>)splat(static_cast<T>(-0.0));
+}
+template <class T> PYFRAME_INLINE Vec<T> turned(Vec<T> v, Mask<T> sign) { return (Vec<T>)((Mask<T>)v ^ sign); }
+
+// The largest of a row without NaN; `suspect` gets NaN lanes where there is one, or an infinity.
+template <class S, class T = Element<S>>
+PYFRAME_INLINE Vec<T> extreme_vector(const S* x, int64_t n, Mask<T> sign, Vec<T>& suspect) {
   constexpr int L = kLanes<T>;
-  const T worst = (Largest ? -1 : 1) * static_cast<T>(__builtin_inf());
-  Vec<T> a = splat(worst), b = a, c = a, d = a;
-  Vec<T> e{}, f{}, g{}, h{};
+  Vec<T> best[4], odd[4];
+  for (int k = 0; k < 4; ++k) {
+    best[k] = splat(-static_cast<T>(__builtin_inf()));
+    odd[k] = Vec<T>{};
+  }
+  const auto take = [&](int k, Vec<T> v) __attribute__((always_inline)) {
+    best[k] = vmax<T>(turned<T>(v, sign), best[k]);  // `best` where v is NaN
+    odd[k] = v * T(0) + odd[k];
+  };
   int64_t i = 0;
   for (; i + 4 * L <= n; i += 4 * L) {
-    const Vec<T> p = load(x + i), q = load(x + i + L), r = load(x + i + 2 * L), t = load(x + i + 3 * L);
-    a = beyond<T, Largest>(p, a);
-    b = beyond<T, Largest>(q, b);
-    c = beyond<T, Largest>(r, c);
-    d = beyond<T, Largest>(t, d);
-    e = p * T(0) + e;
-    f = q * T(0) + f;
-    g = r * T(0) + g;
-    h = t * T(0) + h;
+#pragma GCC unroll 2
+    for (int k = 0; k < 4; k += 2) {
+      Vec<T> p, q;
+      read_two(x + i + k * L, p, q);
+      take(k, p);
+      take(k + 1, q);
+    }
   }
-  for (; i + L <= n; i += L) {
-    const Vec<T> p = load(x + i);
-    a = beyond<T, Largest>(p, a);
-    e = p * T(0) + e;
-  }
-  if (i < n) {
-    const Vec<T> p = load_part(x + i, n - i, x[i]);
-    b = beyond<T, Largest>(p, b);
-    f = p * T(0) + f;
-  }
-  suspect = (e + f) + (g + h);
-  return beyond<T, Largest>(beyond<T, Largest>(a, b), beyond<T, Largest>(c, d));
+  for (; i + L <= n; i += L) take(0, read(x + i));
+  if (i < n) take(1, read_part(x + i, n - i, read_part(x + i, 1, T(0))[0]));
+  suspect = (odd[0] + odd[1]) + (odd[2] + odd[3]);
+  return vmax<T>(vmax<T>(best[0], best[1]), vmax<T>(best[2], best[3]));
 }
 
-template <class T, bool Largest>
-PYFRAME_INLINE T extreme_row(const T* x, int64_t n) {
+template <class S, class T = Element<S>>
+__attribute__((noinline)) T extreme_row(const S* x, int64_t n, bool largest) {
+  const Mask<T> sign = turning<T>(largest);
   Vec<T> suspect;
-  const Vec<T> best = extreme_vector<T, Largest>(x, n, suspect);
+  const Vec<T> best = extreme_vector<S>(x, n, sign, suspect);
   if (__builtin_expect(any(suspect != suspect), 0)) {
     constexpr int L = kLanes<T>;
     Mask<T> nan{};
-    int64_t i = 0;
-    for (; i + L <= n; i += L) nan |= load(x + i) != load(x + i);
-    for (; i < n; ++i) nan[0] |= x[i] != x[i] ? -1 : 0;
+    for (int64_t i = 0; i < n; i += L) {
+      const Vec<T> v = n - i < L ? read_part(x + i, n - i, T(0)) : read(x + i);
+      nan |= v != v;
+    }
     if (any(nan)) return static_cast<T>(__builtin_nan(""));
   }
-  return Largest ? hmax<T>(best) : hmin<T>(best);
+  return largest ? hmax<T>(best) : -hmax<T>(best);
 }
 
 // Σ term(x), in eight accumulators that are emptied into a double every kSumBlock elements; `filler` has no term.
-template <class T, class Term>
-PYFRAME_INLINE double total_row(const T* x, int64_t n, T filler, Term term) {
+template <class S, class Term, class T = Element<S>>
+PYFRAME_INLINE double total_row(const S* x, int64_t n, T filler, Term term) {
   constexpr int L = kLanes<T>;
   double total = 0;
   int64_t i = 0;
   while (i < n) {
     const int64_t end = n - i > kSumBlock ? i + kSumBlock : n;
-    Vec<T> a{}, b{}, c{}, d{}, e{}, f{}, g{}, h{};
+    Vec<T> a[8] = {};
     for (; i + 8 * L <= end; i += 8 * L) {
-      a += term(load(x + i));
-      b += term(load(x + i + L));
-      c += term(load(x + i + 2 * L));
-      d += term(load(x + i + 3 * L));
-      e += term(load(x + i + 4 * L));
-      f += term(load(x + i + 5 * L));
-      g += term(load(x + i + 6 * L));
-      h += term(load(x + i + 7 * L));
+#pragma GCC unroll 8
+      for (int k = 0; k < 8; k += 2) {
+        Vec<T> p, q;
+        read_two(x + i + k * L, p, q);
+        a[k] += term(p);
+        a[k + 1] += term(q);
+      }
     }
-    for (; i + L <= end; i += L) a += term(load(x + i));
+    for (; i + L <= end; i += L) a[0] += term(read(x + i));
     if (i < end) {
-      b += term(load_part(x + i, end - i, filler));
+      a[1] += term(read_part(x + i, end - i, filler));
       i = end;
     }
-    total += static_cast<double>(hsum<T>(((a + b) + (c + d)) + ((e + f) + (g + h))));
+    total += static_cast<double>(hsum<T>(((a[0] + a[1]) + (a[2] + a[3])) + ((a[4] + a[5]) + (a[6] + a[7]))));
   }
   return total;
 }
@@ -96,31 +129,32 @@ PYFRAME_INLINE double total_row(const T* x, int64_t n, T filler, Term term) {
 template <class T>
 PYFRAME_INLINE double product_row(const T* x, int64_t n) {
   constexpr int L = kLanes<T>;
-  Vec<T> a = splat(T(1)), b = a, c = a, d = a;
+  const Vec<T> one = splat(T(1));
+  Vec<T> a[8] = {one, one, one, one, one, one, one, one};
   int64_t i = 0;
-  for (; i + 4 * L <= n; i += 4 * L) {
-    a *= load(x + i);
-    b *= load(x + i + L);
-    c *= load(x + i + 2 * L);
-    d *= load(x + i + 3 * L);
+  for (; i + 8 * L <= n; i += 8 * L) {
+#pragma GCC unroll 8
+    for (int k = 0; k < 8; ++k) a[k] *= load(x + i + k * L);
   }
-  for (; i + L <= n; i += L) a *= load(x + i);
-  if (i < n) b *= load_part(x + i, n - i, T(1));
+  for (; i + L <= n; i += L) a[0] *= load(x + i);
+  if (i < n) a[1] *= load_part(x + i, n - i, T(1));
   const auto times = [](auto p, auto q) __attribute__((always_inline)) { return p * q; };
-  return static_cast<double>(fold_lanes<T>((a * b) * (c * d), times));
+  return static_cast<double>(fold_lanes<T>(((a[0] * a[1]) * (a[2] * a[3])) * ((a[4] * a[5]) * (a[6] * a[7])), times));
 }
 
-template <class T>
-double row(const T* x, int64_t n, Fold fold, T mean) {
+template <class S, class T = Element<S>>
+double row(const void* row, int64_t n, Fold fold, T mean) {
+  const S* const x = static_cast<const S*>(row);
   switch (fold) {
-    case Fold::sum: return total_row<T>(x, n, T(0), [](Vec<T> v) __attribute__((always_inline)) { return v; });
+    case Fold::sum: return total_row(x, n, T(0), [](Vec<T> v) __attribute__((always_inline)) { return v; });
     case Fold::square_spread: {
       const Vec<T> c = splat(mean);
-      return total_row<T>(x, n, mean, [=](Vec<T> v) __attribute__((always_inline)) { return (v - c) * (v - c); });
+      return total_row(x, n, mean, [=](Vec<T> v) __attribute__((always_inline)) { return (v - c) * (v - c); });
     }
-    case Fold::max: return static_cast<double>(extreme_row<T, true>(x, n));
-    case Fold::prod: return product_row<T>(x, n);
-    default: return static_cast<double>(extreme_row<T, false>(x, n));
+    case Fold::prod:
+      if constexpr (kIsHalf<S>) return 0;  // not wanted of halves
+      else return product_row(x, n);
+    default: return static_cast<double>(extreme_row(x, n, fold == Fold::max));
   }
 }
 
@@ -129,7 +163,7 @@ constexpr int64_t kRowBlock = 128;
 
 template <class T, Fold kind>
 PYFRAME_INLINE Vec<T> fold_two(Vec<T> a, Vec<T> b) {
-  if constexpr (kind == Fold::max || kind == Fold::min) return beyond<T, kind == Fold::max>(a, b);
+  if constexpr (kind == Fold::max) return vmax<T>(a, b);  // b where either is NaN
   else if constexpr (kind == Fold::prod) return a * b;
   else return a + b;
 }
@@ -137,38 +171,42 @@ PYFRAME_INLINE Vec<T> fold_two(Vec<T> a, Vec<T> b) {
 // Some vectors of columns down all rows, in registers: `Width` vectors beside each other, or one of `count` elements.
 // `Rows` rows at a time have their own accumulators, so that a narrow strip does not wait for its own additions. With
 // `more`, the result so far is in `out`. Returns false where NaN may have been lost from an extreme.
-template <class T, Fold kind, int Width, int Rows, bool Whole>
-PYFRAME_INLINE bool fold_strip(const T* x, int64_t rows, int64_t inner, int64_t count, const T* mean, bool more, T* out) {
+template <class S, Fold kind, int Width, int Rows, bool Whole, class T = Element<S>>
+PYFRAME_INLINE bool fold_strip(const S* x, int64_t rows, int64_t inner, int64_t count, const T* mean, Mask<T> sign,
+                               bool more, T* out) {
   constexpr int L = kLanes<T>;
-  constexpr bool kSum = kind == Fold::sum || kind == Fold::square_spread, kExtreme = kind == Fold::max || kind == Fold::min;
-  const auto get = [=](const T* from, int v) __attribute__((always_inline)) {
-    return Whole ? load(from + v * L) : load_part(from, count);
+  constexpr bool kSum = kind == Fold::sum || kind == Fold::square_spread, kExtreme = kind == Fold::max;
+  const auto get = [=](const auto* from, int v) __attribute__((always_inline)) {
+    return Whole ? read(from + v * L) : read_part(from, count, T(0));
   };
-  const Vec<T> start = splat(kSum ? T(0) : kind == Fold::prod ? T(1) : (kind == Fold::max ? T(-1) : T(1)) * static_cast<T>(__builtin_inf()));
+  const Vec<T> start = splat(kSum ? T(0) : kind == Fold::prod ? T(1) : -static_cast<T>(__builtin_inf()));
   Vec<T> total[Width], part[Rows][Width], center[Width], suspect[Width];
   for (int v = 0; v < Width; ++v) {
-    total[v] = more ? get(out, v) : start;
+    total[v] = more ? turned<T>(get(out, v), sign) : start;
     suspect[v] = Vec<T>{};
     if constexpr (kind == Fold::square_spread) center[v] = get(mean, v);
   }
   for (int64_t r = 0; r < rows;) {
     const int64_t stop = kSum && rows - r > kRowBlock ? r + kRowBlock : rows;
     for (int k = 0; k < Rows; ++k) {
-      for (int v = 0; v < Width; ++v) part[k][v] = start;
+      for (int v = 0; v < Width; ++v) part[k][v] = kSum || k > 0 ? start : total[v];
     }
-    const auto one = [&](const T* row, int k) __attribute__((always_inline)) {
+    const auto one = [&](const S* row, int k) __attribute__((always_inline)) {
 #pragma GCC unroll 8
       for (int v = 0; v < Width; ++v) {
         Vec<T> y = get(row, v);
-        if constexpr (kExtreme) suspect[v] = y * T(0) + suspect[v];
+        if constexpr (kExtreme) {
+          suspect[v] = y * T(0) + suspect[v];
+          y = turned<T>(y, sign);
+        }
         if constexpr (kind == Fold::square_spread) y = (y - center[v]) * (y - center[v]);
         part[k][v] = fold_two<T, kind>(y, part[k][v]);
       }
     };
     for (; r + Rows <= stop; r += Rows) {
-      const T* const row = x + r * inner;
+      const S* const row = x + r * inner;
       // Rows far apart are no stream that a processor would follow by itself.
-      for (int b = 0; Whole && b < Width * kVectorBytes; b += 64) {
+      for (int b = 0; Whole && b < Width * L * static_cast<int>(sizeof(S)); b += 64) {
         __builtin_prefetch(reinterpret_cast<const char*>(row + 8 * Rows * inner) + b);
       }
 #pragma GCC unroll 4
@@ -177,61 +215,74 @@ PYFRAME_INLINE bool fold_strip(const T* x, int64_t rows, int64_t inner, int64_t 
     for (; r < stop; ++r) one(x + r * inner, 0);
     for (int v = 0; v < Width; ++v) {
       for (int k = 1; k < Rows; ++k) part[0][v] = fold_two<T, kind>(part[0][v], part[k][v]);
-      total[v] = fold_two<T, kind>(total[v], part[0][v]);
+      total[v] = kSum ? total[v] + part[0][v] : part[0][v];
     }
   }
-  for (int v = 0; v < Width; ++v) {
-    if constexpr (Whole) store<T>(out + v * L, total[v]);
-    else store_part<T>(out, total[v], count);
-  }
   bool clean = true;
-  for (int v = 0; kExtreme && v < Width; ++v) clean &= !any(suspect[v] != suspect[v]);
+  for (int v = 0; v < Width; ++v) {
+    const Vec<T> result = turned<T>(total[v], sign);
+    if constexpr (Whole) store<T>(out + v * L, result);
+    else store_part<T>(out, result, count);
+    if constexpr (kExtreme) clean &= !any(suspect[v] != suspect[v]);
+  }
   return clean;
 }
 
-template <class T, Fold kind>
-void fold_columns(const T* x, int64_t rows, int64_t inner, int64_t begin, int64_t end, const T* mean, T* out) {
-  constexpr int L = kLanes<T>, kWide = kVectorBytes == 64 ? 8 : 4;
+template <class S, Fold kind, class T = Element<S>>
+void fold_columns(const S* x, int64_t rows, int64_t inner, int64_t begin, int64_t end, bool largest, const T* mean,
+                  T* out) {
+  // float32 has strips of every width; for the others the widest and the narrowest are enough code.
+  constexpr bool kEvery = sizeof(S) == 4;
+  constexpr int L = kLanes<T>, kWide = sizeof(S) < 8 && kVectorBytes == 64 ? 8 : 4;
   // Rows that the second cache level holds, so that all strips of them are read from memory once and in order.
   constexpr int64_t kBlockBytes = 128 << 10;
-  const int64_t fit = kBlockBytes / ((end - begin) * static_cast<int64_t>(sizeof(T))), block = fit < 16 ? 16 : fit;
+  const int64_t fit = kBlockBytes / ((end - begin) * static_cast<int64_t>(sizeof(S))), block = fit < 16 ? 16 : fit;
+  const Mask<T> sign = turning<T>(largest);
   bool clean = true;
   for (int64_t r = 0; r < rows; r += block) {
-    const T* const from = x + r * inner;
+    const S* const from = x + r * inner;
     const int64_t n = rows - r < block ? rows - r : block;
     const bool more = r > 0;
     int64_t j = begin;
     for (; j + kWide * L <= end; j += kWide * L) {
-      clean &= fold_strip<T, kind, kWide, 1, true>(from + j, n, inner, 0, mean + j, more, out + j);
+      clean &= fold_strip<S, kind, kWide, 1, true>(from + j, n, inner, 0, mean + j, sign, more, out + j);
     }
-    if constexpr (kWide > 4) {
-      for (; j + 4 * L <= end; j += 4 * L) {
-        clean &= fold_strip<T, kind, 4, 1, true>(from + j, n, inner, 0, mean + j, more, out + j);
+    if constexpr (kEvery) {
+      for (; kWide > 4 && j + 4 * L <= end; j += 4 * L) {
+        clean &= fold_strip<S, kind, 4, 1, true>(from + j, n, inner, 0, mean + j, sign, more, out + j);
+      }
+      for (; j + 2 * L <= end; j += 2 * L) {
+        clean &= fold_strip<S, kind, 2, 2, true>(from + j, n, inner, 0, mean + j, sign, more, out + j);
       }
     }
-    for (; j + 2 * L <= end; j += 2 * L) {
-      clean &= fold_strip<T, kind, 2, 2, true>(from + j, n, inner, 0, mean + j, more, out + j);
+    for (; j + L <= end; j += L) {
+      clean &= fold_strip<S, kind, 1, 4, true>(from + j, n, inner, 0, mean + j, sign, more, out + j);
     }
-    for (; j + L <= end; j += L) clean &= fold_strip<T, kind, 1, 4, true>(from + j, n, inner, 0, mean + j, more, out + j);
-    if (j < end) clean &= fold_strip<T, kind, 1, 1, false>(from + j, n, inner, end - j, mean + j, more, out + j);
+    if (j < end) {
+      clean &= fold_strip<S, kind, 1, 1, false>(from + j, n, inner, end - j, mean + j, sign, more, out + j);
+    }
   }
-  if constexpr (kind == Fold::max || kind == Fold::min) {
-    if (__builtin_expect(clean, 1)) return;
-    for (int64_t r = 0; r < rows; ++r) {  // infinities, or NaN: those win
-      for (int64_t i = begin; i < end; ++i) out[i] = x[r * inner + i] != x[r * inner + i] ? x[r * inner + i] : out[i];
+  if (__builtin_expect(clean, 1)) return;
+  for (int64_t r = 0; r < rows; ++r) {  // infinities, or NaN: those win
+    for (int64_t i = begin; i < end; ++i) {
+      const T v = read_part(x + r * inner + i, 1, T(0))[0];
+      out[i] = v != v ? v : out[i];
     }
   }
 }
 
-template <class T>
-void columns(const T* x, int64_t rows, int64_t inner, int64_t begin, int64_t end, Fold fold, const T* mean, T* out) {
+template <class S, class T = Element<S>>
+void columns(const void* at, int64_t rows, int64_t inner, int64_t begin, int64_t end, Fold fold, const T* mean,
+             T* out) {
+  const S* const x = static_cast<const S*>(at);
   switch (fold) {
-    case Fold::sum: return fold_columns<T, Fold::sum>(x, rows, inner, begin, end, x, out);
-    case Fold::max: return fold_columns<T, Fold::max>(x, rows, inner, begin, end, x, out);
-    case Fold::min: return fold_columns<T, Fold::min>(x, rows, inner, begin, end, x, out);
-    case Fold::prod: return fold_columns<T, Fold::prod>(x, rows, inner, begin, end, x, out);
+    case Fold::sum: return fold_columns<S, Fold::sum>(x, rows, inner, begin, end, true, out, out);
+    case Fold::prod:
+      if constexpr (!kIsHalf<S>) fold_columns<S, Fold::prod>(x, rows, inner, begin, end, true, out, out);
+      return;
     case Fold::square_spread:
-      return fold_columns<T, Fold::square_spread>(x, rows, inner, begin, end, mean, out);
+      return fold_columns<S, Fold::square_spread>(x, rows, inner, begin, end, true, mean, out);
+    default: return fold_columns<S, Fold::max>(x, rows, inner, begin, end, fold == Fold::max, out, out);
   }
 }
 
@@ -243,7 +294,7 @@ int64_t arg(const T* x, int64_t n, bool largest) {
   T best = x[0];
   for (int64_t b = 0; b < n; b += kBlock) {
     const int64_t count = n - b < kBlock ? n - b : kBlock;
-    const T value = largest ? extreme_row<T, true>(x + b, count) : extreme_row<T, false>(x + b, count);
+    const T value = extreme_row(x + b, count, largest);
     if (b == 0 || (largest ? value > best : value < best) || value != value) {
       best = value;
       found = b;
@@ -261,9 +312,10 @@ int64_t arg(const T* x, int64_t n, bool largest) {
 }
 
 // The index of the extreme element of each column.
-template <class T, bool Largest>
-void arg_columns(const T* x, int64_t rows, int64_t inner, int64_t begin, int64_t end, int64_t* out) {
+template <class T>
+void arg_columns(const T* x, int64_t rows, int64_t inner, int64_t begin, int64_t end, bool largest, int64_t* out) {
   constexpr int L = kLanes<T>;
+  const Mask<T> sign = turning<T>(largest);
   using Index = typename Bits<T>::type;
   for (; begin < end; begin += 4 * L) {
     const int64_t count = end - begin < 4 * L ? end - begin : 4 * L;
@@ -271,7 +323,7 @@ void arg_columns(const T* x, int64_t rows, int64_t inner, int64_t begin, int64_t
     Mask<T> at[4];
     const auto get = [=](const T* from, int v) __attribute__((always_inline)) {
       const int64_t left = count - v * L;
-      return left >= L ? load(from + v * L) : left > 0 ? load_part(from + v * L, left) : Vec<T>{};
+      return turned<T>(left >= L ? load(from + v * L) : left > 0 ? load_part(from + v * L, left) : Vec<T>{}, sign);
     };
     const T* row = x + begin;
     for (int v = 0; v < 4; ++v) {
@@ -284,8 +336,8 @@ void arg_columns(const T* x, int64_t rows, int64_t inner, int64_t begin, int64_t
       const Mask<T> here = splat(static_cast<Index>(r));
 #pragma GCC unroll 4
       for (int v = 0; v < 4; ++v) {
-        const Vec<T> y = full ? load(row + v * L) : get(row, v);
-        const Mask<T> wins = ((Largest ? y > best[v] : y < best[v]) | (y != y)) & (best[v] == best[v]);
+        const Vec<T> y = full ? turned<T>(load(row + v * L), sign) : get(row, v);
+        const Mask<T> wins = ((y > best[v]) | (y != y)) & (best[v] == best[v]);
         best[v] = wins ? y : best[v];
         at[v] = wins ? here : at[v];
       }
@@ -293,11 +345,6 @@ void arg_columns(const T* x, int64_t rows, int64_t inner, int64_t begin, int64_t
     for (int64_t j = 0; j < count; ++j) out[begin + j] = at[j / L][j % L];
   }
 }
-template <class T>
-void arg_of_columns(const T* x, int64_t rows, int64_t inner, int64_t begin, int64_t end, bool largest, int64_t* out) {
-  largest ? arg_columns<T, true>(x, rows, inner, begin, end, out) : arg_columns<T, false>(x, rows, inner, begin, end, out);
-}
-
 // -- running sums and products
 
 template <class T, bool Product> PYFRAME_INLINE Vec<T> accumulate(Vec<T> a, Vec<T> b) { return Product ? a * b : a + b; }
@@ -369,12 +416,13 @@ void scan(const T* x, T* y, int64_t n, int64_t inner, int64_t begin, int64_t end
 
 template <class T>
 constexpr ReduceKernels<T> kernels() {
-  return {row<T>, columns<T>, arg<T>, arg_of_columns<T>, scan<T>};
+  return {{row<T>, columns<T>}, arg<T>, arg_columns<T>, scan<T>};
 }
 
 }  // namespace
 
-extern const ReduceTable reduce_table = {kernels<float>(), kernels<double>()};
+extern const ReduceTable reduce_table = {
+    kernels<float>(), kernels<double>(), {row<Float16>, columns<Float16>}, {row<BFloat16>, columns<BFloat16>}};
 
 }  // namespace PYFRAME_ISA
 }  // namespace pyframe

@@ -115,11 +115,13 @@ __device__ __forceinline__ void put(T* out, const GemmPlace& at, const Pack<T, V
 }
 
 // The epilogue of plain products: alpha · (a · b) + beta · c; c may be null. An epilogue is called with the sums of V
-// neighbours and their place. pyframe/expr/cuda_epilogue.py writes others from
-// scalar expressions.
+// neighbours and their place. pyframe/expr/cuda_epilogue.py writes others from scalar expressions. One with kSums returns
+// what it wrote, before rounding: the kernel adds that up along the columns, as the gradient of a bias needs it, and
+// leaves rows of parts at `column_sums` [rows of parts, n].
 template <class T>
 struct Scaled {
   using C = compute_t<T>;
+  static constexpr bool kSums = false;
   T* out;
   bool vector;
   GemmOperand<T> c;
@@ -164,16 +166,60 @@ __device__ __forceinline__ void for_tiles(const GemmWork& work, F f) {
   }
 }
 
+// What an epilogue with kSums returned so far for V columns; nothing for others.
+template <class C, int V, bool SUMS>
+struct ColumnSums {
+  C values[V] = {};
+
+  template <class Epilogue>
+  __device__ __forceinline__ void add(const Epilogue& epilogue, const GemmPlace& at, const C (&sums)[V]) {
+    const Pack<C, V> written = epilogue(at, sums);
+#pragma unroll
+    for (int e = 0; e < V; ++e) values[e] += written.values[e];
+  }
+  // Adds what lanes ACROSS, 2 · ACROSS, … further have, all in the same order.
+  template <int ACROSS>
+  __device__ __forceinline__ void add_lanes() {
+#pragma unroll
+    for (int far = ACROSS; far < 32; far *= 2) {
+#pragma unroll
+      for (int e = 0; e < V; ++e) values[e] += __shfl_xor_sync(kAllLanes, values[e], far);
+    }
+  }
+  __device__ __forceinline__ void write(C* row, int column, int n) const {
+#pragma unroll
+    for (int e = 0; e < V; ++e) {
+      if (column + e < n) row[column + e] = values[e];
+    }
+  }
+};
+template <class C, int V>
+struct ColumnSums<C, V, false> {
+  template <class Epilogue>
+  __device__ __forceinline__ void add(const Epilogue& epilogue, const GemmPlace& at, const C (&sums)[V]) {
+    epilogue(at, sums);
+  }
+};
+
+constexpr int kReduceThreads = 256;
+template <class C, int V>
+struct ColumnStorage {
+  C values[kReduceThreads][V];
+};
+
 // Adds up the parts of a tile that several units have, and finishes it. Block x: the tile; blocks along y and their
-// threads share the groups of V neighbours.
+// threads share the groups of V neighbours, one block all of them where columns are summed: that fills the tile's row
+// `rows` · (number of the tile down) of the parts.
 template <int M, int N, int V, class C, class Epilogue>
 __device__ __forceinline__ void reduce_tile(const C* partial, int m, int n, int inner, unsigned steps,
                                             unsigned per_unit, const Epilogue& epilogue) {
+  static_assert(kReduceThreads % (N / V) == 0, "a thread stays on its columns");
   const auto begin = static_cast<unsigned long long>(blockIdx.x) * steps;
   const auto first = static_cast<unsigned>(begin / per_unit);
   const auto last = static_cast<unsigned>((begin + steps - 1) / per_unit);
   if (first == last) return;  // the unit has finished it
   const GemmTile tile = locate_tile<M, N>(blockIdx.x, m, n, inner);
+  ColumnSums<C, V, Epilogue::kSums> columns;
   for (int group = blockIdx.y * blockDim.x + threadIdx.x; group < M * N / V; group += gridDim.y * blockDim.x) {
     const int row = group / (N / V), column = group % (N / V) * V;
     if (tile.row + row >= m || tile.column + column >= n) continue;
@@ -186,7 +232,22 @@ __device__ __forceinline__ void reduce_tile(const C* partial, int m, int n, int 
 #pragma unroll
       for (int i = 0; i < V; ++i) sums[i] += pack.values[i];
     }
-    epilogue(place_of(tile, row, column, m, n, inner, V), sums);
+    columns.add(epilogue, place_of(tile, row, column, m, n, inner, V), sums);
+  }
+  if constexpr (Epilogue::kSums) {
+    constexpr int kAcross = N / V;
+    auto& storage = shared<ColumnStorage<C, V>>();
+    const int thread = static_cast<int>(threadIdx.x);
+#pragma unroll
+    for (int e = 0; e < V; ++e) storage.values[thread][e] = columns.values[e];
+    __syncthreads();
+    if (thread >= kAcross) return;
+    for (int other = thread + kAcross; other < kReduceThreads; other += kAcross) {
+#pragma unroll
+      for (int e = 0; e < V; ++e) columns.values[e] += storage.values[other][e];
+    }
+    columns.write(epilogue.column_sums + static_cast<long long>(tile.row / M) * epilogue.rows * n,
+                  tile.column + thread * V, n);
   }
 }
 

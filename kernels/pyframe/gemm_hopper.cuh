@@ -112,12 +112,14 @@ __device__ __forceinline__ void transpose_pairs(float (&v)[8]) {
 }
 
 // Hands the products of a warpgroup to the epilogue, eight neighbours at a time: four lanes write 64 bytes in a row.
+// Where columns are summed, there is a row of parts for the 16 rows of each warp.
 template <class Gemm, class Epilogue>
 __device__ __forceinline__ void write_rows(const float (&d)[Gemm::kN / 2], const GemmTile& tile, int first_row,
                                            const HopperWork& work, const Epilogue& epilogue) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
   for (int group = 0; group < Gemm::kN / 32; ++group) {
+    ColumnSums<float, 8, Epilogue::kSums> columns;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float v[8];
@@ -126,7 +128,14 @@ __device__ __forceinline__ void write_rows(const float (&d)[Gemm::kN / 2], const
       transpose_pairs(v);
       const int row = first_row + lane / 4 + 8 * half, column = 32 * group + lane % 4 * 8;
       if (tile.row + row < work.m && tile.column + column < work.n) {
-        epilogue(place_of(tile, row, column, work.m, work.n, work.inner, 8), v);
+        columns.add(epilogue, place_of(tile, row, column, work.m, work.n, work.inner, 8), v);
+      }
+    }
+    if constexpr (Epilogue::kSums) {
+      columns.template add_lanes<4>();
+      if (lane < 4) {
+        columns.write(epilogue.column_sums + static_cast<long long>((tile.row + first_row) / 16) * work.n,
+                      tile.column + 32 * group + lane * 8, work.n);
       }
     }
   }

@@ -96,6 +96,7 @@ __device__ __forceinline__ void gemm_mma(const typename Gemm::T* a, const typena
     Accumulators<Grid> sums;
     sums.clear();
     gemm_loop<Grid, Gemm::kStages>(sums, load_a, load_b, first, last, memory);
+    ColumnSums<float, Gemm::kPack, Epilogue::kSums> columns;
     for_rows<Grid, Gemm::kPack>(sums, memory, [&](int row, int column, const auto& values) {
       if (slot >= 0) {
         float* const at = partial + static_cast<long long>(slot) * (M * N) + row * N + column;
@@ -104,9 +105,20 @@ __device__ __forceinline__ void gemm_mma(const typename Gemm::T* a, const typena
           store(at + e, Pack<float, 4>{{values[e], values[e + 1], values[e + 2], values[e + 3]}});
         }
       } else if (tile.row + row < work.m && tile.column + column < work.n) {
-        epilogue(place_of(tile, row, column, work.m, work.n, work.inner, Gemm::kPack), values);
+        columns.add(epilogue, place_of(tile, row, column, work.m, work.n, work.inner, Gemm::kPack), values);
       }
     });
+    if constexpr (Epilogue::kSums) {
+      if (slot < 0) {  // a row of parts per warp along m
+        constexpr int kAcross = Grid::kWarpN / Gemm::kPack;
+        columns.template add_lanes<kAcross>();
+        const int lane = static_cast<int>(threadIdx.x) % 32;
+        if (lane < kAcross) {
+          columns.write(epilogue.column_sums + static_cast<long long>((tile.row + Grid::row()) / Grid::kWarpM) * work.n,
+                        tile.column + Grid::column() + lane * Gemm::kPack, work.n);
+        }
+      }
+    }
     __syncthreads();  // the next tile's copies go where the rows were
   });
 }

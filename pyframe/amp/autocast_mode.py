@@ -283,6 +283,7 @@ def custom_fwd(
     if fwd is None:
         return functools.partial(custom_fwd, device_type=device_type, cast_inputs=cast_inputs)
     wanted = None if cast_inputs is None else as_dtype(cast_inputs)
+    converted = Policy({device_type: wanted}, None)
 
     @functools.wraps(fwd)
     def forward(ctx: Any, *args: Any, **kwargs: Any) -> Any:
@@ -290,13 +291,8 @@ def custom_fwd(
         if wanted is None or not is_autocast_enabled(device_type):
             return fwd(ctx, *args, **kwargs)
         ctx._autocast = None
-        token = config.set_mode(autocast=None)
-        try:
-            to = Policy({device_type: wanted}, None)
-            args, values = to._all_converted("lower", (args, tuple(kwargs.values())))
-            return fwd(ctx, *args, **dict(zip(kwargs, values, strict=True)))
-        finally:
-            config.reset_mode(token)
+        function = functools.partial(fwd, ctx)
+        return converted.run("lower", config.get_mode(), function, args, kwargs)
 
     return forward
 

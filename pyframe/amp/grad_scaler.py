@@ -14,6 +14,7 @@ from ..device import Device
 from ..dtypes import compute_dtype, float16, float32, float64, is_half
 from ..errors import ArgumentError, ArgumentTypeError, AutogradError, fail
 from ..op import cuda_lists
+from ..op.native_arrays import takes_gradients
 from ..tensor.tensor import Tensor, make
 
 _READY, _UNSCALED, _STEPPED = "ready", "unscaled", "stepped"
@@ -38,7 +39,9 @@ class GradScaler:
 
     Scale and count are kept on the gradients' device. :meth:`unscale_` and :meth:`update` do not
     wait for it; :meth:`step` reads one number, since the optimizer's counts of updates are the
-    host's. It therefore cannot be captured in a graph.
+    host's. In a graph (:class:`pyframe.cuda.Graph`) nothing is read: the device skips the step, and
+    the optimizer asks it for the counts when it needs them, so that those in its ``state`` are as
+    of then; ``state_dict()`` and a step outside of the graph ask.
 
     Source: P. Micikevicius et al., "Mixed precision training", ICLR 2018, arXiv:1710.03740.
 
@@ -100,6 +103,10 @@ class GradScaler:
             return outputs
         if isinstance(outputs, Tensor):
             if self._place is None:
+                if current_capture() is not None:
+                    what = "the scale is made in the captured region: each replay would reset it"
+                    fix = "Run a step before, as Graph.capture does with warmup=1 or more."
+                    fail(AutogradError, "GradScaler.scale", what, fix)
                 self._start(outputs.device)
             return outputs * make(self._scale_on(outputs.device), outputs.device)
         if not isinstance(outputs, Iterable):
@@ -154,7 +161,8 @@ class GradScaler:
 
         Raises:
             AutogradError: if it was called since the last :meth:`update`, if no parameter has a
-                gradient, or inside of a captured region.
+                gradient, or inside of a captured region with an optimizer that cannot skip steps on
+                the device.
             ArgumentError: if there is a closure, which would have to be scaled itself.
         """
         if not self._enabled:
@@ -166,15 +174,14 @@ class GradScaler:
         if seen.stage is _STEPPED:
             what = "step() has already been called since the last update()"
             fail(AutogradError, op, what, "Call update() after the steps.")
-        if current_capture() is not None:
-            what = "the host must know whether to skip the step, which a graph cannot tell it"
-            fail(AutogradError, op, what, "Capture up to backward(), or use bfloat16.")
         if seen.stage is _READY:
             self.unscale_(optimizer)
         if not seen.found:
             fail(AutogradError, op, "none of the optimizer's parameters has a gradient")
         result = None
-        if not any(bool(_on_host(d, found)) for d, found in seen.found.items()):
+        if current_capture() is not None:
+            result = _step_on_device(op, optimizer, list(seen.found.values()))
+        elif not any(bool(_on_host(d, found)) for d, found in seen.found.items()):
             result = optimizer.step(*args, **kwargs)
         seen.stage = _STEPPED
         return result
@@ -309,6 +316,18 @@ class GradScaler:
         return int(_on_host(self._place, self._tracker))
 
 
+def _step_on_device(op: str, optimizer: Any, found: list) -> Any:
+    """A step that the device skips if ``found`` says so: the host cannot know in a graph."""
+    if not hasattr(optimizer, "found_inf"):
+        what = f"{type(optimizer).__name__} cannot skip a step on the device, as a graph needs"
+        fail(AutogradError, op, what, "Capture up to backward(), or use bfloat16.")
+    (optimizer.found_inf,) = found  # a graph is of one device
+    try:
+        return optimizer.step()
+    finally:
+        optimizer.found_inf = None
+
+
 def _require(what: str, holds: bool, value: Any) -> None:
     if not holds:
         fail(ArgumentError, "GradScaler", f"{what}, not {value}")
@@ -328,20 +347,13 @@ def _unscale(grads: list, device: Device, inverse: Any, found: Any) -> None:
         if cuda_lists.can_clip(grads):
             cuda_lists.unscale(grads, inverse, found)
             return
-    elif _takes(native.module, grads):
+    elif takes_gradients(grads):
         # A finite sum of squares says that all are; an infinite one may be an overflow of its own.
         if not np.isfinite(native.module.square_sum(grads)):
             found |= not all(np.isfinite(g).all() for g in grads)
         native.module.scale_all(grads, float(inverse))
         return
     _portable(device.backend, grads, inverse, found)
-
-
-def _takes(module: Any, grads: list) -> bool:
-    """Whether the native extension takes these arrays as one list."""
-    return hasattr(module, "square_sum") and all(
-        g.dtype in (float32, float64) and g.flags.c_contiguous and g.flags.aligned for g in grads
-    )
 
 
 def _portable(backend: Backend, grads: list, inverse: Any, found: Any) -> None:

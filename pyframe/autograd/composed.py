@@ -11,7 +11,8 @@ from typing import Any
 
 from .. import config
 from ..tape.node import Node, next_order
-from ..tensor.tensor import Tensor, as_tensor, make, tensor_types
+from ..tensor.from_data import as_tensor
+from ..tensor.tensor import Tensor, make, tensor_types
 from .api import grad
 
 

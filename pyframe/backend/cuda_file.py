@@ -86,6 +86,16 @@ class CudaFile:
                 return
         self._launch_on_device(instance, signature, grid, block, args, shared)
 
+    def loaded(self, instance: str, signature: str, beside: Any) -> Any:
+        """The instance as it is launched where the array ``beside`` is; its ``launch`` takes grid,
+        block, arguments and bytes of shared memory. For one device only (``several_devices``).
+        """
+        if self._on_device is None:
+            from .launch import DeviceFile
+
+            self._on_device = DeviceFile(self)
+        return self._on_device.plan(instance, signature, beside.data.device_id)
+
     def emulate_with(self, compiled: Any) -> None:
         """Use an :class:`~pyframe.backend.emulator.EmulatedFile` that has the same instances."""
         self._emulated = compiled

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RangeError, message
+from ..errors import PyframeError, RangeError, message
 
 WORDS = 4  # per op: noted, value, size, none
 _MOST = 256  # ops
@@ -33,7 +33,9 @@ class OutOfRange:
         error: the class that the CPU raises.
     """
 
-    def __init__(self, op: str, what: str, fix: str, error: type[RangeError] = RangeError) -> None:
+    def __init__(
+        self, op: str, what: str, fix: str, error: type[PyframeError] = RangeError
+    ) -> None:
         self.op, self.what, self.fix, self.error = op, what, fix, error
         self._slot: _Slot | None = None
 
@@ -54,7 +56,7 @@ class OutOfRange:
         if words.__class__ is np.ndarray and words[0]:
             raise self.found(words, "")
 
-    def found(self, words: np.ndarray, when: str) -> RangeError:
+    def found(self, words: np.ndarray, when: str) -> PyframeError:
         """The error for these words."""
         value, size = int(words[1]), int(words[2])
         what = self.what.format(value=value, size=size)

@@ -319,14 +319,19 @@ class DeviceFile:
             device = args[0].data.device_id
         else:
             device = self._device_of(instance, signature, args)
-        plan = self._plans.get((instance, device))
-        if plan is None or plan.signature != signature:
-            plan = self._load(instance, signature, device)
+        plan = self.plan(instance, signature, device)
         if self._host.several and self._host.current_device() != device:
             with self._host.on(device):
                 plan.launch(grid, block, args, shared)
         else:
             plan.launch(grid, block, args, shared)
+
+    def plan(self, instance: str, signature: str, device: int) -> Plan:
+        """The instance on a device, loaded when it is first asked for."""
+        plan = self._plans.get((instance, device))
+        if plan is None or plan.signature != signature:
+            plan = self._load(instance, signature, device)
+        return plan
 
     def _device_of(self, instance: str, signature: str, args: Sequence[Any]) -> int:
         for code, arg in zip(signature, args, strict=False):

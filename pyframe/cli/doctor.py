@@ -9,6 +9,8 @@ import sys
 EXTRAS = {
     "cupy": ("arrays on NVIDIA GPUs", "cuda13", ("cupy-cuda13x", "cupy-cuda12x", "cupy")),
     "numba": ("Numba kernels", "numba", ("numba",)),
+    "nvmath-python": ("cuBLASLt beside our products", "cublaslt", ("nvmath-python",)),
+    "cudnn frontend": ("cuDNN beside our kernels", "cudnn", ("nvidia-cudnn-frontend",)),
     "matplotlib": ("pictures of runs", "plots", ("matplotlib",)),
     "scikit-learn": ("the digits dataset", "examples", ("scikit-learn",)),
     "Pillow": ("reading pictures", "examples", ("pillow",)),

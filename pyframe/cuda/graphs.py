@@ -15,7 +15,7 @@ from typing import Any
 from ..backend.capture import Capture
 from ..device import Device
 from ..errors import KernelError, OutOfMemoryError, fail
-from .devices import api
+from .devices import api, is_available, is_initialized
 from .streams import Stream, current_stream
 
 _FIXES = (
@@ -194,8 +194,6 @@ def graph(cuda_graph: Graph, pool: Any = None, stream: Stream | None = None) -> 
 
 def is_current_stream_capturing() -> bool:
     """Whether a graph is being captured from the current stream."""
-    from .devices import is_available, is_initialized
-
     if not (is_initialized() and is_available()):
         return False
     return bool(current_stream().raw.is_capturing())

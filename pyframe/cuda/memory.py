@@ -7,30 +7,38 @@ is no smaller.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..device import Device
 from .devices import api, is_available, is_initialized, mem_get_info
 
 _watched: dict[int, Any] = {}
+_reserved: dict[int, int] = {}  # the most bytes of each device's pool that were seen
 
 
-def _pool(device: Any) -> tuple[Any, Any, int]:
+def _default_pool(index: int) -> Any:
+    return Device("cuda", index).backend.xp.get_default_memory_pool()
+
+
+@contextmanager
+def _pool(device: Any) -> Iterator[Any]:
+    """The pool, with its device current inside the block."""
     cuda, index = api(device)
-    return Device("cuda", index).backend.xp.get_default_memory_pool(), cuda, index
+    with cuda.Device(index):
+        yield _default_pool(index)
 
 
 def memory_allocated(device: Any = None) -> int:
     """Bytes that arrays hold."""
-    pool, cuda, index = _pool(device)
-    with cuda.Device(index):
+    with _pool(device) as pool:
         return int(pool.used_bytes())
 
 
 def memory_reserved(device: Any = None) -> int:
     """Bytes that the pool holds: for arrays, and kept for reuse."""
-    pool, cuda, index = _pool(device)
-    with cuda.Device(index):
+    with _pool(device) as pool:
         return int(pool.total_bytes())
 
 
@@ -54,16 +62,13 @@ def max_memory_reserved(device: Any = None) -> int:
     return _reserved[index]
 
 
-_reserved: dict[int, int] = {}
-
-
 def reset_peak_memory_stats(device: Any = None) -> None:
     """Lets the peaks begin anew with what is held now, and has allocations watched from here on."""
-    pool, cuda, index = _pool(device)
+    cuda, index = api(device)
     _reserved[index] = memory_reserved(device)
     watch = _watched.get(index)
     if watch is None:
-        watch = _watched[index] = _watching(cuda, pool, index)
+        watch = _watched[index] = _watching(cuda, _default_pool(index), index)
         watch.__enter__()
     watch.peak = memory_allocated(device)
 
@@ -84,8 +89,7 @@ def _watching(cuda: Any, pool: Any, index: int) -> Any:
 
 def memory_stats(device: Any = None) -> dict[str, int]:
     """The numbers above under the keys that ``torch.cuda.memory_stats`` has for them."""
-    pool, cuda, index = _pool(device)
-    with cuda.Device(index):
+    with _pool(device) as pool:
         free_blocks = int(pool.n_free_blocks())
     allocated, reserved = memory_allocated(device), memory_reserved(device)
     return {
@@ -121,6 +125,5 @@ def empty_cache() -> None:
 
 def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None:
     """Limits the pool to a part of the device's memory; 0 lifts the limit."""
-    pool, cuda, index = _pool(device)
-    with cuda.Device(index):
+    with _pool(device) as pool:
         pool.set_limit(fraction=fraction)

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from .c_source import c_name, c_source, c_type, preamble
 from .derivative import vjp
+from .functions import *
+from .functions import __all__ as _functions
 from .node import (
     Call,
     Const,
@@ -21,19 +23,20 @@ from .node import (
     topological,
 )
 from .numpy_eval import compile_numpy, numpy_source, ufunc_of
-from .primitives import *
-from .primitives import __all__ as _functions
+from .primitives import PRIMITIVES, Primitive
 from .simplify import count
 from .trace import ScalarFunction, trace
 from .typing import Program, Step, infer, program, scalar_kinds, typed
 
 __all__ = [
+    "PRIMITIVES",
     "Call",
     "Const",
     "Expr",
     "Index",
     "Input",
     "PhiloxBits",
+    "Primitive",
     "Program",
     "Scalar",
     "ScalarFunction",
@@ -64,4 +67,4 @@ __all__ = [
 
 if TYPE_CHECKING:
 
-    def __getattr__(name: str) -> Any: ...  # the functions of primitives.py come from a table
+    def __getattr__(name: str) -> Any: ...  # those of functions.py come from a table

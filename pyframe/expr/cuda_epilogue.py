@@ -13,12 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from .c_source import c_name, c_source, c_type, preamble
-from .cuda_source import storage_type
-from .node import Index, PhiloxBits
+from .cuda_source import scalar_codes, storage_type, uses_index
 from .trace import ScalarFunction
 from .typing import program
 
-_CODES = {"bool": "?", "int64": "q", "float64": "d"}
 _COMMON = """int m, int n, int k, int inner, long long line_a, long long outer_a, long long inner_a,
     long long line_b, long long outer_b, long long inner_b, unsigned tiles, unsigned steps,
     unsigned per_unit, unsigned vector"""
@@ -30,9 +28,11 @@ _WORK = """  const GemmWork work{m, n, k, inner, line_a, outer_a, inner_a, line_
 class Epilogue(NamedTuple):
     """The text of a file with the kernels of a product that ends in one function.
 
-    Entries are ``name::gemm_mma<…>``, ``name::gemm_simt<…>`` and ``name::gemm_reduce<T, M, N>``,
-    with the template parameters of those in ``kernels/``. ``codes`` are the struct codes of the
-    epilogue's arguments: a pointer per output; a pointer and four strides per operand; scalars.
+    Entries are ``name::gemm_mma<…>``, ``name::gemm_simt<…>`` and ``name::gemm_reduce<T, M, N>``, or
+    ``name::conv_gather_mma<…>`` and ``name::conv_gather_simt<…>``, with the template parameters of
+    those in ``kernels/``. ``codes`` are the struct codes of the epilogue's arguments: a pointer per
+    output; a pointer and four strides per operand; scalars; with column sums, the pointer to their
+    parts and how many rows of those a tile has.
     """
 
     name: str
@@ -42,7 +42,11 @@ class Epilogue(NamedTuple):
 
 
 def epilogue(
-    function: ScalarFunction, dtypes: tuple[np.dtype, ...], kinds: tuple[type, ...], family: str
+    function: ScalarFunction,
+    dtypes: tuple[np.dtype, ...],
+    kinds: tuple[type, ...],
+    family: str,
+    sums: bool = False,
 ) -> Epilogue:
     """The :class:`Epilogue` of a function whose inputs have ``dtypes``, the sum's first.
 
@@ -50,16 +54,19 @@ def epilogue(
         function: what is computed per element.
         dtypes: of the sum (the product's) and of the operands.
         kinds: ``bool``, ``int`` or ``float`` per runtime scalar.
-        family: ``"mma"``, ``"simt"`` or ``"hopper"``.
+        family: ``"mma"``, ``"simt"`` or ``"hopper"``, or ``"conv_mma"`` or ``"conv_simt"``.
+        sums: whether the first output is added up along the columns too (``"mma"``, ``"hopper"``).
     """
-    key = ("cuda epilogue", dtypes, kinds, family)
+    key = ("cuda epilogue", dtypes, kinds, family, sums)
     found = function.cache.get(key)
     if found is None:
-        found = function.cache[key] = _epilogue(function, dtypes, kinds, family)
+        found = function.cache[key] = _epilogue(function, dtypes, kinds, family, sums)
     return found
 
 
-def _epilogue(function: ScalarFunction, dtypes: tuple, kinds: tuple, family: str) -> Epilogue:
+def _epilogue(
+    function: ScalarFunction, dtypes: tuple, kinds: tuple, family: str, sums: bool
+) -> Epilogue:
     typed = program(function, dtypes, kinds)
     outs = [storage_type(d) for d in typed.storage]
     ins = [storage_type(d) for d in dtypes[1:]]
@@ -67,10 +74,11 @@ def _epilogue(function: ScalarFunction, dtypes: tuple, kinds: tuple, family: str
 
     fields = [f"{t}* y{i};" for i, t in enumerate(outs)]
     fields += [f"GemmOperand<{t}> x{i};" for i, t in enumerate(ins)]
-    fields += [f"{t} s{i};" for i, t in enumerate(scalars)]
+    fields += [f"{t} v{i};" for i, t in enumerate(scalars)]
+    fields += ["float* column_sums;", "int rows;"] * sums
     given = ["sums[j]"] + [f"widen(a{i}.values[j])" for i in range(len(ins))]
-    given += [f"s{i}" for i in range(len(scalars))]
-    if any(isinstance(s.node, (Index, PhiloxBits)) for s in typed.steps):
+    given += [f"v{i}" for i in range(len(scalars))]
+    if uses_index(typed):
         given.append("at.index + j")
     several = isinstance(function.root, tuple)
     if several:
@@ -84,6 +92,12 @@ def _epilogue(function: ScalarFunction, dtypes: tuple, kinds: tuple, family: str
     each = [*results[:-1], call]
     each += [f"r{i}.values[j] = narrow<{t}>(o{i});" for i, t in enumerate(outs)]
     puts = [f"put(y{i}, at, r{i}, vector);" for i in range(len(outs))]
+    result = "void"
+    if sums:
+        result = "Pack<C, V>"
+        makes += ["Pack<C, V> exact;"]
+        each += ["exact.values[j] = o0;"]
+        puts += ["return exact;"]
     body = _lines(2, *takes, *makes, "#pragma unroll", "for (int j = 0; j < V; ++j) {")
     body += _lines(3, *each) + _lines(2, "}", *puts)
 
@@ -94,26 +108,34 @@ def _epilogue(function: ScalarFunction, dtypes: tuple, kinds: tuple, family: str
         parameters += [f"long long {w}_{i}" for w in ("outer", "inner", "row", "column")]
         flag = f"(vector & {8 << i}) != 0"
         starts += [f"{{x{i}, outer_{i}, inner_{i}, row_{i}, column_{i}, {flag}}}"]
-    parameters += [f"{t} s{i}" for i, t in enumerate(scalars)]
-    starts += [f"s{i}" for i in range(len(scalars))]
+    parameters += [f"{t} v{i}" for i, t in enumerate(scalars)]
+    starts += [f"v{i}" for i in range(len(scalars))]
     starts[0] = f"({starts[0]}) != 0"
+    if sums:
+        parameters += ["float* column_sums", "int rows"]
+        starts += ["column_sums", "rows"]
     source = c_source(function, dtypes, "cuda", kinds)
     struct = f"""{source}
 struct Function {{
+  static constexpr bool kSums = {str(sums).lower()};
   bool vector;
 {_lines(1, *fields)}
   template <int V, class C>
-  __device__ __forceinline__ void operator()(const GemmPlace& at, const C (&sums)[V]) const {{
+  __device__ __forceinline__ {result} operator()(const GemmPlace& at, const C (&sums)[V]) const {{
 {body}  }}
 }};
 """
     made = f"  const Function function{{{', '.join(starts)}}};\n"
     rest = ", ".join(parameters)
-    entries = _FAMILIES[family](rest, made) + _reduce(rest, made)
+    entries = _FAMILIES[family](rest, made)
+    if family in ("mma", "simt"):
+        entries += _reduce(rest, made)
     digest = hashlib.sha256((struct + entries).encode()).hexdigest()[:10]
     name = f"{c_name(function.name)}_{digest}"
-    head = f'#include "pyframe/gemm_{family}.cuh"\n{preamble("cuda")}'
-    codes = "P" * len(outs) + "Pqqqq" * len(ins) + "".join(_CODES[d.name] for d in typed.scalars)
+    header = "conv_gemm" if family.startswith("conv") else f"gemm_{family}"
+    head = f'#include "pyframe/{header}.cuh"\n{preamble("cuda")}'
+    codes = "P" * len(outs) + "Pqqqq" * len(ins) + scalar_codes(typed)
+    codes += "Pi" * sums
     text = f"{head}namespace {name} {{\nusing namespace pf;\n{struct}{entries}}}\n"
     return Epilogue(name, text, codes, typed.storage)
 
@@ -156,7 +178,44 @@ gemm_hopper(const __grid_constant__ tensor_map a, const __grid_constant__ tensor
 """
 
 
-_FAMILIES = {"mma": _mma, "simt": _simt, "hopper": _hopper}
+_CONVOLUTION = """
+    int images, int groups, int channels, int outs, int transposed, int channels_last,
+    unsigned vector, PF_CONV_GEOMETRY"""
+_GATHER = """  const ConvGeometry g PF_CONV_GIVEN;
+  const GatherWork work{images, groups, channels, outs, transposed != 0, channels_last != 0,
+                        (vector & 4) != 0};
+"""
+
+
+def _conv_mma(rest: str, made: str) -> str:
+    return f"""
+template <class T, int M, int N, int WARPS_M, int WARPS_N, int STAGES, int BYTES>
+__global__ void __launch_bounds__(WARPS_M* WARPS_N * 32, 1)
+conv_gather_mma(const T* x, const T* w, {_CONVOLUTION}, {rest}) {{
+{_GATHER}{made}  conv_gather<MmaEngine<T, M, N, WARPS_M, WARPS_N, STAGES, true, BYTES>>(
+      x, w, work, g, function);
+}}
+"""
+
+
+def _conv_simt(rest: str, made: str) -> str:
+    return f"""
+template <class T, int M, int N, int ROWS, int COLUMNS, int STAGES, int BYTES>
+__global__ void __launch_bounds__(M* N / ROWS / COLUMNS, 1)
+conv_gather_simt(const T* x, const T* w, {_CONVOLUTION}, {rest}) {{
+{_GATHER}{made}  conv_gather<SimtEngine<T, M, N, ROWS, COLUMNS, STAGES, true, BYTES>>(
+      x, w, work, g, function);
+}}
+"""
+
+
+_FAMILIES = {
+    "mma": _mma,
+    "simt": _simt,
+    "hopper": _hopper,
+    "conv_mma": _conv_mma,
+    "conv_simt": _conv_simt,
+}
 
 
 def _reduce(rest: str, made: str) -> str:

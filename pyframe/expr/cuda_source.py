@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..dtypes import get_default_dtype
 from .c_source import c_name, c_source, c_type, preamble
 from .node import Index, PhiloxBits
 from .trace import ScalarFunction
-from .typing import program
+from .typing import Program, program
 
 _STORAGE = {
     "bool": "bool",
@@ -25,9 +26,10 @@ _STORAGE = {
     "float32": "float",
     "float64": "double",
 }
-_CODES = {"bool": "?", "int64": "q", "float64": "d"}  # of runtime scalars, as struct has them
+_CODES = {"bool": "?", "int64": "q", "float64": "d"}
 
 
+@cache
 def storage_type(dtype: Any) -> str:
     """The CUDA type in which values of ``dtype`` lie in memory.
 
@@ -35,6 +37,16 @@ def storage_type(dtype: Any) -> str:
     ('pf::float16', 'long long')
     """
     return _STORAGE[np.dtype(dtype).name]
+
+
+def scalar_codes(typed: Program) -> str:
+    """The struct codes of the runtime scalars."""
+    return "".join(_CODES[d.name] for d in typed.scalars)
+
+
+def uses_index(typed: Program) -> bool:
+    """Whether the value depends on the element's place."""
+    return any(isinstance(s.node, (Index, PhiloxBits)) for s in typed.steps)
 
 
 class Body(NamedTuple):
@@ -71,7 +83,7 @@ def body(function: ScalarFunction, dtypes: tuple[np.dtype, ...], kinds: tuple[ty
 
 def _body(function: ScalarFunction, dtypes: tuple, kinds: tuple) -> Body:
     typed = program(function, dtypes, kinds)
-    uses_index = any(isinstance(s.node, (Index, PhiloxBits)) for s in typed.steps)
+    indexed = uses_index(typed)
     several = isinstance(function.root, tuple)
     outs = [(f"y{i}", storage_type(d)) for i, d in enumerate(typed.storage)]
     ins = [(f"x{i}", storage_type(d)) for i, d in enumerate(dtypes)]
@@ -89,7 +101,7 @@ def _body(function: ScalarFunction, dtypes: tuple, kinds: tuple) -> Body:
         ]
         lines += [f"pf::Pack<{t}, V> r{i};" for i, (_, t) in enumerate(outs)]
         given = [f"pf::widen(a{i}.values[j])" for i in range(len(ins))] + [n for n, _ in scalars]
-        if uses_index:
+        if indexed:
             given.append("index + j")
         if several:
             inner = [f"{c_type(d)} o{i};" for i, d in enumerate(typed.outputs)]
@@ -131,11 +143,11 @@ struct Body {{
         f"namespace {name} {{\n{text}}}\n",
         parameters,
         tuple(n for n, _ in (*outs, *ins, *scalars)),
-        "P" * count + "".join(_CODES[d.name] for d in typed.scalars),
+        "P" * count + scalar_codes(typed),
         typed.storage,
         count,
         16 // max(d.itemsize for d in (*typed.storage, *dtypes)),
-        uses_index,
+        indexed,
     )
 
 

@@ -23,11 +23,9 @@ from .node import (
     Input,
     PhiloxBits,
     Scalar,
-    call,
-    topological,
-    with_args,
 )
 from .numpy_eval import code_for
+from .regroup import AFFINE, is_call, regrouped
 from .trace import ScalarFunction
 from .typing import Step, program, wrap
 
@@ -52,7 +50,6 @@ _WRAPS = frozenset(
 )
 _COMPARE = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _FUSED = {("add", 0): "muladd", ("add", 1): "muladd", ("sub", 0): "mulsub", ("sub", 1): "nmuladd"}
-_AFFINE = frozenset({"exp", "erf", "tanh", "sigmoid"})
 _MOST_UNIFORMS, _MOST_REGISTERS, _MOST_OPERANDS = 127, 255, 31
 
 
@@ -125,7 +122,7 @@ class _Compiler:
     ) -> None:
         self.ops = ops
         self.storage_in = [np.dtype(d) for d in dtypes]
-        self.typed = program(_regrouped(function), dtypes, scalars)
+        self.typed = program(regrouped(function), dtypes, scalars)
         self.values: dict[Expr, _Value] = {}
         self.steps: dict[Expr, Step] = {s.node: s for s in self.typed.steps}
         self.constants: dict[tuple[int, int], _Value] = {}
@@ -173,7 +170,7 @@ class _Compiler:
     def find_affine(self, step: Step) -> None:
         """Takes factors before, and factors and terms after a function into its instruction."""
         node = step.node
-        if not isinstance(node, Call) or node.primitive.name not in _AFFINE or step.weak:
+        if not isinstance(node, Call) or node.primitive.name not in AFFINE or step.weak:
             return
         if node.primitive.name + "_affine" not in self.ops:
             return
@@ -204,7 +201,7 @@ class _Compiler:
     def find_product(self, step: Step) -> None:
         """Takes a sum with a product in it, used once in another product, into that one."""
         node = step.node
-        if node in self.skipped or node in self.affine or not _is_call(node, ("mul",)):
+        if node in self.skipped or node in self.affine or not is_call(node, ("mul",)):
             return
         for arg in node.args:
             inner = self.only_use(arg, ("add", "sub"))
@@ -461,50 +458,6 @@ class _Compiler:
                     code += [value.place, value.index, value.type]
         uses_index = any(i.op in ("index", "philox") for i in self.body)
         return VectorProgram(np.array(code, np.int64), typed.storage, uses_index, len(self.body))
-
-
-def _regrouped(function: ScalarFunction) -> ScalarFunction:
-    """``function`` with ``c * (a * exp(x))`` as ``a * (exp(x) * c)``, which is one step less.
-
-    Constants gather in front of products in derivatives.
-    """
-    roots = function.lowered()
-    order, outputs = topological(roots), set(roots)
-    uses: dict[Expr, int] = {}
-    for node in order:
-        for arg in node.args:
-            uses[arg] = uses.get(arg, 0) + 1
-    new: dict[Expr, Expr] = {}
-    changed = False
-    for node in order:
-        new[node] = with_args(node, tuple([new[a] for a in node.args])) if node.args else node
-        if not isinstance(node, Call) or node.primitive.name != "mul":
-            continue
-        constant, product = node.args if isinstance(node.args[0], Const) else node.args[::-1]
-        if not isinstance(constant, Const) or not _is_call(product, ("mul",)):
-            continue
-        for k, factor in enumerate(product.args):
-            alone = uses[product] == 1 and uses[factor] == 1 and product not in outputs
-            if alone and _is_call(factor, _AFFINE):
-                other = new[product.args[1 - k]]
-                scaled = call(node.primitive, new[factor], constant)
-                new[node] = call(node.primitive, other, scaled)
-                changed = True
-                break
-    if not changed:
-        return function
-    results = tuple([new[r] for r in roots])
-    return ScalarFunction(
-        function.name,
-        function.inputs,
-        function.scalars,
-        function.defaults,
-        results if isinstance(function.root, tuple) else results[0],
-    )
-
-
-def _is_call(node: Expr, names: Any) -> bool:
-    return isinstance(node, Call) and node.primitive.name in names
 
 
 def _constant_operand(node: Expr) -> tuple[float, Expr | None]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ArgumentError, ArgumentTypeError, RangeError, fail
 from ..tensor import Tensor
+from . import fusing
 from .module import Module, _indented
 from .parameter import Parameter
 
@@ -50,6 +51,8 @@ class Sequential(Module):
                 self.add_module(str(index), module)
 
     def forward(self, input: Any) -> Any:
+        if fusing.on_cuda(input):
+            return fusing.sequence(list(self), input)
         for module in self:
             input = module(input)
         return input

@@ -39,15 +39,20 @@ class MovableModule(ModuleTree):
         Args:
             *args: a device, a floating point dtype (only floating point tensors are converted), or
                 a Tensor whose device and dtype are taken.
-            **kwargs: ``device=``, ``dtype=``; ``non_blocking`` and ``memory_format`` are accepted.
+            **kwargs: ``device=``, ``dtype=``; ``memory_format=`` for parameters and buffers of as
+                many dimensions (``pyframe.channels_last``: four); ``non_blocking`` is accepted.
 
         Raises:
             TypeError: for a dtype that is not floating point.
         """
         device, dtype = _destination(*args, **kwargs)
+        given = kwargs.get("memory_format")
+        dims = getattr(given, "dims", None)
 
         def convert(t: Tensor) -> Tensor:
-            return t.to(device=device, dtype=dtype if t.is_floating_point() else None)
+            wanted = given if dims is None or t.ndim == len(dims) else None
+            to_dtype = dtype if t.is_floating_point() else None
+            return t.to(device=device, dtype=to_dtype, memory_format=wanted)
 
         return self._apply(convert)
 

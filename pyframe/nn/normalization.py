@@ -105,6 +105,16 @@ class _NormBase(Module):
             f"track_running_stats={self.track_running_stats}"
         )
 
+    def _count_batch(self) -> float:
+        """Counts a batch; returns its share in the running statistics."""
+        count = self.num_batches_tracked
+        if count is not None:
+            count.array += 1
+            count._cell[0] += 1
+        if self.momentum is not None:
+            return self.momentum
+        return 0.0 if count is None else 1.0 / float(count)  # the mean over all batches so far
+
     def _check_dims(self, input: Tensor, *allowed: int) -> None:
         if input.ndim not in allowed:
             expected = " or ".join(f"{n}D" for n in allowed)
@@ -136,14 +146,7 @@ class _BatchNorm(_NormBase):
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
         training, tracking = self.training, self.track_running_stats
-        factor = 0.0 if self.momentum is None else self.momentum
-        if training and tracking:
-            count = self.num_batches_tracked
-            if count is not None:
-                count.array += 1
-                count._cell[0] += 1
-                if self.momentum is None:  # the mean over all batches so far
-                    factor = 1.0 / float(count)
+        factor = self._count_batch() if training and tracking else self.momentum or 0.0
         mean, var = self.running_mean, self.running_var
         use_batch = training or (mean is None and var is None)
         if training and not tracking:

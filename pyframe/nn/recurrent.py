@@ -102,14 +102,6 @@ class RNNBase(Module):
                 "proj_size should be a positive integer smaller than hidden_size, or zero",
                 proj_size=proj_size,
             )
-        if proj_size:
-            fail(
-                ArgumentError,
-                name,
-                "projections are not supported yet",
-                "Use proj_size=0, and a Linear on the output.",
-                proj_size=proj_size,
-            )
         gates = {"LSTM": 4, "GRU": 3}.get(mode, 1) * hidden_size
         state = proj_size or hidden_size
         self._flat_weights_names: list[str] = []
@@ -155,8 +147,8 @@ class RNNBase(Module):
 
         Args:
             input: (L, N, features), (N, L, …) with ``batch_first``, (L, features), or packed.
-            hx: initial state (layers·directions, N, hidden_size), for an LSTM a pair (h, c);
-                zeros by default.
+            hx: initial state (layers·directions, N, hidden_size), for an LSTM a pair (h, c), with
+                h of proj_size where it projects; zeros by default.
 
         Returns:
             The last layer's outputs, and the final state.
@@ -349,7 +341,10 @@ class RNN(RNNBase):
 
 
 class LSTM(RNNBase):
-    __doc__ = "Long short-term memory (Hochreiter and Schmidhuber, 1997); gates i, f, g, o." + _ARGS
+    __doc__ = (
+        "Long short-term memory (Hochreiter and Schmidhuber, 1997); gates i, f, g, o. With "
+        "``proj_size``, hₜ = W_hr (oₜ tanh cₜ) of that size (Sak and others, 2014)." + _ARGS
+    )
 
     def __init__(
         self,

@@ -25,8 +25,6 @@ class RNNCellBase(Module):
         device, dtype: of the parameters.
     """
 
-    step = ""
-
     def __init__(
         self,
         input_size: int,

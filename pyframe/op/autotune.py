@@ -69,8 +69,7 @@ def set_autotune(enabled: bool, *, budget: float | None = None) -> None:
         if not budget >= 0:
             fail(ArgumentError, "set_autotune", f"budget must be at least 0, not {budget}")
         _BUDGET[0] = float(budget)
-    choice.tuner[0] = choose if enabled else None
-    choice.tuned[0] = known if enabled else None
+    choice.tuner[0] = choice.Tuner(choose, known) if enabled else None
     choice.clear_choices()
 
 
@@ -83,7 +82,6 @@ def choose(
     op: Op, arrays: tuple, params: dict[str, Any], able: list[Kernel], backend: Any
 ) -> Kernel | None:
     """The fastest of the kernels that can run this call, or ``None`` for the portable forward."""
-    names: list[str] = [k.name for k in able]
     if not able:
         return None
     key = _key(op, arrays, params)
@@ -99,7 +97,7 @@ def choose(
     if entry["kernel"] == choice.PORTABLE:
         return None
     # A kernel that was the fastest in this class may not take this call.
-    return able[names.index(entry["kernel"])] if entry["kernel"] in names else able[0]
+    return next((k for k in able if k.name == entry["kernel"]), able[0])
 
 
 def known(op: Op, arrays: tuple, params: dict[str, Any], backend: Any) -> dict | None:

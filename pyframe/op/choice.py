@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,9 +36,16 @@ _chosen: dict[tuple, Kernel | None] = {}
 
 _memos: list[dict] = []
 
-# What pyframe/op/autotune.py chooses by and knows, where it was switched on.
-tuner: list[Callable[..., Kernel | None] | None] = [None]
-tuned: list[Callable[..., dict | None] | None] = [None]
+
+class Tuner(NamedTuple):
+    """What chooses among the kernels that can run a call, and what it knows of a call."""
+
+    choose: Callable[..., Kernel | None]
+    known: Callable[..., dict | None]
+
+
+tuner: list[Tuner | None] = [None]
+"""That of pyframe/op/autotune.py, where it was switched on."""
 
 
 def clear_choices() -> None:
@@ -120,15 +127,11 @@ def choose(
             return _chosen[key]
     except TypeError:  # an unhashable parameter: decide anew each time
         key = None
-    found = None
-    if tuner[0] is not None:
-        able = [k for k in kernels if not _why_not(k, arrays, params)]
-        found = tuner[0](op, arrays, params, able, backend)
+    able = (k for k in kernels if not _why_not(k, arrays, params))
+    if tuner[0] is None:
+        found = next(able, None)
     else:
-        for kernel in kernels:
-            if not _why_not(kernel, arrays, params):
-                found = kernel
-                break
+        found = tuner[0].choose(op, arrays, params, list(able), backend)
     if key is not None:
         if len(_chosen) >= _MOST_CHOICES:  # shapes that never repeat
             _chosen.clear()
@@ -286,7 +289,7 @@ def candidates(op: Op, arrays: tuple, params: dict[str, Any]) -> list[tuple[str,
     small = ""
     if backend.name == "cpu" and _work(op, arrays) < op.kernels_from:
         small = f"fewer than {op.kernels_from} elements, where NumPy's lower call overhead wins"
-    measured = tuned[0](op, arrays, params, backend) if tuned[0] is not None else None
+    measured = None if tuner[0] is None else tuner[0].known(op, arrays, params, backend)
     if measured is not None and not small:
         return _measured_rows(op.kernels.get(backend.name, []), arrays, params, measured)
     rows: list[tuple[str, str]] = []

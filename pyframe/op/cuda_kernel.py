@@ -41,6 +41,26 @@ def cuda_kernel(
     return Kernel(name, run, supports, source=source, rounds=rounds, trusted=trusted)
 
 
+def library_kernel(
+    name: str,
+    run: Callable,
+    supports: Callable[..., str],
+    available: Callable[[], str],
+    rounds: bool = False,
+) -> Kernel:
+    """A function of a library for CuPy arrays, which has to be installed and no emulator runs.
+
+    It is chosen by default, and raced by the autotuner, only where ``make gpu-check`` has passed
+    with it on the device's architecture: the item called ``name``.
+
+    Args:
+        name: as ``explain`` and ``pyframe.kernels(name)`` have it.
+        run, supports, available, rounds: see :class:`pyframe.op.record.Kernel`.
+    """
+    trusted = partial(_checked, name)
+    return Kernel(name, run, supports, available, rounds=rounds, trusted=trusted)
+
+
 def _emulator_runs_it(*arrays: Any) -> str:
     return ""
 

@@ -15,7 +15,8 @@ from ..dtypes import float32, float64
 from .cuda_arrays import TYPES, ceil_div, instances
 
 CHUNK = 4096  # kChunk of kernels/optim.cu
-KINDS = ("Sgd", "Adam", "RmsProp")  # in the order of optim.native_step
+# In the order of the numbers in pyframe/optim; the native extension has the first three.
+KINDS = ("Sgd", "Adam", "RmsProp", "Adagrad", "Adadelta", "Adamax", "RAdam")
 _FLOATS = ("float", "double")
 
 OPTIM = CudaFile(

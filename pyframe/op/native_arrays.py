@@ -6,6 +6,9 @@ import math
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
+from ..backend import native
 from ..backend.copies import copied
 from ..dtypes import float32, float64
 
@@ -23,6 +26,21 @@ def not_floats(*arrays: Any) -> str:
             if dtype not in (float32, float64):
                 return f"only float32 and float64, not {dtype}"
     return ""
+
+
+def fits_list(array: Any) -> bool:
+    """Whether the extension's kernels over lists of arrays can take this one as it is."""
+    return (
+        array.__class__ is np.ndarray
+        and array.dtype in (float32, float64)
+        and array.flags.c_contiguous
+        and array.flags.aligned
+    )
+
+
+def takes_gradients(arrays: list) -> bool:
+    """Whether the extension can take these arrays as one list of gradients, to clip or scale."""
+    return hasattr(native.module, "square_sum") and all(map(fits_list, arrays))
 
 
 def packed(array: Any) -> Any:

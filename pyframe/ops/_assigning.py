@@ -11,8 +11,9 @@ from ..backend import backend_of, backends
 from ..dtypes import is_floating
 from ..errors import ArgumentTypeError, DeviceError, DtypeError, ShapeError, fail
 from ..tensor.dispatch import number_as_array
+from ..tensor.from_data import as_tensor
 from ..tensor.inplace import check_distinct, refuse_inference, refuse_lost_view, refuse_write
-from ..tensor.tensor import LOST_VIEW, Tensor, as_tensor, tensor_types
+from ..tensor.tensor import LOST_VIEW, Tensor, tensor_types
 from .reshape import reshape
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import philox
-from ._attention_native import kept_scale
+from ._dropped import kept_scale
 from ._normalization import wide
 
 # Scores are formed for as many [L, S] blocks at a time as stay in a CPU's cache.

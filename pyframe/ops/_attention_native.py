@@ -8,14 +8,12 @@ import numpy as np
 
 from ..backend import native
 from ..dtypes import compute_dtype
+from ..op.memory_order import empty_rows_like
 from ..tensor.dispatch import unbroadcast
+from ._dropped import keep_threshold, kept_scale
 
 SOURCE = "csrc/isa/attention.cpp"
 _MOST_DIMS = 10
-
-
-def kept_scale(p: float) -> float:
-    return 0.0 if p == 1 else 1 / (1 - p)
 
 
 def not_supported(
@@ -47,23 +45,18 @@ def _readable_mask(mask: Any, dtype: Any, shape: tuple) -> Any:
     return mask if mask.ndim >= 2 else np.broadcast_to(mask, shape)
 
 
-def _empty_like(x: Any, shape: tuple) -> Any:
-    """Uninitialised, with dimensions in the order that ``x`` has in memory.
+def shared_lead(lead: tuple, key: Any, value: Any) -> tuple:
+    """The leading dimensions, as many as ``lead``, that the gradients of keys and values keep.
 
-    So what was split into heads by a view is merged by a view again.
+    They are summed over those that neither keys nor values have.
     """
-    if x.flags.c_contiguous or x.shape[:-1] != shape[:-1] or 0 in x.strides:
-        return native.empty(shape, x.dtype)
-    steps = x.strides
-    order = sorted(range(len(shape) - 1), key=lambda d: -abs(steps[d]))
-    order.append(len(shape) - 1)
-    out = native.empty([shape[d] for d in order], x.dtype)
-    return out.transpose([order.index(d) for d in range(len(order))])
+    shared = np.broadcast_shapes(key.shape[:-2], value.shape[:-2])
+    return (1,) * (len(lead) - len(shared)) + shared
 
 
 def _dropout_words(p: float) -> tuple[int, float]:
     """The threshold below which a word keeps its weight (-1: all are kept), and the factor."""
-    threshold = round((1 - p) * 2.0**32)
+    threshold = keep_threshold(p)
     return (-1, 1.0) if threshold >= 1 << 32 else (threshold, kept_scale(p))
 
 
@@ -86,7 +79,7 @@ def attention(
         lead = np.broadcast_shapes(lead, k.shape[:-2], v.shape[:-2])
     rows = (*lead, q.shape[-2])
     mask = _readable_mask(attn_mask, dtype, (q.shape[-2], k.shape[-2]))
-    y, log_mass = _empty_like(q, (*rows, v.shape[-1])), native.empty(rows, dtype)
+    y, log_mass = empty_rows_like(q, (*rows, v.shape[-1])), native.empty(rows, dtype)
     words = _dropout_words(dropout_p)
     native.module.attention(q, k, v, mask, y, log_mass, scale, is_causal, *words, seed, offset)
     return y.astype(query.dtype, copy=False), log_mass
@@ -113,13 +106,9 @@ def attention_backward(
         log_mass = log_mass.copy()
     mask = _readable_mask(attn_mask, dtype, (q.shape[-2], k.shape[-2]))
     lead = y.shape[:-2]
-    # The keys' gradients are summed over the dimensions that neither keys nor values have.
-    shared = lead
-    if not k.shape[:-2] == v.shape[:-2] == lead:
-        shared = np.broadcast_shapes(k.shape[:-2], v.shape[:-2])
-        shared = (1,) * (len(lead) - len(shared)) + shared
-    gq = _empty_like(q, lead + q.shape[-2:])
-    gk, gv = (_empty_like(x, shared + x.shape[-2:]) for x in (k, v))
+    shared = lead if k.shape[:-2] == v.shape[:-2] == lead else shared_lead(lead, k, v)
+    gq = empty_rows_like(q, lead + q.shape[-2:])
+    gk, gv = (empty_rows_like(x, shared + x.shape[-2:]) for x in (k, v))
     words = _dropout_words(dropout_p)
     native.module.attention_backward(
         q, k, v, mask, y, log_mass, g, gq, gk, gv, scale, is_causal, *words, seed, offset

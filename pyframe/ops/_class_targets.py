@@ -6,7 +6,7 @@ An input [N, C, d1, ...] is treated as [N, C, S], a target of classes as [N, S];
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ _all_below = getattr(native.module, "all_below", None)
 
 def sizes(shape: tuple) -> tuple[int, int, int]:
     """N, C and S of an input's shape."""
+    if len(shape) == 2:
+        return shape[0], shape[1], 1
     if len(shape) == 1:
         return 1, shape[0], 1
     return shape[0], shape[1], math.prod(shape[2:])
@@ -133,9 +135,16 @@ def spread(g: Any, total: Any, reduction: str, n: int, s: int) -> Any:
     return g / total if reduction == "mean" else g
 
 
-def classes_of(target: Any) -> Any:
-    """The classes as the native kernels take them: packed int64."""
+def classes_of(target: Any, packed: Callable = packed) -> Any:
+    """The classes as kernels take them: int64, ``packed`` as the kernels' backend has it."""
     return packed(target if target.dtype == int64 else target.astype(int64))
+
+
+def targets_of(input: Any, target: Any, packed: Callable = packed) -> tuple[Any, Any]:
+    """A target as kernels take it: its classes and ``None``, or ``None`` and its probabilities."""
+    if target.ndim == input.ndim:
+        return None, packed(target)
+    return classes_of(target, packed), None
 
 
 def class_samples(make: Maker) -> Iterator[Sample]:

@@ -10,7 +10,8 @@ import numpy as np
 from .. import dtypes
 from ..device import Device
 from ..errors import ArgumentTypeError, ShapeError, fail
-from ..tensor.tensor import Tensor, make
+from ..memory_formats import order_of, turned_back
+from ..tensor.tensor import Tensor, make, tensor_types
 
 
 def sizes(op: str, size: Any) -> tuple[int, ...]:
@@ -60,6 +61,29 @@ def _size_keyword(op: str, keywords: dict, positional: tuple) -> tuple:
 def float_dtype(dtype: Any) -> np.dtype:
     """The dtype that was given, or the default floating dtype."""
     return dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
+
+
+def as_number(op: str, value: Any) -> Any:
+    """``value`` as a Python number, or an error."""
+    if value.__class__ in tensor_types or isinstance(value, np.generic):
+        value = value.item()
+    if not isinstance(value, (int, float)):
+        fail(ArgumentTypeError, op, f"expected a number, not {type(value).__name__}")
+    return value
+
+
+def as_integer(op: str, name: str, value: Any) -> int:
+    """``value`` as an int, or an error that calls it ``name``."""
+    try:
+        return index(value)
+    except TypeError:
+        fail(ArgumentTypeError, op, f"{name} must be an integer, not {type(value).__name__}")
+
+
+def formatted(op: str, array: Any, memory_format: Any, like: Any = None) -> Any:
+    """A new array in the order that was asked for; ``like`` is what ``preserve_format`` follows."""
+    order = order_of(op, memory_format, array if like is None else like)
+    return array if order is None else turned_back(array.transpose(order).copy(), order)
 
 
 def finished(array: Any, device: Device, requires_grad: bool) -> Tensor:

@@ -17,9 +17,12 @@ from ..backend.cuda_file import CudaFile
 from ..backend.cuda_geometry import address, broadcast_strides, element_strides, merged
 from ..dtypes import bfloat16, bool_, compute_dtype, float16, float32, float64
 from ..op.cuda_arrays import MOST, TYPES, ceil_div, not_cuda_floats, packed
+from ..op.cuda_kernel import cuda_kernel
+from ..op.memory_order import empty_rows_like
 from ..tensor.dispatch import unbroadcast
-from ._attention_native import kept_scale
+from ._attention_native import shared_lead
 from ._cuda_gemm import too_old
+from ._dropped import keep_threshold, kept_scale
 
 SOURCE = "kernels/attention.cu"
 MOST_FEATURES = 256
@@ -108,21 +111,6 @@ def _readable(x: Any) -> Any:
     if not rows_joined or address(x) % x.itemsize or element_strides(x) is None:
         x = backend_of(x).xp.array(x, order="C", copy=True)
     return x
-
-
-def _empty_like(x: Any, shape: tuple) -> Any:
-    """Uninitialised, with dimensions in the order that ``x`` has in memory.
-
-    So what was split into heads by a view is merged by a view again.
-    """
-    backend = backend_of(x)
-    if x.flags.c_contiguous or x.shape[:-1] != shape[:-1] or 0 in x.strides:
-        return backend.empty(shape, x.dtype)
-    steps = x.strides
-    order = sorted(range(len(shape) - 1), key=lambda d: -abs(steps[d]))
-    order.append(len(shape) - 1)
-    out = backend.empty(tuple([shape[d] for d in order]), x.dtype)
-    return out.transpose([order.index(d) for d in range(len(order))])
 
 
 class _Call:
@@ -220,7 +208,7 @@ def _mask_args(mask: Any) -> tuple[int, int]:
 
 def _dropout_args(p: float, seed: Any, offset: Any) -> tuple[Any, tuple]:
     """A stream on a device or ``None``; whether there is dropout, threshold, factor, stream."""
-    threshold = round((1 - p) * 2.0**32)
+    threshold = keep_threshold(p)
     on = threshold < 1 << 32
     words, key, first = philox_arguments(seed, offset) if on else (None, 0, 0)
     return words, (
@@ -269,7 +257,7 @@ def attention(
     q, k, v = (_readable(x) for x in (query, key, value))
     lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
     length, other, compute = q.shape[-2], k.shape[-2], compute_dtype(q.dtype)
-    y = _empty_like(q, (*lead, length, v.shape[-1]))
+    y = empty_rows_like(q, (*lead, length, v.shape[-1]))
     log_mass = backend_of(q).empty((*lead, length), compute)
     mask = _mask(attn_mask, compute, (length, other))
     call = _call(lead, {"q": q, "k": k, "v": v, "y": y, "m": mask})
@@ -331,11 +319,9 @@ def attention_backward(
     lead, length, other, compute = y.shape[:-2], q.shape[-2], k.shape[-2], compute_dtype(q.dtype)
     log_mass = packed(log_mass.astype(compute, copy=False))
     delta = backend_of(q).empty(log_mass.shape, compute)
-    # The keys' gradients are summed over the dimensions that neither keys nor values have.
-    shared = np.broadcast_shapes(k.shape[:-2], v.shape[:-2])
-    shared = (1,) * (len(lead) - len(shared)) + shared
-    gq = _empty_like(q, lead + q.shape[-2:])
-    gk, gv = (_empty_like(x, shared + x.shape[-2:]) for x in (k, v))
+    shared = shared_lead(lead, k, v)
+    gq = empty_rows_like(q, lead + q.shape[-2:])
+    gk, gv = (empty_rows_like(x, shared + x.shape[-2:]) for x in (k, v))
     mask = _mask(attn_mask, compute, (length, other))
     names = ("q", "k", "v", "y", "g", "gq", "gk", "gv", "m")
     operands = dict(zip(names, (q, k, v, y, g, gq, gk, gv, mask), strict=True))
@@ -390,3 +376,9 @@ def attention_backward(
         )
     pairs = (("gq", query), ("gk", key), ("gv", value))
     return tuple(unbroadcast(operands[n], x.shape) for n, x in pairs)
+
+
+ATTENTION = cuda_kernel(attention, not_cuda_attention, SOURCE, rounds=True)
+ATTENTION_BACKWARD = cuda_kernel(
+    attention_backward, not_cuda_attention_backward, SOURCE, rounds=True
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..config import get_float32_matmul_precision
@@ -11,6 +12,7 @@ from ..op.record import Kernel
 from ..op.windows import conv_output, pairs, product
 from . import _cuda_conv_direct as direct
 from . import _cuda_conv_gemm as gemm
+from ._after_product import of_convolution
 from ._cuda_gemm import multiply, not_cuda_gemm
 from .linear import linear
 from .matmul import matmul
@@ -176,15 +178,41 @@ def affine(
     **params: Any,
 ) -> Any:
     """See ``conv_affine``."""
+    residual = None if residual is None else _batched(residual, weight.ndim)
+    finish = {"shift": shift, "scale": scale, "residual": residual, "between": (min, max)}
+    return _finished(input, weight, params, **finish)
+
+
+def _finished(input: Any, weight: Any, params: dict, **finish: Any) -> Any:
     n, groups = weight.ndim, params["groups"]
     shape = output_shape(input.shape, weight.shape, params)
     whole = shape if len(shape) == n else (1, *shape)
-    if residual is not None:
-        residual = _batched(residual, n)
     x, rest = _batched(input, n), _geometry(params)
-    finish = (shift, scale, residual, (min, max))
-    y = gemm.gather(x, weight, whole, groups, rest, False, _tf32(), *finish)
+    y = gemm.gather(x, weight, whole, groups, rest, False, _tf32(), **finish)
     return y if len(shape) == n else y[0]
+
+
+def not_activated(*arrays: Any, activation: str, **params: Any) -> str:
+    """Why :func:`activated` cannot run, or ""."""
+    return not_affine(*arrays, **params, min=-math.inf, max=math.inf)
+
+
+def activated(
+    input: Any,
+    weight: Any,
+    scale: Any = None,
+    shift: Any = None,
+    residual: Any = None,
+    *,
+    activation: str,
+    **params: Any,
+) -> Any:
+    """See ``activated_conv``."""
+    residual = None if residual is None else _batched(residual, weight.ndim)
+    given = {"scale": scale, "shift": shift, "residual": residual}
+    found = {name: array for name, array in given.items() if array is not None}
+    after = gemm.After(of_convolution(activation, tuple(found)), tuple(found.values()))
+    return _finished(input, weight, params, after=after)
 
 
 CONV: Kernel = cuda_kernel(forward, _supports, "kernels/conv_mma.cu")

@@ -31,11 +31,7 @@ WEIGHT = CudaFile(
     [
         *(f"direct_weight_pixels<{t}, {r}, {k}, {s}>" for t in _ALL for (k, s), r in _ROWS.items()),
         *instances("direct_weight_channels<{}, 1, 0, 1>", _ALL),
-        *(
-            f"direct_weight_channels<{t}, {v}, {k}, {s}>"
-            for t, v in _SIZES
-            for k, s in _WINDOWS[:3]
-        ),
+        *(f"direct_weight_channels<{t}, {v}, {k}, {s}>" for t, v in _SIZES for k, s in _LAST),
         *instances("direct_weight_sum<{}>", _ALL),
     ],
 )

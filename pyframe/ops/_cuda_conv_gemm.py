@@ -13,10 +13,13 @@ from ..backend import backend_of
 from ..backend.cuda_file import CudaFile
 from ..backend.cuda_geometry import address, division
 from ..dtypes import bfloat16, compute_dtype, float16, float32, float64
+from ..expr import ScalarFunction
+from ..expr.cuda_epilogue import Epilogue, epilogue
 from ..op.cuda_arrays import TYPES, can_vector, ceil_div, computing, instances, packed
 from ..op.windows import product
 from . import _cuda_conv_direct as direct
 from ._cuda_copy import copy_into
+from ._cuda_gemm_fused import generated
 
 BLOCKS = 128  # that a launch should have before it takes larger tiles
 
@@ -126,6 +129,17 @@ def _filters(weight: Any, groups: int, transposed: bool, wide: int) -> Any:
     return target
 
 
+class After(NamedTuple):
+    """What becomes of a convolution's sums: a scalar function of them, of arrays and of numbers.
+
+    The arrays are vectors with a value per channel, or of the output's shape.
+    """
+
+    function: ScalarFunction
+    operands: tuple = ()
+    scalars: tuple = ()
+
+
 def gather(
     x: Any,
     weight: Any,
@@ -138,10 +152,12 @@ def gather(
     scale: Any = None,
     residual: Any = None,
     between: tuple[float, float] = (-math.inf, math.inf),
+    after: After | None = None,
 ) -> Any:
     """A convolution · scale + shift + residual, of ``shape``, and not outside of ``between``.
 
-    With ``transposed`` the gradient of the input in the convolution's place.
+    With ``transposed`` the gradient of the input in the convolution's place. With ``after`` its
+    function is what follows, and none of the others.
     """
     last = direct.is_channels_last(x)
     y, dtype = direct.empty_like_layout(x, shape, last), x.dtype
@@ -157,20 +173,51 @@ def gather(
     whole = can_vector(wide, source, w)
     size = _gather_size(dtype, mma, bool(whole), rows, outs, groups * phases)
     target = _last(y) if last else y
+    grid = (_tiles(rows, outs, size), phases, groups)
+    name, shared = size.instance("gather", dtype), size.shared(dtype)
+    numbers = (shape[0], groups, wide, outs, int(transposed))
+    geometry = direct.numbers(x.shape[2:], shape[2:], weight.shape[2:], params)
+    if after is not None:
+        found = _epilogue(after, size.family, dtype)
+        vector, rest = _operands(after, target, last, outs)
+        name = f"{found.name}::{name}"
+        args = (source, w, *numbers, int(last), vector, *geometry, target, *rest)
+        signature = "PP" + "i" * 6 + "I" + "i" * 21 + found.codes
+        generated(found, name).launch(name, signature, grid, (size.threads,), args, shared)
+        return y
     if residual is not None:
         residual = packed(_last(residual) if last else residual)
     others = () if residual is None else (residual,)
     vector = can_vector(outs if last else product(shape[2:]), target, *others)
-    args = (
-        *(source, w, target, computing(scale, dtype), computing(shift, dtype), residual, *between),
-        *(int(last), vector, shape[0], groups, wide, outs, int(transposed)),
-        *direct.numbers(x.shape[2:], shape[2:], weight.shape[2:], params),
-    )
+    scales = (computing(scale, dtype), computing(shift, dtype), residual, *between)
+    args = (source, w, target, *scales, int(last), vector, *numbers, *geometry)
     signature = "PPPPPP" + ("dd" if dtype == float64 else "ff") + "i" * 28
-    grid = (_tiles(rows, outs, size), phases, groups)
-    name = size.instance("gather", dtype)
-    _launch(name, signature, grid, (size.threads,), args, size.shared(dtype))
+    _launch(name, signature, grid, (size.threads,), args, shared)
     return y
+
+
+def _epilogue(after: After, family: str, dtype: Any) -> Epilogue:
+    dtypes = (dtype, *(a.dtype for a in after.operands))
+    kinds = tuple(v.__class__ for v in after.scalars)
+    return epilogue(after.function, dtypes, kinds, f"conv_{family}")
+
+
+def _operands(after: After, target: Any, last: bool, outs: int) -> tuple[int, list]:
+    """Which arrays can be accessed 16 bytes at a time, and the operands with their strides."""
+    vector = 4 * can_vector(outs if last else product(target.shape[2:]), target)
+    rest: list = []
+    for i, array in enumerate(after.operands):
+        whole = array.ndim > 1
+        found = packed(_last(array) if last and whole else array)
+        if last:
+            strides = (0, 0, found.shape[-1] if whole else 0, 1)
+        else:
+            each = product(found.shape[2:]) if whole else 0
+            strides = (each * found.shape[1], 0, each, 1) if whole else (0, 0, 1, 0)
+        aligned = vector and strides[3] and can_vector(strides[2], found)
+        vector |= bool(aligned) << (3 + i)
+        rest += [found, *strides]
+    return vector, [*rest, *after.scalars]
 
 
 def _last(array: Any) -> Any:

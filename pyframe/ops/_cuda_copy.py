@@ -102,7 +102,8 @@ def cast_to(x: Any, dtype: np.dtype) -> Any:
     return pointwise_cuda.run_on(_conversion(dtype), (x,), ())
 
 
-def _not_copied(input: Any, **params: Any) -> str:
+def not_copied(input: Any, **params: Any) -> str:
+    """Why :func:`copied` cannot run."""
     if input.dtype.itemsize not in _WORDS:
         return f"items of {input.dtype.itemsize} bytes"
     if element_strides(input) is None or input.ndim > pointwise_cuda.MOST_DIMS:
@@ -118,7 +119,6 @@ def _not_cast(input: Any, *, dtype: Any) -> str:
     return pointwise_cuda.why_not(_conversion(dtype), (input,), ())
 
 
-COPY = cuda_kernel(lambda input, *, memory_format=None: copied(input), _not_copied, SOURCE)
 CAST = cuda_kernel(
     lambda input, *, dtype: cast_to(input, dtype), _not_cast, "kernels/pyframe/pointwise.cuh"
 )

@@ -10,6 +10,7 @@ from ..backend.capture import philox_arguments
 from ..backend.cuda_file import CudaFile
 from ..backend.cuda_geometry import address
 from ..op.cuda_arrays import TYPES, ceil_div, instances, not_cuda_floats, packed
+from ._dropped import keep_threshold, kept_scale
 
 DROPOUT = CudaFile("dropout.cu", instances("dropout<{}>", TYPES.values()))
 
@@ -36,7 +37,7 @@ def dropout(
         words, key, first = philox_arguments(seed, offset)
         args = (
             *(x, y, words, x.size, inner, key, first),
-            *(round((1 - p) * 2.0**32), 0.0 if p == 1 else 1 / (1 - p)),
+            *(keep_threshold(p), kept_scale(p)),
             int(address(x) % 16 == 0 and address(y) % 16 == 0),
         )
         grid, block = (ceil_div(x.size, 4 * threads),), (threads,)

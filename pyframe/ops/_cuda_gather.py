@@ -12,7 +12,7 @@ from ..backend.cuda_file import CudaFile
 from ..backend.cuda_geometry import address
 from ..backend.device_errors import OutOfRange
 from ..dtypes import float32, float64, int32, int64
-from ..errors import PlaceError, RangeError
+from ..errors import PlaceError, RangeError, ShapeError
 from ..op.cuda_arrays import (
     TYPES,
     can_vector,
@@ -113,6 +113,12 @@ def gather_elements(input: Any, index: Any, *, dim: int) -> Any:
     return out
 
 
+ONE_HOT = OutOfRange(
+    "one_hot",
+    "class {value} is out of range for num_classes={size}",
+    "Classes are in [0, {last}].",
+    ShapeError,
+)
 _checks: dict[tuple, OutOfRange] = {}
 
 
@@ -128,10 +134,21 @@ def check_range(op: str, index: Any, size: int, negative: bool, error: type[Rang
     if wrong is None:
         fix = _SIGNED if negative else "Indices are in [0, {last}]."
         wrong = _checks[op, negative, error] = OutOfRange(op, _WHAT, fix, error)
+    note_range(wrong, index, -size if negative else 0, size)
+
+
+def note_range(wrong: OutOfRange, index: Any, low: int, size: int) -> None:
+    """Notes an entry of ``index`` outside of [low, size)."""
     index, words = _index(index), wrong.words(index)
-    args = (index, words, index.size, -size if negative else 0, size)
+    args = (index, words, index.size, low, size)
     _launch(f"check_range<{_INDEX[index.dtype]}>", "PPqqq", index.size, args)
     wrong.look(words)
+
+
+def note_portable(wrong: OutOfRange, index: Any, low: int, size: int) -> None:
+    """The same for portable forwards on a GPU, where CuPy's own lookups just wrap around."""
+    if index.__class__ is not np.ndarray and index.size and backend_of(index).name == "cuda":
+        note_range(wrong, index, low, size)
 
 
 # ---- sums

@@ -18,8 +18,6 @@ from ..backend import backend_of, launch
 from ..backend.cuda_file import CudaFile
 from ..backend.cuda_geometry import address, broadcast_strides, element_strides, merged
 from ..dtypes import bfloat16, compute_dtype, float16, float32, float64
-from ..expr import ScalarFunction
-from ..expr.cuda_epilogue import Epilogue, epilogue
 from ..op.cuda_arrays import MOST, TYPES, ceil_div, not_cuda_floats, packed
 
 MULTIPROCESSORS = 132  # of an H100; any device gets the cut that fills this one
@@ -273,21 +271,23 @@ def multiply(
         return out
     dtype = out.dtype
     cut = cut or plan(dtype, call.m, call.n, call.k, call.members)
-    scale = (out, *strided(added[0] if added else None, call, 2), alpha, beta)
-    if not added:
-        scale = (out, None, 0, 0, 0, 0, alpha, 0)
+    scale = scaled(out, added, call, alpha, beta)
     run(cut, left, right, call, [out], added, _built_in(cut, dtype, left, right), scale)
     return out
 
 
 class Entries(NamedTuple):
-    """The kernels of a product and of the addition of its parts, with their epilogue's codes."""
+    """The kernels of a product and of the addition of its parts, with their epilogue's codes.
+
+    ``sums``: the epilogue adds up columns, for which one block takes all of a tile's parts.
+    """
 
     file: CudaFile
     name: str
     reduce_file: CudaFile
     reduce: str
     codes: str
+    sums: bool = False
 
 
 def _built_in(cut: Plan, dtype: Any, left: Matrix, right: Matrix) -> Entries:
@@ -351,6 +351,12 @@ def strided(array: Any, call: Call, number: int) -> tuple:
     return (array, *call.steps[number], *last[-2:])
 
 
+def scaled(out: Any, added: list, call: Call, alpha: Any, beta: Any) -> tuple:
+    """The epilogue's arguments for alpha · product + beta · what is added, if anything is."""
+    operand = strided(added[0] if added else None, call, 2)
+    return (out, *operand, alpha, beta if added else 0)
+
+
 def vector_bits(outs: list, more: list, call: Call) -> int:
     """What of an epilogue can be accessed 16 bytes at a time: bit 2 results, 3… operands."""
     bits = all(_vector(out, call.n) for out in outs) * 4
@@ -390,50 +396,8 @@ def run(
     if cut.split:
         args = (partial, call.m, call.n, call.batch[1], cut.steps, cut.per_unit, vector, *epilogue)
         groups = size.m * size.n // (16 // compute_dtype(dtype).itemsize)
-        grid = (cut.tiles, ceil_div(groups, 1024))
+        grid = (cut.tiles, 1 if entries.sums else ceil_div(groups, 1024))
         entries.reduce_file.launch(entries.reduce, "PiiiIII" + entries.codes, grid, (256,), args)
-
-
-def fused(
-    a: Any, b: Any, function: ScalarFunction, operands_: tuple = (), scalars: tuple = (), **how: Any
-) -> Any:
-    """``function(a @ b, *operands, *scalars)`` in one kernel; a tuple if it has several outputs.
-
-    The product, of [batch…, m, k] and [batch…, k, n], is not rounded before the function sees it.
-
-    Args:
-        a, b: as in :func:`multiply`.
-        function: a scalar function whose first input is the product.
-        operands_: arrays of any floating dtype that broadcast to the product.
-        scalars: runtime numbers.
-        how: ``cut``, as in :func:`multiply`.
-    """
-    left, right, added, call, out = operands(a, b, list(operands_))
-    dtypes = (a.dtype, *(x.dtype for x in operands_))
-    cut = how.get("cut") or plan(a.dtype, call.m, call.n, call.k, call.members)
-    found = epilogue(function, dtypes, tuple(v.__class__ for v in scalars), cut.family)
-    outs = [out] + [backend_of(out).empty(out.shape, d) for d in found.storage[1:]]
-    if found.storage[0] != out.dtype:
-        outs[0] = backend_of(out).empty(out.shape, found.storage[0])
-    if out.size:
-        name = instance(cut.family, a.dtype, cut.size, (left.inner, right.inner))
-        reduce = f"gemm_reduce<{TYPES[a.dtype]}, {cut.size.m}, {cut.size.n}>"
-        names = (f"{found.name}::{name}", f"{found.name}::{reduce}")
-        files = [generated(found, n) for n in names]
-        more = [v for i, x in enumerate(added) for v in strided(x, call, 2 + i)]
-        entries = Entries(files[0], names[0], files[1], names[1], found.codes)
-        run(cut, left, right, call, outs, added, entries, (*outs, *more, *scalars))
-    return tuple(outs) if isinstance(function.root, tuple) else outs[0]
-
-
-_generated_files: dict[str, CudaFile] = {}
-
-
-def generated(found: Epilogue, name: str) -> CudaFile:
-    """The file with one instance of a fused product."""
-    if name not in _generated_files:
-        _generated_files[name] = CudaFile(f"{found.name}.cu", [name], found.text)
-    return _generated_files[name]
 
 
 # ---------------------------------------------------------------- as ops have them

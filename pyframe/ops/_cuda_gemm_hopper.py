@@ -8,13 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import backend_of, launch
+from ..backend import launch
 from ..backend.cuda_file import CudaFile
 from ..backend.cuda_geometry import address
 from ..backend.tensor_map import TensorMap, why_not
 from ..dtypes import bfloat16, float16
-from ..expr.cuda_epilogue import epilogue
-from ..expr.trace import ScalarFunction
 from ..op.cuda_arrays import TYPES, ceil_div
 from . import _cuda_gemm as gemm
 
@@ -170,7 +168,7 @@ class _Ready(NamedTuple):
     args: tuple
 
 
-def _ready(
+def prepared(
     left: gemm.Matrix,
     right: gemm.Matrix,
     call: gemm.Call,
@@ -202,7 +200,7 @@ def _multiprocessors(array: Any) -> int:
     return launch.host().multiprocessors(array.data.device_id)
 
 
-def _launch(file: CudaFile, ready: _Ready, codes: str, rest: tuple) -> None:
+def start(file: CudaFile, ready: _Ready, codes: str, rest: tuple) -> None:
     grid, shared = (ready.cut.blocks,), shared_bytes(ready.cut.columns)
     args = (*ready.args, *rest)
     file.launch(file.instances[0], "TTiiiiIII" + codes, grid, (THREADS,), args, shared)
@@ -230,39 +228,12 @@ def multiply(
     left, right, added, call, out = gemm.operands(a, b, [] if c is None else [c])
     if not out.size:
         return out
-    ready = _ready(left, right, call, [out], added, columns, blocks)
+    ready = prepared(left, right, call, [out], added, columns, blocks)
     if ready is None:
         return gemm.multiply(a, b, c, alpha, beta)
-    scale: tuple = (out, None, 0, 0, 0, 0, alpha, 0)
-    if added:
-        scale = (out, *gemm.strided(added[0], call, 2), alpha, beta)
-    _launch(FILES[out.dtype, ready.cut.columns, ready.inner], ready, "PPqqqqff", scale)
+    scale = gemm.scaled(out, added, call, alpha, beta)
+    start(FILES[out.dtype, ready.cut.columns, ready.inner], ready, "PPqqqqff", scale)
     return out
-
-
-def fused(
-    a: Any,
-    b: Any,
-    function: ScalarFunction,
-    operands_: tuple = (),
-    scalars: tuple = (),
-    *,
-    columns: int = 0,
-    blocks: int = 0,
-) -> Any:
-    """``function(a @ b, *operands, *scalars)``: see :func:`pyframe.ops._cuda_gemm.fused`."""
-    left, right, added, call, out = gemm.operands(a, b, list(operands_))
-    dtypes = (a.dtype, *(x.dtype for x in operands_))
-    found = epilogue(function, dtypes, tuple(v.__class__ for v in scalars), "hopper")
-    outs = [backend_of(out).empty(out.shape, d) for d in found.storage]
-    if out.size:
-        ready = _ready(left, right, call, outs, added, columns, blocks)
-        if ready is None:
-            return gemm.fused(a, b, function, operands_, scalars)
-        name = f"{found.name}::{instance(out.dtype, ready.cut.columns, ready.inner)}"
-        more = [v for i, x in enumerate(added) for v in gemm.strided(x, call, 2 + i)]
-        _launch(gemm.generated(found, name), ready, found.codes, (*outs, *more, *scalars))
-    return tuple(outs) if isinstance(function.root, tuple) else outs[0]
 
 
 matmul = partial(gemm.matmul, multiply=multiply)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from ..backend import backend_of
 from ..backend.cuda_file import CudaFile
 from ..backend.device_errors import OutOfRange
@@ -22,7 +20,7 @@ from ..op.cuda_arrays import (
     not_cuda_floats,
     packed,
 )
-from ._class_targets import sizes, target_shape
+from ._class_targets import classes_of, sizes, target_shape, targets_of
 
 _LONG_ROW = 1024  # classes from which a row gets a block instead of a warp
 _CHUNK = 4096  # rows whose losses one block adds up
@@ -53,10 +51,6 @@ def _group(rows: int, classes: int, stride: int) -> tuple[int, tuple, tuple]:
     if classes > _LONG_ROW:
         return 256, (rows,), (256,)
     return 32, (ceil_div(rows, 4),), (32, 4)
-
-
-def _classes(target: Any) -> Any:
-    return packed(target.astype(np.int64, copy=False))
 
 
 def _reduced(x: Any, y: Any, losses: Any, weights: Any, rows: int, mean: bool) -> Any:
@@ -101,12 +95,10 @@ def class_loss(
     each = reduction == "none"
     y = backend.empty(target_shape(x.shape) if each else (), x.dtype)
     losses = None if each else backend.empty((n, s), dtype)
-    probabilities = target.ndim == x.ndim
     group, grid, block = _group(n * s, c, s)
     words = CROSS_ENTROPY.words(x)
     args = (
-        *(x, None if probabilities else _classes(target)),
-        *(packed(target) if probabilities else None, computing(weight, x.dtype)),
+        *(x, *targets_of(x, target, packed), computing(weight, x.dtype)),
         *(y if each else None, losses, top, mass, weights, words, n * s, c, s),
         *(ignore_index, label_smoothing, label_smoothing / c, can_vector(c, x) if s == 1 else 0),
     )
@@ -139,11 +131,9 @@ def class_loss_backward(
     x = packed(input)
     n, c, s = sizes(x.shape)
     gx = backend_of(x).empty(x.shape, x.dtype)
-    probabilities = target.ndim == x.ndim
     group, grid, block = _group(n * s, c, s)
     args = (
-        *(packed(grad), x, None if probabilities else _classes(target)),
-        *(packed(target) if probabilities else None, computing(weight, x.dtype)),
+        *(packed(grad), x, *targets_of(x, target, packed), computing(weight, x.dtype)),
         *(computing(top, x.dtype), computing(mass, x.dtype)),
         *(computing(total, x.dtype) if reduction == "mean" else None, gx, n * s, c, s),
         *(int(reduction == "none"), ignore_index, label_smoothing, label_smoothing / c),
@@ -172,8 +162,8 @@ def nll(
     weights = backend.empty((n, s), dtype)
     words = NLL.words(x)
     args = (
-        *(x, _classes(target), computing(weight, x.dtype), y if each else None, losses, weights),
-        *(words, n * s, c, s, ignore_index),
+        *(x, classes_of(target, packed), computing(weight, x.dtype)),
+        *(y if each else None, losses, weights, words, n * s, c, s, ignore_index),
     )
     name, grid = f"nll_rows<{TYPES[x.dtype]}>", (ceil_div(n * s, 128),)
     LOSSES.launch(name, "PPPPPPPqiiq", grid, (128,), args)
@@ -202,7 +192,7 @@ def nll_backward(
     n, c, s = sizes(shape)
     gx = backend_of(grad).empty(shape, grad.dtype)
     args = (
-        *(packed(grad), _classes(target), computing(weight, grad.dtype)),
+        *(packed(grad), classes_of(target, packed), computing(weight, grad.dtype)),
         *(computing(total, grad.dtype) if reduction == "mean" else None, gx),
         *(n * c * s, c, s, int(reduction == "none"), ignore_index),
     )

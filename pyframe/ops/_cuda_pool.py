@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ..backend import backend_of
 from ..backend.cuda_file import CudaFile
+from ..dtypes import int64
 from ..op.cuda_arrays import (
     MOST,
     TYPES,
@@ -17,8 +16,8 @@ from ..op.cuda_arrays import (
     not_cuda_floats,
     packed,
 )
-from ..op.windows import pool_output, product
-from ._pooling import geometry_of
+from ..op.windows import product
+from ._pooling import adaptive_geometry, grad_geometry, pooled
 
 SOURCE = "kernels/pool.cu"
 _ALL = tuple(TYPES.values())
@@ -49,54 +48,30 @@ def _launch(name: str, signature: str, total: int, args: tuple, numbers: tuple[i
         POOL.launch(name, signature + "i" * 18, grid, (block,), (*args, *numbers))
 
 
-def max_pool(
-    input: Any,
-    *,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-) -> tuple:
-    """See ``max_pool2d_with_indices``."""
+def _maxima(input: Any, shape: tuple, numbers: tuple[int, ...]) -> tuple:
+    """The largest value of every window and its place; ``shape`` is the output's."""
     x, backend = packed(input), backend_of(input)
-    n = x.ndim - len(kernel_size)
-    lead, size = x.shape[:n], x.shape[n:]
-    out = pool_output(size, kernel_size, stride, padding, dilation, ceil_mode)
-    y = backend.empty((*lead, *out), x.dtype)
-    places = backend.empty((*lead, *out), np.dtype(np.int64))
-    numbers = geometry_of(size, out, kernel_size, stride, padding, dilation)
+    y, places = backend.empty(shape, x.dtype), backend.empty(shape, int64)
     _launch(f"max_pool<{TYPES[x.dtype]}>", "PPPI", y.size, (x, y, places, y.size), numbers)
     return y, places
+
+
+def max_pool(input: Any, **window: Any) -> tuple:
+    """See ``max_pool2d_with_indices``."""
+    return _maxima(input, *pooled(input.shape, **window))
 
 
 def adaptive_max_pool(input: Any, *, output_size: tuple) -> tuple:
     """See ``adaptive_max_pool_with_indices``."""
-    x, backend, n = packed(input), backend_of(input), len(output_size)
-    lead, size = x.shape[:-n], x.shape[-n:]
-    y = backend.empty((*lead, *output_size), x.dtype)
-    places = backend.empty(y.shape, np.dtype(np.int64))
-    zeros, ones = (0,) * n, (1,) * n
-    numbers = geometry_of(size, output_size, ones, zeros, zeros, ones)
-    _launch(f"max_pool<{TYPES[x.dtype]}>", "PPPI", y.size, (x, y, places, y.size), numbers)
-    return y, places
+    shape = (*input.shape[: -len(output_size)], *output_size)
+    return _maxima(input, shape, adaptive_geometry(input.shape, output_size))
 
 
-def max_pool_backward(
-    grad_output: Any,
-    indices: Any,
-    *,
-    input_size: tuple,
-    kernel_size: tuple,
-    stride: tuple,
-    padding: tuple,
-    dilation: tuple,
-) -> Any:
+def max_pool_backward(grad_output: Any, indices: Any, *, input_size: tuple, **window: Any) -> Any:
     """See ``max_pool_grad``."""
-    g, places, n = packed(grad_output), packed(indices), len(kernel_size)
+    g, places = packed(grad_output), packed(indices)
     gx = backend_of(g).empty(input_size, g.dtype)
-    size, out = tuple(input_size[-n:]), g.shape[-n:]
-    numbers = geometry_of(size, out, kernel_size, stride, padding, dilation)
+    numbers = grad_geometry(input_size, g.shape, **window)
     name = f"max_pool_backward<{TYPES[g.dtype]}>"
     _launch(name, "PPPI", gx.size, (g, places, gx, gx.size), numbers)
     return gx
@@ -113,31 +88,23 @@ def average_pool(
     divisor_override: int | None = None,
 ) -> Any:
     """See ``avg_pool2d``."""
-    x = packed(input)
-    n = x.ndim - len(kernel_size)
-    lead, size = x.shape[:n], x.shape[n:]
-    ones = (1,) * len(size)
-    out = pool_output(size, kernel_size, stride, padding, ones, ceil_mode)
-    y = backend_of(x).empty((*lead, *out), x.dtype)
-    if tuple(kernel_size) == size and not any(padding):  # one window, the whole image
+    x, ones = packed(input), (1,) * len(kernel_size)
+    shape, numbers = pooled(x.shape, kernel_size, stride, padding, ones, ceil_mode)
+    y = backend_of(x).empty(shape, x.dtype)
+    if tuple(kernel_size) == x.shape[-len(ones) :] and not any(padding):
         if y.size:
-            planes, pixels = product(lead), product(size)
-            args: tuple = (
-                x,
-                y,
-                planes,
-                pixels,
-                1 / (divisor_override or pixels),
-                can_vector(pixels, x),
-            )
-            grid = (ceil_div(planes, 4),)
-            name = f"global_average<{TYPES[x.dtype]}>"
-            POOL.launch(name, "PPqidi", grid, (32, 4), args)
+            _global_average(x, y, product(kernel_size), divisor_override)
         return y
-    numbers = geometry_of(size, out, kernel_size, stride, padding, ones)
     args = (x, y, y.size, int(count_include_pad), divisor_override or 0)
     _launch(f"average_pool<{TYPES[x.dtype]}>", "PPIii", y.size, args, numbers)
     return y
+
+
+def _global_average(x: Any, y: Any, pixels: int, divisor: int | None) -> None:
+    """The average whose one window is the whole image."""
+    args = (x, y, y.size, pixels, 1 / (divisor or pixels), can_vector(pixels, x))
+    name, grid = f"global_average<{TYPES[x.dtype]}>", (ceil_div(y.size, 4),)
+    POOL.launch(name, "PPqidi", grid, (32, 4), args)
 
 
 def average_pool_backward(
@@ -152,11 +119,9 @@ def average_pool_backward(
     divisor_override: int | None,
 ) -> Any:
     """See ``avg_pool_grad``."""
-    g, n = packed(grad_output), len(kernel_size)
+    g, ones = packed(grad_output), (1,) * len(kernel_size)
     gx = backend_of(g).empty(input_size, g.dtype)
-    numbers = geometry_of(
-        tuple(input_size[-n:]), g.shape[-n:], kernel_size, stride, padding, (1,) * n
-    )
+    numbers = grad_geometry(input_size, g.shape, kernel_size, stride, padding, ones)
     args = (g, gx, gx.size, int(count_include_pad), divisor_override or 0)
     name = f"average_pool_backward<{TYPES[g.dtype]}>"
     _launch(name, "PPIii", gx.size, args, numbers)

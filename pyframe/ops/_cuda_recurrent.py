@@ -11,7 +11,16 @@ from typing import Any
 from ..backend import backend_of
 from ..backend.cuda_file import CudaFile
 from ..dtypes import compute_dtype
-from ..op.cuda_arrays import COMPUTED, MOST, TYPES, ceil_div, instances, not_cuda_floats, packed
+from ..op.cuda_arrays import (
+    COMPUTED,
+    MOST,
+    TYPES,
+    ceil_div,
+    computing,
+    instances,
+    not_cuda_floats,
+    packed,
+)
 from ..op.cuda_kernel import cuda_kernel
 from ..op.record import Kernel
 from .linear import linear
@@ -42,11 +51,6 @@ def not_cuda_layer(*arrays: Any, **params: Any) -> str:
     return not_cuda_floats(*arrays)
 
 
-def _computing(arrays: tuple, dtype: Any) -> list:
-    """Arrays in C order in the dtype that is computed in; ``None`` stays."""
-    return [None if a is None else packed(a.astype(dtype, copy=False)) for a in arrays]
-
-
 def _launch(kernel: str, dtype: Any, cell: str, pointers: tuple, *sizes: int) -> None:
     """One step; ``sizes``: step, step before it, rows, hidden."""
     count = sizes[2] * sizes[3]
@@ -68,7 +72,7 @@ def layer(cell: str) -> list[Kernel]:
 
     def run(*arrays: Any, reverse: bool, nonlinearity: str = "") -> tuple:
         given, dtype = arrays[0].dtype, compute_dtype(arrays[0].dtype)
-        x, h0, *rest = _computing(arrays, dtype)
+        x, h0, *rest = [computing(a, given) for a in arrays]
         c0 = rest.pop(0) if cell == "lstm" else None
         w_ih, w_hh, b_ih, b_hh = (*rest, None, None)[:4]
         backend, hidden = backend_of(x), w_hh.shape[1]
@@ -110,7 +114,7 @@ def layer_backward(cell: str) -> list[Kernel]:
 
     def run(*arrays: Any, reverse: bool, nonlinearity: str = "") -> tuple:
         given, dtype = arrays[0].dtype, compute_dtype(arrays[0].dtype)
-        ready = _computing(arrays, dtype)
+        ready = [computing(a, given) for a in arrays]
         g_y, g_h = ready[:2]
         x, h0, *rest = ready[1 + states :]
         c0 = rest.pop(0) if cell == "lstm" else None

@@ -15,6 +15,7 @@ from ..backend.cuda_geometry import WIDE, address, element_strides, merged
 from ..dtypes import FLOATING, as_dtype, is_floating, is_half, is_supported
 from ..expr.cuda_source import storage_type
 from ..op.axes import count
+from ..op.cuda_arrays import ceil_div
 from ..op.cuda_kernel import cuda_kernel
 from ..op.record import Kernel
 from ._cuda_copy import cast_to, copied
@@ -124,7 +125,7 @@ def launch(
         file.launch(
             f"parts<{name}>",
             "PPPddIi",
-            (-(-results // rows),),
+            (ceil_div(results, rows),),
             (32, rows),
             (partial, out, places, factor, option, results, plan.parts),
         )
@@ -179,17 +180,17 @@ def _plan(shape: tuple, strides: tuple, dims: tuple, itemsize: int, aligned: boo
     if by_columns:
         height = min(16, 1 << (max(1, length // 8).bit_length() - 1))
         block, step = (32, height), height
-        blocks = -(-results // 32)
+        blocks = ceil_div(results, 32)
         least = height * 32
     else:
         width = min(256, max(32, 1 << (max(1, length // each // 8).bit_length() - 1)))
         block = (width, min(max(1, 128 // width), results))
         step = width * each
-        blocks = -(-results // block[1])
+        blocks = ceil_div(results, block[1])
         least = _LEAST_PART
     parts = max(1, min(_BLOCKS // blocks, length // least))
-    part = -(-length // (parts * step)) * step
-    parts = max(1, -(-length // part)) if part else 1
+    part = ceil_div(length, parts * step) * step
+    parts = max(1, ceil_div(length, part)) if part else 1
     kept_shape = ((1,) * _MOST_KEPT + kept_shape)[-_MOST_KEPT:]
     kept_strides = ((0,) * _MOST_KEPT + kept_strides)[-_MOST_KEPT:]
     numbers = (

@@ -17,7 +17,12 @@ from ..op.record import Kernel
 from ..op.windows import product
 
 SOURCE = "kernels/resample.cu"
-_RESAMPLE = CudaFile("resample.cu", instances("resample<{}>", TYPES.values()))
+_UNITS = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
+_RESAMPLE = CudaFile(
+    "resample.cu",
+    instances("resample<{}>", TYPES.values()) + instances("resample_nearest<{}>", _UNITS.values()),
+)
+_NEAREST = ("nearest", "nearest-exact")
 _NONE = (1, 1, 0, None, None)  # a dimension that is not there
 
 
@@ -31,7 +36,9 @@ def _on_device(table: Callable, key: tuple, device: int, asarray: Callable) -> t
     return size, out, taps, asarray(index.astype(np.int32)), asarray(weight)
 
 
-def _resampled(x: Any, out: tuple, table: Callable, keys: list[tuple]) -> Any:
+def _resampled(
+    x: Any, out: tuple, table: Callable, keys: list[tuple], nearest: bool = False
+) -> Any:
     """The last dimensions of ``x`` resampled to ``out``.
 
     Args:
@@ -39,6 +46,7 @@ def _resampled(x: Any, out: tuple, table: Callable, keys: list[tuple]) -> Any:
         out: the new lengths.
         table: gives ``(from, to, taps, inputs, weights)`` of a dimension for a key and a dtype.
         keys: a key per dimension, hashable.
+        nearest: whether outputs are copies of inputs, of any dtype.
     """
     x, backend = packed(x), backend_of(x)
     device = 0 if isinstance(x, np.ndarray) else x.device.id
@@ -46,28 +54,37 @@ def _resampled(x: Any, out: tuple, table: Callable, keys: list[tuple]) -> Any:
     y = backend.empty((*x.shape[: x.ndim - n], *out), x.dtype)
     if not y.size:
         return y
-    dtype = compute_dtype(x.dtype)
+    dtype = np.dtype(np.float32) if nearest else compute_dtype(x.dtype)
     axes = [_on_device(table, (*key, dtype), device, backend.xp.asarray) for key in keys]
     axes = [_NONE] * (3 - n) + axes
-    tables = [array for axis in axes for array in axis[3:]]
-    numbers = [axis[i] for i in range(3) for axis in axes]
     threads = 256 if y.size > 4096 else 64
-    _RESAMPLE.launch(
-        f"resample<{TYPES[x.dtype]}>",
-        "PPI" + "P" * 6 + "i" * 9,
-        (ceil_div(y.size, threads),),
-        (threads,),
-        (x, y, y.size, *tables, *numbers),
-    )
+    grid, block = (ceil_div(y.size, threads),), (threads,)
+    if nearest:
+        name = f"resample_nearest<{_UNITS[x.dtype.itemsize]}>"
+        numbers = [axis[i] for i in range(2) for axis in axes]
+        args = (x, y, y.size, *[axis[3] for axis in axes], *numbers)
+        _RESAMPLE.launch(name, "PPI" + "P" * 3 + "i" * 6, grid, block, args)
+    else:
+        tables = [array for axis in axes for array in axis[3:]]
+        numbers = [axis[i] for i in range(3) for axis in axes]
+        args = (x, y, y.size, *tables, *numbers)
+        name = f"resample<{TYPES[x.dtype]}>"
+        _RESAMPLE.launch(name, "PPI" + "P" * 6 + "i" * 9, grid, block, args)
     return y
 
 
-def _not_resampled(array: Any, *, size: Any = None, input_size: Any = None, **params: Any) -> str:
+def _not_resampled(
+    array: Any, *, kind: str, size: Any = None, input_size: Any = None, **params: Any
+) -> str:
     """Why the kernel cannot run."""
     lead = product(array.shape[: array.ndim - len(size)]) if size is not None else 1
     if max(array.size, lead * product(input_size or size)) > MOST:
         return "there are 2³¹ elements or more"
-    return not_cuda_floats(array) or ("" if array.size else "there are no elements")
+    if not array.size:
+        return "there are no elements"
+    if size is not None and kind in _NEAREST and array.dtype.itemsize in _UNITS:
+        return ""
+    return not_cuda_floats(array)
 
 
 def kernels_for(table: Callable) -> tuple[Kernel, Kernel]:
@@ -79,7 +96,7 @@ def kernels_for(table: Callable) -> tuple[Kernel, Kernel]:
     def run(input: Any, *, size: tuple, kind: str, align: bool, scales: tuple) -> Any:
         lengths = zip(input.shape[input.ndim - len(size) :], size, scales, strict=True)
         keys = [(kind, s, o, align, scale, False) for s, o, scale in lengths]
-        return _resampled(input, tuple(size), table, keys)
+        return _resampled(input, tuple(size), table, keys, kind in _NEAREST)
 
     def run_grad(
         grad_output: Any, *, input_size: tuple, kind: str, align: bool, scales: tuple

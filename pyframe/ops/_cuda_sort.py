@@ -1,4 +1,4 @@
-"""CUDA kernels of sorting and choosing by rank: kernels/sort.cu. Declares no op."""
+"""CUDA kernels of sorting and choosing by rank: kernels/sort.cu, radix.cu. Declares no op."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ from ..op.cuda_arrays import MOST, TYPES, ceil_div, packed
 from ..op.cuda_kernel import cuda_kernel
 from ..op.record import Kernel
 from ._cuda_copy import copied
+from ._cuda_radix import (
+    UNITS,
+    Radix,
+    cost_of_digits,
+    cost_of_merging,
+    cost_of_selecting,
+    cost_of_tiles,
+    radix_file,
+)
 
 SOURCE = "kernels/sort.cu"
 _TYPES = {
@@ -24,24 +33,25 @@ _TYPES = {
     np.dtype(np.int32): "int",
     int64: "long long",
 }
-_UNITS = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
 _SORT = CudaFile(
     "sort.cu",
     [
-        *dict.fromkeys(f"sort_values<{t}, {_UNITS[d.itemsize]}>" for d, t in _TYPES.items()),
-        *(f"sort_items<{unit}>" for unit in _UNITS.values()),
-        *(f"merge_runs<{unit}>" for unit in _UNITS.values()),
-        *(f"pick_rank<{unit}>" for unit in list(_UNITS.values())[1:]),
+        *dict.fromkeys(f"sort_values<{t}, {UNITS[d.itemsize]}>" for d, t in _TYPES.items()),
+        *(f"sort_items<{unit}>" for unit in UNITS.values()),
+        *(f"merge_runs<{unit}>" for unit in UNITS.values()),
+        *(f"pick_rank<{unit}>" for unit in list(UNITS.values())[1:]),
     ],
 )
+
+_RADIX = radix_file(_TYPES)
 
 _TILE = 2048  # items sorted in shared memory: at most 32 KB
 _LEAST_TILE = 512  # a block of short rows
 _MERGED = 1024  # as in sort.cu
-_MOST_KEPT = _TILE // 8  # for more, all is sorted
+_MOST_KEPT = _TILE // 8  # of each tile
 
 
-class _Rows:
+class Rows:
     """An array as packed rows along ``dim``, and the results of sorting them."""
 
     def __init__(self, input: Any, dim: int, descending: bool, count: int, values: bool) -> None:
@@ -50,11 +60,11 @@ class _Rows:
         self.x = packed(moved)
         self.n, self.dim, self.descending = self.x.shape[-1], dim, int(descending)
         self.rows = self.x.size // self.n if self.n else 0
-        self.first, self.count = 0, count
+        self.begin, self.count = 0, count
         shape = (*self.x.shape[:-1], count)
         self.indices = self.backend.empty(shape, int64)
         self.values: Any = self.backend.empty(shape, self.x.dtype) if values else None
-        self.unit = _UNITS[self.x.dtype.itemsize]
+        self.unit = UNITS[self.x.dtype.itemsize]
         self.item_bytes = 16 if self.x.dtype.itemsize == 8 else 8
 
     def items(self, length: int) -> Any:
@@ -75,7 +85,7 @@ class _Rows:
         threads = min(256, max(32, tile // 2))
         shared = tile * self.item_bytes
         results = (self.values, self.indices) if out is None else (None, None)
-        numbers = (tile, width, keep, self.first, self.count)
+        numbers = (tile, width, keep, self.begin, self.count)
         if items is None:
             name = f"sort_values<{_TYPES[self.x.dtype]}, {self.unit}>"
             args = (self.x, out, *results, self.rows, m, *numbers, self.descending)
@@ -86,27 +96,75 @@ class _Rows:
                 f"sort_items<{self.unit}>", "PPPPPqiiiiiii", (blocks,), (threads,), args, shared
             )
 
-    def sorted_items(self, emit: bool) -> Any:
-        """Sort all; ``emit``: write the results, else return the sorted items."""
-        if emit and self.n <= _TILE:
-            self.sort_tiles(None, self.n, None)
-            return None
-        items = self.items(self.n)
-        self.sort_tiles(None, self.n, items)
-        if self.n <= _TILE:
-            return items
-        other, run = self.items(self.n), _TILE
-        while run < self.n:
-            last = emit and 2 * run >= self.n
-            results = (self.values, self.indices) if last else (None, None)
-            args = (items, None if last else other, self.x, *results, self.n, run)
-            blocks = self.rows * ceil_div(self.n, _MERGED)
-            name = f"merge_runs<{self.unit}>"
-            _SORT.launch(name, "PPPPPiiii", (blocks,), (256,), (*args, self.first, self.count), 0)
-            items, other, run = other, items, 2 * run
-        return items
+    def sort(self) -> None:
+        """Sort all and write the results."""
+        self._sort_items(None, self.n)
 
-    def first_of_each(self) -> None:
+    def first(self, k: int) -> None:
+        """The first ``k`` in order, without sorting all where that is cheaper."""
+        if self.n <= _TILE:
+            self.sort()
+            return
+        values, size, item = self.rows * self.n, self.x.dtype.itemsize, self.item_bytes
+        choosing = cost_of_selecting(values, size) + self._cost_of_sorting(k)
+        if k <= _MOST_KEPT and cost_of_tiles(values, item) < choosing:
+            self._first_of_each()
+        elif choosing < self._cost_of_sorting(self.n):
+            self._sort_items(self._radix().select(k - 1, k), k)
+        else:
+            self.sort()
+
+    def rank(self, rank: int, nan_wins: bool) -> None:
+        """The value of this rank, from 0; or the first NaN, if that wins and there is one."""
+        if self.n > _TILE:
+            self._radix().select(rank, 0, nan_wins)
+        elif nan_wins:
+            items = self.items(self.n)
+            self.sort_tiles(None, self.n, items)
+            threads = min(256, 32 * ceil_div(self.rows, 32))
+            args = (items, self.x, self.values, self.indices, self.rows, self.n, rank)
+            grid = (ceil_div(self.rows, threads),)
+            _SORT.launch(f"pick_rank<{self.unit}>", "PPPPqii", grid, (threads,), args)
+        else:
+            self.begin = rank
+            self.sort()
+
+    def _radix(self) -> Radix:
+        return Radix(_RADIX, _TYPES, self)
+
+    def _costs(self, m: int) -> tuple[int, int]:
+        """Of sorting ``m`` items of each row by digits, and by merging."""
+        values, item = self.rows * m, self.item_bytes
+        merging = cost_of_merging(values, m, _TILE, item)
+        return cost_of_digits(values, self.x.dtype.itemsize, item), merging
+
+    def _cost_of_sorting(self, m: int) -> int:
+        digits, merging = self._costs(m)
+        return merging if m <= _TILE else min(digits, merging)
+
+    def _sort_items(self, items: Any, m: int) -> None:
+        """Sort the values, or ``m`` given items of each row, and write the results."""
+        digits, merging = self._costs(m)
+        if m <= _TILE:
+            self.sort_tiles(items, m, None)
+        elif digits < merging:
+            self._radix().sort(items, m)
+        else:
+            self._merge(items, m)
+
+    def _merge(self, given: Any, m: int) -> None:
+        items, other, run = self.items(m), self.items(m), _TILE
+        self.sort_tiles(given, m, items)
+        while run < m:
+            last = 2 * run >= m
+            results = (self.values, self.indices) if last else (None, None)
+            args = (items, None if last else other, self.x, *results, m, self.n, run)
+            args = (*args, self.begin, self.count)
+            blocks = self.rows * ceil_div(m, _MERGED)
+            _SORT.launch(f"merge_runs<{self.unit}>", "PPPPPiiiii", (blocks,), (256,), args)
+            items, other, run = other, items, 2 * run
+
+    def _first_of_each(self) -> None:
         """The first ``count`` in order, where they are few: those of tiles, of these the first."""
         items, m = None, self.n
         while m > _TILE:
@@ -123,42 +181,32 @@ class _Rows:
 
 
 def _sort(input: Any, *, dim: int = -1, descending: bool = False) -> tuple:
-    rows = _Rows(input, dim, descending, input.shape[dim], values=True)
+    rows = Rows(input, dim, descending, input.shape[dim], values=True)
     if input.size:
-        rows.sorted_items(emit=True)
+        rows.sort()
     return rows.back(rows.values), rows.back(rows.indices)
 
 
 def _argsort(input: Any, *, dim: int = -1, descending: bool = False) -> Any:
-    rows = _Rows(input, dim, descending, input.shape[dim], values=False)
+    rows = Rows(input, dim, descending, input.shape[dim], values=False)
     if input.size:
-        rows.sorted_items(emit=True)
+        rows.sort()
     return rows.back(rows.indices)
 
 
 def _topk(input: Any, *, k: int, dim: int = -1, largest: bool = True) -> tuple:
-    rows = _Rows(input, dim, largest, k, values=True)
+    rows = Rows(input, dim, largest, k, values=True)
     if input.size and k:
-        if k <= _MOST_KEPT:
-            rows.first_of_each()
-        else:
-            rows.sorted_items(emit=True)
+        rows.first(k)
     return rows.back(rows.values), rows.back(rows.indices)
 
 
 def _ranked(
     input: Any, *, k: int, dim: int, keepdim: bool = False, nan_wins: bool = False
 ) -> tuple:
-    rows = _Rows(input, dim, False, 1, values=True)
+    rows = Rows(input, dim, False, 1, values=True)
     if input.size:
-        nan_wins = nan_wins and is_floating(input.dtype)
-        rows.first = k - 1
-        items = rows.sorted_items(emit=not nan_wins)
-        if nan_wins:
-            threads = min(256, 32 * ceil_div(rows.rows, 32))
-            args = (items, rows.x, rows.values, rows.indices, rows.rows, rows.n, k - 1)
-            grid = (ceil_div(rows.rows, threads),)
-            _SORT.launch(f"pick_rank<{rows.unit}>", "PPPPqii", grid, (threads,), args)
+        rows.rank(k - 1, nan_wins and is_floating(input.dtype))
     shape = list(input.shape)
     shape[dim : dim + 1 or None] = [1] if keepdim else []
     return rows.values.reshape(shape), rows.indices.reshape(shape)

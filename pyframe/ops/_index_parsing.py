@@ -12,7 +12,8 @@ import numpy as np
 from .. import dtypes
 from ..backend import backend_of, backends
 from ..errors import ArgumentTypeError, DeviceError, RangeError, fail
-from ..tensor.tensor import as_tensor, make, tensor_types
+from ..tensor.from_data import as_tensor
+from ..tensor.tensor import make, tensor_types
 from .basic_indexing import BASIC, checked_number, checked_slice
 from .segments import nonzero
 

@@ -134,6 +134,42 @@ def geometry_of(
     return (*_three(1, size, out, kernel, stride), *_three(0, padding), *_three(1, dilation))
 
 
+@lru_cache(maxsize=1024)
+def pooled(
+    shape: tuple,
+    kernel_size: tuple,
+    stride: tuple,
+    padding: tuple,
+    dilation: tuple,
+    ceil_mode: bool,
+) -> tuple[tuple, tuple]:
+    """The output's shape for an input of ``shape``, and the pooling's :func:`geometry_of`."""
+    n = len(kernel_size)
+    out = pool_output(shape[-n:], kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = geometry_of(shape[-n:], out, kernel_size, stride, padding, dilation)
+    return (*shape[:-n], *out), geometry
+
+
+def adaptive_geometry(shape: tuple, output_size: tuple) -> tuple[int, ...]:
+    """:func:`geometry_of` a pooling to ``output_size``; strides of 0 stand for its windows."""
+    n = len(output_size)
+    zeros, ones = (0,) * n, (1,) * n
+    return geometry_of(shape[-n:], output_size, ones, zeros, zeros, ones)
+
+
+def grad_geometry(
+    input_size: tuple,
+    out: tuple,
+    kernel_size: tuple,
+    stride: tuple,
+    padding: tuple,
+    dilation: tuple,
+) -> tuple[int, ...]:
+    """:func:`geometry_of` the pooling of ``input_size`` whose output has the shape ``out``."""
+    n = len(kernel_size)
+    return geometry_of(tuple(input_size[-n:]), out[-n:], kernel_size, stride, padding, dilation)
+
+
 def not_poolable(input: Any, *rest: Any, **params: Any) -> str:
     """Why the native poolings cannot run."""
     if not input.size:

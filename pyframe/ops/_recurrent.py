@@ -268,16 +268,18 @@ def run_layers(
     train: bool,
     bidirectional: bool,
     batch_first: bool,
+    more: int = 0,
 ) -> tuple:
     """Runs the layers in turn and joins directions and last states.
 
     Args:
         op: name for messages.
-        layer: ``layer(x, *states, w_ih, w_hh, b_ih, b_hh, reverse=...)``, which returns the outputs
-            and the last states before all else.
+        layer: ``layer(x, *states, w_ih, w_hh, b_ih, b_hh, *more, reverse=...)``, which returns the
+            outputs and the last states before all else.
         states: first states, each [layers · directions, batch, hidden].
         input, params, has_biases, num_layers, dropout, train, bidirectional, batch_first: as for
             :func:`lstm`.
+        more: how many weights of a layer follow on its biases.
 
     Returns:
         The outputs and the last states.
@@ -288,7 +290,7 @@ def run_layers(
     """
     directions = 2 if bidirectional else 1
     parts = num_layers * directions
-    per_layer = 4 if has_biases else 2
+    per_layer = (4 if has_biases else 2) + more
     params = list(params)
     _check_sequence(op, input, states, len(params), per_layer, parts)
     x = transpose(input, 0, 1) if batch_first else input
@@ -297,9 +299,10 @@ def run_layers(
         outputs = []
         for k in range(number * directions, (number + 1) * directions):
             weights = params[k * per_layer : (k + 1) * per_layer]
-            biases = weights[2:] or (None, None)
+            if not has_biases:
+                weights[2:2] = (None, None)
             reverse = k % directions == 1
-            y, *ends = layer(x, *(s[k] for s in states), *weights[:2], *biases, reverse=reverse)
+            y, *ends = layer(x, *(s[k] for s in states), *weights, reverse=reverse)
             outputs.append(y)
             for last, end in zip(lasts, ends, strict=False):
                 last.append(end)

@@ -7,20 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import native
 from ..dtypes import bool_, int64
 from ..errors import DtypeError, ShapeError, fail
 from ..op.cuda_kernel import cuda_kernel
-from ..op.native_arrays import packed
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..op.windows import product, taps
 from ..tensor.register import register
 from . import _cuda_pool as cuda
-from ._pooling import geometry_of, not_poolable
+from ._pooling import adaptive_geometry, not_poolable
 from .interpolate import taps_of
-from .max_pool import max_pool_grad
+from .max_pool import max_pool_grad, native_maxima
 
 
 def _forward(xp: Any, input: Any, *, output_size: tuple) -> Any:
@@ -48,16 +46,9 @@ def _forward(xp: Any, input: Any, *, output_size: tuple) -> Any:
 
 
 def _native(input: Any, *, output_size: tuple) -> tuple:
-    x = packed(input)
     n = len(output_size)
-    lead, size = x.shape[:-n], x.shape[-n:]
-    y = native.empty((*lead, *output_size), x.dtype)
-    places = native.empty(y.shape, int64)
-    zeros, ones = (0,) * n, (1,) * n
-    # A stride of 0 stands for adaptive windows, also along the dimensions in front.
-    geometry = geometry_of(size, output_size, ones, zeros, zeros, ones)
-    native.module.max_pool(x, y, places, product(lead), *geometry)
-    return y, places
+    shape, geometry = input.shape[:-n], adaptive_geometry(input.shape, output_size)
+    return native_maxima(input, n, (*shape, *output_size), geometry)
 
 
 def _rule(g: Any, indices: Any, input_shape: tuple, output_size: tuple) -> Any:

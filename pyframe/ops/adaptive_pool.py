@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from ..dtypes import is_floating
@@ -12,14 +13,18 @@ from ..tensor.register import composite
 from .adaptive_max_pool import adaptive_max_pool_with_indices
 from .avg_pool import avg_pool1d, avg_pool2d, avg_pool3d
 from .interpolate import resample
-from .max_pool import max_pool1d_with_indices, max_pool2d_with_indices, max_pool3d_with_indices
+from .max_pool import max_pool1d, max_pool2d, max_pool3d
 
 _AVERAGE = {1: avg_pool1d, 2: avg_pool2d, 3: avg_pool3d}
-_MAXIMUM = {
-    1: max_pool1d_with_indices,
-    2: max_pool2d_with_indices,
-    3: max_pool3d_with_indices,
-}
+_MAXIMUM = {1: max_pool1d, 2: max_pool2d, 3: max_pool3d}
+
+
+@lru_cache(maxsize=1024)  # the same tuple each time, which ops recognise at once
+def _even_windows(size: tuple, out: tuple) -> tuple | None:
+    """The windows' lengths if all are of one, else ``None``."""
+    if any(s % o for s, o in zip(size, out, strict=True)):
+        return None
+    return tuple(s // o for s, o in zip(size, out, strict=True))
 
 
 def _sizes(name: str, n: int, input: Any, output_size: Any) -> tuple[tuple, tuple]:
@@ -56,8 +61,9 @@ def _average(n: int) -> Callable:
             fail(DtypeError, name, "input must be floating point", "Use .float().", input=input)
         if not product(out):
             return input[..., *(slice(0, o) for o in out)] * 0
-        if all(s % o == 0 for s, o in zip(size, out, strict=True)):
-            return _AVERAGE[n](input, tuple(s // o for s, o in zip(size, out, strict=True)))
+        kernel = _even_windows(size, out)
+        if kernel is not None:
+            return _AVERAGE[n](input, kernel)
         return resample(input, out, "area", False, (None,) * n)
 
     adaptive_avg_pool.__name__ = adaptive_avg_pool.__qualname__ = name
@@ -89,11 +95,10 @@ def _maximum(n: int) -> Callable:
         size, out = _sizes(name, n, input, output_size)
         if not product(out):
             fail(ShapeError, name, "output_size must be at least 1", output_size=output_size)
-        if any(s % o for s, o in zip(size, out, strict=True)):
-            y, indices = adaptive_max_pool_with_indices(input, out)
-        else:
-            kernel = tuple(s // o for s, o in zip(size, out, strict=True))
-            y, indices = _MAXIMUM[n](input, kernel)
+        kernel = _even_windows(size, out)
+        if kernel is not None:
+            return _MAXIMUM[n](input, kernel, return_indices=return_indices)
+        y, indices = adaptive_max_pool_with_indices(input, out)
         return (y, indices) if return_indices else y
 
     adaptive_max_pool.__name__ = adaptive_max_pool.__qualname__ = name

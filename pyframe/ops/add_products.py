@@ -18,6 +18,7 @@ from ..op.registry import ops
 from ..op.samples import Maker
 from ..tensor.dispatch import unbroadcast
 from ..tensor.register import register
+from . import _cublaslt
 from . import _cuda_gemm as cuda
 from . import _cuda_gemm_hopper as hopper
 from .arithmetic import mul
@@ -166,6 +167,7 @@ def _add_product(name: str, first: int, second: int, formula: str, sums_batch: b
                         name="hopper",
                     ),
                     cuda_kernel(cuda.add_product, cuda.not_cuda_gemm, "kernels/gemm_reduce.cu"),
+                    _cublaslt.ADD_PRODUCT,
                 ],
             },
             renamed={v: k for k, v in _FACTORS[name].items()},

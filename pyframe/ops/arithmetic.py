@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from .. import expr
+from ..backend import backend_of
 from ..dtypes import is_floating
-from ..errors import ChoiceError, DtypeError, ShapeError, fail
-from ..expr import primitives
+from ..errors import ChoiceError, DivisionError, DtypeError, ShapeError, fail
+from ..expr import functions
 from ..op.record import Failing, Sample
 from ..op.samples import Maker, binary
 from ..tensor.inplace import inplace
@@ -207,28 +208,51 @@ def _whole_quotients(make: Maker) -> Iterator[Sample]:
         yield Sample(np.asarray(whole * np.abs(other), input.dtype), other)
 
 
+def _check_divisor(op: str) -> Callable[[Any, Any], tuple]:
+    def check(input: Any, other: Any) -> tuple:
+        counts = other.dtype.kind in "iu" and input.dtype.kind in "iu" and input.size
+        if counts and backend_of(other).checks_values and not other.all():
+            fix = "Replace the zeros, e.g. with clamp(min=1), or divide floating point numbers."
+            fail(DivisionError, op, "an integer is divided by 0", fix, input=input, other=other)
+        return ()
+
+    return check
+
+
+def _integer_divisions(make: Maker) -> Iterator[Failing]:
+    yield from not_for_bool(make)
+    zeros = np.array([1, 0], np.int32)
+    yield Failing(DivisionError, "divided by 0", np.array([1, 2], np.int32), zeros)
+
+
+_BY_ZERO = "an integer divided by 0 is an error on the CPU and gives 0 on CUDA"
+
 floor_divide = binary_op(
     "floor_divide",
     lambda input, other: input // other,
     lambda input, other: np.floor(np.true_divide(input, other)),
-    "⌊input / other⌋ (an integer divided by 0 gives 0)",
+    f"⌊input / other⌋; {_BY_ZERO}",
     """>>> pyframe.tensor([7, -7]) // 2
     tensor([ 3, -4])""",
     samples=_whole_quotients,
-    errors=not_for_bool,
+    errors=_integer_divisions,
+    check=_check_divisor("floor_divide"),
+    check_values=True,
     dunder="floordiv",
     inplace=True,
 )
 
 _div_trunc = binary_op(
     "div_trunc",
-    lambda input, other: primitives.truncdiv(input, other),
+    lambda input, other: functions.truncdiv(input, other),
     lambda input, other: np.trunc(np.true_divide(input, other)),
-    "input / other rounded towards 0 (an integer divided by 0 gives 0)",
+    f"input / other rounded towards 0; {_BY_ZERO}",
     """>>> pyframe.div(pyframe.tensor([7, -7]), 2, rounding_mode="trunc")
     tensor([ 3, -3])""",
     samples=_whole_quotients,
-    errors=not_for_bool,
+    errors=_integer_divisions,
+    check=_check_divisor("div"),
+    check_values=True,
     export=(),
     inplace=True,
 )
@@ -255,10 +279,11 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
         input: tensor or number.
         other: tensor or number; both are promoted to one dtype.
         rounding_mode: ``None`` (integers give the default dtype), ``"trunc"`` (towards 0) or
-            ``"floor"``; with these an integer divided by 0 gives 0.
+            ``"floor"``.
 
     Raises:
         ShapeError: if the shapes do not broadcast.
+        DivisionError: if an integer is divided by 0 with a rounding_mode; on CUDA it gives 0.
         ChoiceError: for another rounding_mode.
 
     >>> import pyframe
@@ -280,24 +305,28 @@ remainder = binary_op(
     "remainder",
     lambda input, other: input % other,
     lambda input, other: input - other * np.floor(np.true_divide(input, other)),
-    "input - other · ⌊input / other⌋, with the sign of other (an integer % 0 is 0)",
+    f"input - other · ⌊input / other⌋, with the sign of other; {_BY_ZERO}",
     """>>> pyframe.tensor([7, -7]) % 4
     tensor([3, 1])""",
     samples=_whole_quotients,
-    errors=not_for_bool,
+    errors=_integer_divisions,
+    check=_check_divisor("remainder"),
+    check_values=True,
     dunder="mod",
     inplace=True,
 )
 
 fmod = binary_op(
     "fmod",
-    lambda input, other: primitives.fmod(input, other),
+    lambda input, other: functions.fmod(input, other),
     lambda input, other: input - other * np.trunc(np.true_divide(input, other)),
-    "input - other · trunc(input / other), with the sign of input (an integer by 0 gives 0)",
+    f"input - other · trunc(input / other), with the sign of input; {_BY_ZERO}",
     """>>> pyframe.fmod(pyframe.tensor([7, -7]), 4)
     tensor([ 3, -3])""",
     samples=_whole_quotients,
-    errors=not_for_bool,
+    errors=_integer_divisions,
+    check=_check_divisor("fmod"),
+    check_values=True,
     inplace=True,
 )
 
@@ -343,7 +372,7 @@ sign = unary_op(
 
 copysign = binary_op(
     "copysign",
-    lambda input, other: primitives.copysign(input, other),
+    lambda input, other: functions.copysign(input, other),
     np.copysign,
     "abs(input) with the sign of other",
     """>>> pyframe.copysign(pyframe.tensor([1.0, 2.0]), -1)

@@ -10,7 +10,6 @@ import numpy as np
 from ..autograd.composed import gradients_of
 from ..dtypes import compute_dtype, float32, is_floating
 from ..errors import DtypeError, ShapeError, fail
-from ..op.cuda_kernel import cuda_kernel
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Op
 from ..tensor.dispatch import unbroadcast
@@ -19,6 +18,7 @@ from ..tensor.tensor import make, tensor_types
 from . import _attention_cases as cases
 from . import _attention_native as kernels
 from . import _cuda_attention as cuda
+from . import _cudnn as cudnn
 from ._attention_blocks import Blocks, flat, score_bias
 from ._normalization import in_dtype
 from .dropout import masked_dropout
@@ -319,17 +319,13 @@ def _backward_cost(grad: Any, query: Any, key: Any, value: Any, *rest: Any, **_:
 
 _FORWARD = {
     "cpu": [native_kernel(kernels.attention, kernels.not_supported, kernels.SOURCE)],
-    "cuda": [cuda_kernel(cuda.attention, cuda.not_cuda_attention, cuda.SOURCE, rounds=True)],
+    "cuda": [cuda.ATTENTION, cudnn.ATTENTION],
 }
 _BACKWARD = {
     "cpu": [
         native_kernel(kernels.attention_backward, kernels.not_supported_backward, kernels.SOURCE)
     ],
-    "cuda": [
-        cuda_kernel(
-            cuda.attention_backward, cuda.not_cuda_attention_backward, cuda.SOURCE, rounds=True
-        )
-    ],
+    "cuda": [cuda.ATTENTION_BACKWARD, cudnn.ATTENTION_BACKWARD],
 }
 
 attention_backward = register(

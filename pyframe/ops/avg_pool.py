@@ -21,11 +21,12 @@ from . import _avg_pool_cases as cases
 from . import _cuda_pool as cuda
 from ._pooling import (
     check_pool,
-    geometry_of,
+    grad_geometry,
     inside,
     not_poolable,
     padded,
     padded_size,
+    pooled,
 )
 
 
@@ -170,20 +171,16 @@ def _native(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Any:
-    x = packed(input)
-    n = x.ndim - len(kernel_size)
-    lead, size = x.shape[:n], x.shape[n:]
-    ones = (1,) * len(size)
-    out = pool_output(size, kernel_size, stride, padding, ones, ceil_mode)
-    y = native.empty((*lead, *out), x.dtype)
+    x, n = packed(input), len(kernel_size)
+    shape, geometry = pooled(x.shape, kernel_size, stride, padding, (1,) * n, ceil_mode)
+    y, size, planes = native.empty(shape, x.dtype), x.shape[-n:], product(x.shape[:-n])
     if kernel_size == size and not any(padding):  # one window, the whole image
         pixels = product(size)
-        factor = 1 / (divisor_override or pixels)
-        native.module.global_average(x, y, product(lead), pixels, factor)
+        native.module.global_average(x, y, planes, pixels, 1 / (divisor_override or pixels))
         return y
-    window = (size, out, kernel_size, stride, padding)
+    window = (size, shape[-n:], kernel_size, stride, padding)
     factors = _factors(*window, count_include_pad, divisor_override, x.dtype)
-    native.module.avg_pool(x, y, *factors, product(lead), *geometry_of(*window, ones))
+    native.module.avg_pool(x, y, *factors, planes, *geometry)
     return y
 
 
@@ -203,7 +200,7 @@ def _native_grad(
     gx = native.empty(input_size, g.dtype)
     window = (tuple(input_size[-n:]), g.shape[-n:], kernel_size, stride, padding)
     factors = _factors(*window, count_include_pad, divisor_override, g.dtype)
-    geometry = geometry_of(*window, (1,) * n)
+    geometry = grad_geometry(input_size, g.shape, kernel_size, stride, padding, (1,) * n)
     native.module.avg_pool_backward(g, gx, *factors, product(input_size[:-n]), *geometry)
     return gx
 

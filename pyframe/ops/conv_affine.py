@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ShapeError, fail
+from ..autograd.composed import gradients_of
+from ..errors import ChoiceError, ShapeError, fail
 from ..op.cuda_kernel import cuda_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.registry import ops
 from ..op.samples import Maker
-from ..tensor.register import register
+from ..tensor.register import composite, register
+from . import _after_product as after
 from . import _cuda_conv as cuda
 from .arithmetic import mul
 from .comparison import gt, lt
@@ -233,14 +235,135 @@ conv_affine = register(
             "residual": lambda g, y, min, max: _through(g, y, min, max),
         },
         check=_check,
-        export=("functional",),
+        export=(),
         reference=_reference,
         samples=_samples,
         errors=_errors,
         cost=_cost,
         kernels={"cuda": [cuda_kernel(cuda.affine, cuda.not_affine, "kernels/conv_mma.cu")]},
         kernels_from=1,
-        doc="""Convolution, then a factor and a summand per channel, a residual, and limits.
+        doc="""See ``nn.functional.conv_affine``, without its activation.""",
+    )
+)
+
+
+def _check_activated(
+    input: Any,
+    weight: Any,
+    scale: Any,
+    shift: Any,
+    residual: Any,
+    *,
+    activation: str,
+    **params: Any,
+) -> tuple:
+    checked = _check(input, weight, scale, shift, residual, **params, min=None, max=None)
+    return (*checked[:4], after.check_activation("conv_affine", activation))
+
+
+def _forward_activated(
+    xp: Any,
+    input: Any,
+    weight: Any,
+    scale: Any = None,
+    shift: Any = None,
+    residual: Any = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    activation: str = "silu",
+) -> Any:
+    params = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    y = conv_affine(input, weight, scale, shift, residual, **params)
+    return after.apply(activation, y)
+
+
+def _rule_activated(
+    g: Any,
+    input: Any,
+    weight: Any,
+    scale: Any,
+    shift: Any,
+    residual: Any,
+    stride: tuple,
+    padding: tuple,
+    dilation: tuple,
+    groups: int,
+    activation: str,
+    needs: tuple,
+) -> tuple:
+    def composed(*arrays: Any) -> Any:
+        return after.apply(activation, conv_affine(*arrays, stride, padding, dilation, groups))
+
+    return gradients_of(composed, (input, weight, scale, shift, residual), (g,), needs)
+
+
+def _reference_activated(*arrays: Any, activation: str, **params: Any) -> np.ndarray:
+    return after.reference(activation, _reference(*arrays, **params))
+
+
+def _samples_activated(make: Maker) -> Iterator[Sample]:
+    x, w = make(2, 6, 4, 5), make(10, 6, 2, 3)
+    yield Sample(x, w, make(10), make(10), make(2, 10, 3, 3), activation="silu")
+    yield Sample(x, w, None, make(10), stride=(2, 1), padding=1, activation="gelu")
+    yield Sample(make(3, 7), make(8, 3, 3), make(8), padding="same", activation="tanh")
+    last = make(2, 4, 5, 8).transpose(0, 3, 1, 2)  # channels-last
+    near = make(2, 4, 5, 8).transpose(0, 3, 1, 2)
+    rest = {"padding": 1, "groups": 1, "activation": "mish"}
+    yield Sample(last, make(8, 8, 3, 3), make(8), make(8), near, **rest)
+
+
+def _errors_activated(make: Maker) -> Iterator[Failing]:
+    x, w = make(1, 6, 4, 5), make(10, 6, 2, 3)
+    yield Failing(ChoiceError, "must name a differentiable", x, w, activation="conv2d")
+    yield Failing(ShapeError, "bias must have 10 elements", x, w, make(6), activation="silu")
+
+
+def _cost_activated(input: Any, weight: Any, *rest: Any, activation: str, **params: Any) -> Cost:
+    return _cost(input, weight, *rest, min=None, max=None, **params)
+
+
+activated_conv = register(
+    Op(
+        "activated_conv",
+        _forward_activated,
+        autocast="lower",
+        vjp=_rule_activated,
+        check=_check_activated,
+        export=(),
+        reference=_reference_activated,
+        samples=_samples_activated,
+        errors=_errors_activated,
+        cost=_cost_activated,
+        kernels={"cuda": [cuda_kernel(cuda.activated, cuda.not_activated, "kernels/conv_mma.cu")]},
+        kernels_from=1,
+        doc="""``conv_affine`` with the pointwise op called ``activation`` instead of limits.
+
+    The gradient computes the convolution again: :func:`pyframe.nn.functional.conv_affine` calls
+    this op where none is recorded.
+    """,
+    )
+)
+
+
+@composite("conv_affine", export=("functional",), autocast="lower")
+def conv_affine_functional(
+    input: Any,
+    weight: Any,
+    scale: Any = None,
+    shift: Any = None,
+    residual: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    min: Any = None,
+    max: Any = None,
+    activation: str | None = None,
+) -> Any:
+    """Convolution, then a factor and a summand per channel, a residual, and limits or a function.
 
     y = min(max(scale[c] · conv(input, weight) + shift[c] + residual, min), max).
 
@@ -254,10 +377,14 @@ conv_affine = register(
         residual: of the output's shape, or ``None``.
         stride, padding, dilation, groups: of the convolution.
         min, max: numbers or ``None``; the gradient is 0 on the limits.
+        activation: instead of limits, the name of a pointwise op of one array (``"silu"``,
+            ``"gelu"``, or one of your own). In the same pass where no gradient is recorded; where
+            one is, its backward needs what is before it, and the op runs after the pass.
 
     Raises:
         ShapeError: if the shapes do not fit or a parameter is out of range.
         DtypeError: if the dtypes differ.
+        ChoiceError: if there is no such op, or limits are given as well.
 
     >>> import pyframe
     >>> from pyframe.nn.functional import conv_affine
@@ -265,6 +392,18 @@ conv_affine = register(
     >>> conv_affine(x, w, pyframe.tensor([1.0, -1.0]), min=0)
     tensor([[[2., 2.],
              [0., 0.]]])
-    """,
-    )
-)
+    >>> conv_affine(x, w, activation="tanh")
+    tensor([[[0.9640, 0.9640],
+             [0.9640, 0.9640]]])
+    """
+    geometry = (stride, padding, dilation, groups)
+    arrays = (input, weight, scale, shift, residual)
+    if activation is None:
+        return conv_affine(*arrays, *geometry, min, max)
+    if min is not None or max is not None:
+        what = "give limits or an activation, not both"
+        fail(ChoiceError, "conv_affine", what, min=min, max=max, activation=activation)
+    after.check_activation("conv_affine", activation)
+    if after.fuses(input) and not after.recorded(*arrays):
+        return activated_conv(*arrays, *geometry, activation)
+    return after.apply(activation, conv_affine(*arrays, *geometry))

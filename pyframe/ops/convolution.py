@@ -20,6 +20,7 @@ from ..op.windows import product
 from ..tensor.register import register
 from . import _convolution_cases as cases
 from . import _cuda_conv as cuda
+from . import _cudnn as cudnn
 from ._convolution_checks import (
     check_grad_input,
     check_grad_weight,
@@ -123,7 +124,7 @@ def _make(n: int) -> Callable:
             cost=cost,
             kernels={
                 "cpu": [direct, convolution],
-                "cuda": [cuda.CONV, *([CONV2D] if n == 2 else [])],
+                "cuda": [cuda.CONV, cudnn.CONV, *([CONV2D] if n == 2 else [])],
             },
             kernels_from=1,
             doc=_DOC.format(
@@ -211,7 +212,7 @@ conv_grad_input: Callable = register(
         ),
         kernels={
             "cpu": [direct_grad_input, convolution_grad_input],
-            "cuda": [cuda.CONV_GRAD_INPUT],
+            "cuda": [cuda.CONV_GRAD_INPUT, cudnn.CONV_GRAD_INPUT],
         },
         kernels_from=1,
         doc=_GRADIENT_DOC.format(
@@ -245,7 +246,7 @@ conv_grad_weight: Callable = register(
         ),
         kernels={
             "cpu": [direct_grad_weight, convolution_grad_weight],
-            "cuda": [cuda.CONV_GRAD_WEIGHT],
+            "cuda": [cuda.CONV_GRAD_WEIGHT, cudnn.CONV_GRAD_WEIGHT],
         },
         kernels_from=1,
         doc=_GRADIENT_DOC.format(

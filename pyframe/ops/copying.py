@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,15 @@ import numpy as np
 from ..backend.copies import converted, not_copied
 from ..backend.copies import copied as copy_of
 from ..errors import ArgumentTypeError, ShapeError, fail
+from ..memory_formats import (
+    channels_last,
+    channels_last_3d,
+    laid_out,
+    order_of,
+    preserve_format,
+    turned_back,
+)
+from ..op.cuda_kernel import cuda_kernel
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.registry import get
@@ -23,22 +32,66 @@ from .cast import cast
 
 
 def _contiguous(xp: Any, input: Any, *, memory_format: Any = None) -> Any:
-    return input if input.flags.c_contiguous else input.copy()
+    order = order_of("contiguous", memory_format, input)
+    return input if laid_out(input, order) else _clone(xp, input, memory_format=memory_format)
 
 
 def _short_contiguous(input: Any, memory_format: Any) -> Any:
-    return (input, memory_format) if input.flags.c_contiguous else None
+    plain = memory_format is None and input.flags.c_contiguous
+    return (input, memory_format) if plain else None
 
 
-_NATIVE = native_kernel(
-    lambda input, *, memory_format=None: copy_of(input),
-    lambda input, *, memory_format=None: not_copied(input),
-    "csrc/isa/copy.cpp",
-)
+def _check_format(op: str) -> Callable[..., tuple]:
+    def check(input: Any, *, memory_format: Any) -> tuple:
+        order_of(op, memory_format, input)
+        return (memory_format,)
+
+    return check
+
+
+def _formatted(copy: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A copy that lies as ``memory_format`` says, by ``copy``, which copies in C order."""
+
+    def run(input: Any, *, memory_format: Any = None) -> Any:
+        order = order_of("clone", memory_format, input)
+        return turned_back(copy(input if order is None else input.transpose(order)), order)
+
+    return run
+
+
+_copied = _formatted(lambda input: input.copy())
+
+
+def _clone(xp: Any, input: Any, *, memory_format: Any = None) -> Any:
+    return _copied(input, memory_format=memory_format)
+
+
+_KERNELS = {
+    "cpu": [
+        native_kernel(
+            _formatted(copy_of),
+            lambda input, *, memory_format=None: not_copied(input),
+            "csrc/isa/copy.cpp",
+        )
+    ],
+    "cuda": [cuda_kernel(_formatted(_cuda_copy.copied), _cuda_copy.not_copied, _cuda_copy.SOURCE)],
+}
 
 
 def _same(input: Any, memory_format: Any = None) -> Any:
     return np.array(input)
+
+
+def _samples(make: Maker) -> Iterator[Sample]:
+    yield from unary()(make)
+    yield Sample(make(2, 3, 4, 5), memory_format=channels_last)
+    yield Sample(make(2, 3, 1, 2, 2), memory_format=channels_last_3d)
+    yield Sample(make(4, 3).T, memory_format=preserve_format)
+
+
+def _errors(make: Maker) -> Iterator[Failing]:
+    yield Failing(ShapeError, "of 4 dimensions", make(2, 3, 4), memory_format=channels_last)
+    yield Failing(ArgumentTypeError, "must be one of", make(3), memory_format="channels_last")
 
 
 def _copy_cost(input: Any, memory_format: Any = None) -> Cost:
@@ -48,18 +101,24 @@ def _copy_cost(input: Any, memory_format: Any = None) -> Cost:
 clone = register(
     Op(
         "clone",
-        lambda xp, input, *, memory_format=None: input.copy(),
+        _clone,
         vjp={"input": lambda g: g},
+        check=_check_format("clone"),
         half="native",
-        kernels={"cpu": [_NATIVE], "cuda": [_cuda_copy.COPY]},
+        kernels=_KERNELS,
         reference=_same,
-        samples=unary(),
+        samples=_samples,
+        errors=_errors,
         cost=_copy_cost,
         doc="""A copy of input that is on the tape: the gradient goes to input.
 
     Args:
         input: tensor of any dtype.
-        memory_format: accepted for compatibility; copies are in C order.
+        memory_format: how the copy lies in memory, e.g. ``pyframe.channels_last``; by default in C
+            order, and with ``pyframe.preserve_format`` as input does.
+
+    Raises:
+        ShapeError: if the format is of another number of dimensions.
 
     >>> import pyframe
     >>> x = pyframe.tensor([1.0, 2.0])
@@ -77,23 +136,31 @@ contiguous = register(
         _contiguous,
         vjp={"input": lambda g: g},
         short=_short_contiguous,
+        check=_check_format("contiguous"),
         half="native",
         view="maybe",
-        kernels={"cpu": [_NATIVE], "cuda": [_cuda_copy.COPY]},
+        kernels=_KERNELS,
         export=("Tensor",),
         reference=_same,
-        samples=unary(),
+        samples=_samples,
+        errors=_errors,
         cost=_copy_cost,
-        doc="""input with its elements in C order without gaps; input itself if they already are.
+        doc="""input with its elements without gaps in C order, or in another; input itself if they
+    already are.
 
     Args:
         input: tensor of any dtype.
-        memory_format: accepted for compatibility.
+        memory_format: the order, e.g. ``pyframe.channels_last`` for [N, C, H, W].
+
+    Raises:
+        ShapeError: if the format is of another number of dimensions.
 
     >>> import pyframe
     >>> x = pyframe.ones(2, 3)
     >>> x.contiguous() is x
     True
+    >>> pyframe.ones(2, 3, 4, 5).contiguous(memory_format=pyframe.channels_last).stride()
+    (60, 1, 15, 3)
     """,
     )
 )

@@ -9,11 +9,14 @@ import numpy as np
 
 from .. import dtypes
 from ..backend import backends
+from ..backend.copies import copied
 from ..device import Device, as_device
 from ..errors import ArgumentTypeError, fail
+from ..tensor.from_data import as_tensor
 from ..tensor.register import composite
-from ..tensor.tensor import Size, Tensor, as_tensor, make, tensor_types
-from ._creation import finished, float_dtype, given_sizes, sizes
+from ..tensor.size import Size
+from ..tensor.tensor import Tensor, make, tensor_types
+from ._creation import as_number, finished, float_dtype, formatted, given_sizes, sizes
 from .fill import constant, fill_array
 
 _LIKE = """
@@ -22,17 +25,28 @@ _LIKE = """
         dtype: default: that of input.
         device: default: that of input.
         requires_grad: whether ops on the result are recorded.
-        layout, pin_memory, memory_format: accepted for compatibility.
+        memory_format: how the result lies in memory, e.g. ``pyframe.channels_last``; default: in C
+            order.
+        layout, pin_memory: accepted for compatibility.
 """
 
 
 def filled(
-    shape: tuple, value: Any, dtype: np.dtype, device: Device, requires_grad: bool
+    shape: tuple,
+    value: Any,
+    dtype: np.dtype,
+    device: Device,
+    requires_grad: bool,
+    op: str = "",
+    memory_format: Any = None,
+    like: Any = None,
 ) -> Tensor:
     """A new Tensor with every element ``value``; ``None`` leaves it uninitialised."""
     array = device.backend.empty(shape, dtype)
     if value is not None:
         fill_array(array, value)
+    if memory_format is not None:
+        array = formatted(op, array, memory_format, like)
     return finished(array, device, requires_grad)
 
 
@@ -48,7 +62,9 @@ def _maker(name: str, value: Any, doc: str) -> Callable:
         **size_keyword: Any,
     ) -> Tensor:
         shape = given_sizes(name, size, size_keyword)
-        return filled(shape, value, float_dtype(dtype), as_device(device), requires_grad)
+        place = as_device(device)
+        dtype = float_dtype(dtype)
+        return filled(shape, value, dtype, place, requires_grad, name, memory_format)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"""{doc}
@@ -58,7 +74,8 @@ def _maker(name: str, value: Any, doc: str) -> Callable:
         dtype: default: the default dtype.
         device: default: the default device.
         requires_grad: whether ops on it are recorded.
-        layout, pin_memory, memory_format: accepted for compatibility.
+        memory_format: how it lies in memory, e.g. ``pyframe.channels_last``; default: in C order.
+        layout, pin_memory: accepted for compatibility.
 
     Raises:
         ShapeError: if a size is negative.
@@ -119,16 +136,15 @@ def full(
     return filled(shape, constant(value, dtype), dtype, as_device(device), requires_grad)
 
 
-def as_number(op: str, value: Any) -> Any:
-    """``value`` as a Python number, or an error."""
-    if value.__class__ in tensor_types or isinstance(value, np.generic):
-        value = value.item()
-    if not isinstance(value, (int, float)):
-        fail(ArgumentTypeError, op, f"expected a number, not {type(value).__name__}")
-    return value
-
-
-def _like(input: Any, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Any:
+def _like(
+    op: str,
+    input: Any,
+    value: Any,
+    dtype: Any,
+    device: Any,
+    requires_grad: bool,
+    memory_format: Any,
+) -> Any:
     dtype = input.dtype if dtype is None else dtypes.as_dtype(dtype)
     if value is not None:
         value = constant(value, dtype)
@@ -136,9 +152,10 @@ def _like(input: Any, value: Any, dtype: Any, device: Any, requires_grad: bool) 
         array = backends[input.__class__].xp.empty(input.shape, dtype=dtype)
         if value is not None:
             fill_array(array, value)
-        return array
+        return formatted(op, array, memory_format, input)
     place = input.device if device is None else as_device(device)
-    return filled(input.array.shape, value, dtype, place, requires_grad)
+    like = input.array
+    return filled(like.shape, value, dtype, place, requires_grad, op, memory_format, like)
 
 
 def _like_maker(name: str, value: Any, what: str) -> Callable:
@@ -152,7 +169,7 @@ def _like_maker(name: str, value: Any, what: str) -> Callable:
         pin_memory: bool = False,
         memory_format: Any = None,
     ) -> Any:
-        return _like(input, value, dtype, device, requires_grad)
+        return _like(name, input, value, dtype, device, requires_grad, memory_format)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"""A tensor of the shape of input, {what}.
@@ -191,7 +208,8 @@ def full_like(
     >>> pyframe.full_like(pyframe.zeros(2), 3)
     tensor([3., 3.])
     """
-    return _like(input, as_number("full_like", fill_value), dtype, device, requires_grad)
+    value = as_number("full_like", fill_value)
+    return _like("full_like", input, value, dtype, device, requires_grad, memory_format)
 
 
 def _new_maker(name: str, value: Any, what: str) -> None:
@@ -297,13 +315,18 @@ def tensor(
         dtype = _numpy_float(data)
     out = as_tensor(data, dtype, device)
     if data.__class__ in tensor_types:
-        out = make(out.array.copy() if _shares(out.array, data.array) else out.array, out.device)
+        out = make(_own(out.array) if _shares(out.array, data.array) else out.array, out.device)
     elif data.__class__ not in _PYTHON and _shares(out.array, data):
-        out = make(out.array.copy(), out.device)
+        out = make(_own(out.array), out.device)
     return out.requires_grad_() if requires_grad else out
 
 
 _PYTHON = {list, tuple, int, float, bool}
+
+
+def _own(array: Any) -> Any:
+    """A copy; a large one on memory of the extension, whose alignment its kernels like."""
+    return copied(array) if array.__class__ is np.ndarray else array.copy()
 
 
 def _shares(array: Any, data: Any) -> bool:

@@ -21,12 +21,12 @@ from ._class_targets import (
     check_range,
     check_weight,
     class_weights,
-    classes_of,
     places_of,
     reduced,
     sizes,
     spread,
     target_shape,
+    targets_of,
     valid_of,
 )
 from ._losses import reduction_of
@@ -196,11 +196,9 @@ def _native_cross(
     top, mass, total = empty((n, s), dtype), empty((n, s), dtype), empty((), dtype)
     y = None if reduction == "none" else empty((), dtype)
     losses = empty((n, s) if y is not None else target_shape(x.shape), dtype)
-    probabilities = target.ndim == x.ndim
     native.module.class_loss(
         x,
-        None if probabilities else classes_of(target),
-        packed(target) if probabilities else None,
+        *targets_of(x, target),
         packed(weight),
         ignore_index,
         label_smoothing,
@@ -246,11 +244,9 @@ def _native_cross_backward(
     x = packed(input)
     n, c, s = sizes(x.shape)
     gx = native.empty(x.shape, x.dtype)
-    probabilities = target.ndim == x.ndim
     native.module.class_loss_backward(
         x,
-        None if probabilities else classes_of(target),
-        packed(target) if probabilities else None,
+        *targets_of(x, target),
         packed(weight),
         ignore_index,
         label_smoothing,

@@ -21,6 +21,7 @@ from ..tensor.inplace import inplace as write_inplace
 from ..tensor.register import composite, register
 from ..tensor.tensor import Tensor
 from . import _cuda_dropout as cuda
+from ._dropped import keep_threshold, kept_scale
 from .arithmetic import mul
 
 
@@ -56,18 +57,12 @@ def _forward(
     seed: Any = None,
     offset: Any = None,
 ) -> Any:
-    scale = 0.0 if p == 1 else 1 / (1 - p)
     factor = _mask(xp, input.shape, p, lead, seed, offset).astype(input.dtype)
-    factor *= scale
+    factor *= kept_scale(p)
     if lead is not None:
         return input * factor
     factor *= input
     return factor
-
-
-def _threshold(p: float) -> int:
-    """Words below it keep their element (see ``philox.bernoulli_mask``)."""
-    return round((1 - p) * 2.0**32)
 
 
 def _not_native(
@@ -75,7 +70,7 @@ def _not_native(
 ) -> str:
     if lead is not None:
         return "whole channels are dropped"
-    if _threshold(p) >= 1 << 32:
+    if keep_threshold(p) >= 1 << 32:
         return "nothing is dropped"
     return not_floats(input)
 
@@ -85,8 +80,7 @@ def _native(
 ) -> Any:
     x = packed(input)
     y = native.empty(x.shape, x.dtype)
-    scale = 0.0 if p == 1 else 1 / (1 - p)
-    native.module.dropout(x, y, seed, offset, x.size, _threshold(p), scale)
+    native.module.dropout(x, y, seed, offset, x.size, keep_threshold(p), kept_scale(p))
     return y
 
 

@@ -126,6 +126,7 @@ def _forward(
     padding_idx: int | None = None,
     scale_grad_by_freq: bool = False,
 ) -> Any:
+    cuda.note_portable(cuda.EMBEDDING, input, 0, weight.shape[0])
     return xp.take(weight, input, axis=0)
 
 

@@ -12,7 +12,7 @@ from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.dispatch import unbroadcast
 from ..tensor.register import composite, register
-from ..tensor.tensor import Size
+from ..tensor.size import Size
 from .reshape import sizes
 
 

@@ -94,6 +94,7 @@ def _forward(xp: Any, input: Any, index: Any, *, dim: int) -> Any:
             if index.size
             else xp.zeros(index.shape, input.dtype)
         )
+    cuda.note_portable(cuda.GATHER_ELEMENTS, index, 0, input.shape[dim])
     if not index.ndim:
         return xp.take(input, index, axis=0)
     part = tuple(slice(None) if d == dim else slice(s) for d, s in enumerate(index.shape))

@@ -6,7 +6,8 @@ from typing import Any
 
 from ..dtypes import bool_
 from ..errors import public
-from ..tensor.tensor import Tensor, as_tensor, tensor_types
+from ..tensor.from_data import as_tensor
+from ..tensor.tensor import Tensor, tensor_types
 from ._index_parsing import is_full, split_index, stacked
 from .advanced_indexing import advanced_index
 from .basic_indexing import BASIC, basic_index

@@ -23,10 +23,12 @@ from .segments import check_index, native_put, native_take, not_summed, segment_
 
 
 def _short(input: Any, index: Any, dim: int) -> Any:
+    if input.__class__ is not np.ndarray:  # CuPy's wraps around
+        return None
     if input.size // (input.shape[dim] or 1) * index.size > LARGE:
         return None
     y = input.take(index, dim)  # raises if an index is out of range
-    return (y, dim) if y.__class__ is input.__class__ and index.dtype.kind == "i" else None
+    return (y, dim) if y.__class__ is np.ndarray and index.dtype.kind == "i" else None
 
 
 def _check(input: Any, index: Any, *, dim: Any) -> tuple:
@@ -39,6 +41,12 @@ def _check(input: Any, index: Any, *, dim: Any) -> tuple:
         )
     check_index("take_rows", index, input.shape[dim], dim, noted=True)
     return (dim,)
+
+
+def _forward(xp: Any, input: Any, index: Any, *, dim: int) -> Any:
+    size = input.shape[dim]
+    cuda.note_portable(cuda.TAKE_ROWS, index, -size, size)
+    return xp.take(input, index, axis=dim)
 
 
 def _samples(make: Maker) -> Iterator[Sample]:
@@ -90,7 +98,7 @@ _NATIVE_ADD = native_kernel(
 take_rows = register(
     Op(
         "take_rows",
-        lambda xp, input, index, *, dim: xp.take(input, index, axis=dim),
+        _forward,
         vjp={"input": lambda g, index, input_shape, dim: add_rows(g, index, dim, input_shape[dim])},
         check=_check,
         check_values=True,

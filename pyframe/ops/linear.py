@@ -17,6 +17,7 @@ from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.dispatch import unbroadcast
 from ..tensor.register import composite, register
+from . import _cublaslt
 from . import _cuda_gemm as cuda
 from . import _cuda_gemm_hopper as hopper
 from .matmul import check_dtypes, float_bias, matmul, product, unsupported
@@ -75,7 +76,7 @@ def _forward(xp: Any, input: Any, weight: Any, bias: Any = None) -> Any:
     if input.ndim <= 2:
         y = input.dot(weight.T)
     else:
-        y = _rows(input).dot(weight.T).reshape(input.shape[:-1] + weight.shape[:-1])
+        y = as_rows(input).dot(weight.T).reshape(input.shape[:-1] + weight.shape[:-1])
     if bias is None:
         return y
     y += bias  # our own product: no second buffer
@@ -104,14 +105,16 @@ def _not_cuda(input: Any, weight: Any, bias: Any = None) -> str:
     return cuda.not_cuda_gemm(input, weight, bias)
 
 
-def _rows(input: Any) -> Any:
+def as_rows(input: Any) -> Any:
+    """[..., n] as a matrix."""
     rows = 1  # written out: a -1 in the shape is ambiguous for empty arrays
     for s in input.shape[:-1]:
         rows *= s
     return input.reshape((rows, input.shape[-1]))
 
 
-def _grad_input(g: Any, weight: Any) -> Any:
+def grad_input(g: Any, weight: Any) -> Any:
+    """The gradient of ``linear``'s input."""
     if len(weight.shape) == 1:
         return g.reshape((*g.shape, 1)) * weight
     if len(g.shape) == 2:
@@ -119,16 +122,18 @@ def _grad_input(g: Any, weight: Any) -> Any:
     return matmul(g, weight)
 
 
-def _grad_weight(g: Any, input: Any, weight_shape: tuple) -> Any:
+def grad_weight(g: Any, input: Any, weight_shape: tuple) -> Any:
+    """The gradient of its weight."""
     if len(input.shape) == 2 and len(weight_shape) == 2:
         return product(g.T, input)
-    flat = _rows(input)
+    flat = as_rows(input)
     if len(weight_shape) == 1:
         return matmul(g.reshape(flat.shape[:1]), flat)
     return matmul(g.reshape((flat.shape[0], weight_shape[0])).T, flat)
 
 
-def _grad_bias(g: Any, bias_shape: tuple) -> Any:
+def grad_bias(g: Any, bias_shape: tuple) -> Any:
+    """The gradient of its bias."""
     if (
         _column_sums is not None
         and g.__class__ is np.ndarray
@@ -180,7 +185,7 @@ linear = register(
         "linear",
         _forward,
         autocast="lower",
-        vjp={"input": _grad_input, "weight": _grad_weight, "bias": _grad_bias},
+        vjp={"input": grad_input, "weight": grad_weight, "bias": grad_bias},
         check=_check,
         export=("functional",),
         reference=_reference,
@@ -198,6 +203,7 @@ linear = register(
                     hopper.linear, hopper.not_hopper_linear, "kernels/gemm_hopper.cu", name="hopper"
                 ),
                 cuda_kernel(cuda.linear, _not_cuda, "kernels/gemm_simt.cu"),
+                _cublaslt.LINEAR,
             ],
         },
         doc="""input · weightᵀ + bias over the last dimension.

@@ -129,9 +129,19 @@ def _lstm_backward(
 
 
 def _lstm_composed(
-    x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, *, reverse: bool
+    x: Any,
+    h: Any,
+    c: Any,
+    w_ih: Any,
+    w_hh: Any,
+    b_ih: Any,
+    b_hh: Any,
+    w_hr: Any = None,
+    *,
+    reverse: bool,
 ) -> tuple:
-    hidden = w_hh.shape[1]
+    """One layer step by step; w_hr: projects h, for the outputs and for the next step."""
+    hidden = c.shape[1]
     pre = linear(x, w_ih, b_ih)
     y = []
     for t in order(x.shape[0], reverse):
@@ -139,6 +149,8 @@ def _lstm_composed(
         i, f, g, o = (gate(a, k, hidden) for k in range(4))
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         h = o.sigmoid() * c.tanh()
+        if w_hr is not None:
+            h = linear(h, w_hr)
         y.append(h)
     return joined_steps(y, reverse), h, c
 
@@ -305,9 +317,10 @@ def lstm(
 
     Args:
         input: [time, batch, features].
-        hx: (h, c), each [layers · directions, batch, hidden].
-        params: weight_ih, weight_hh (, bias_ih, bias_hh) of each layer and direction, in turn;
-            gates in the order input, forget, cell, output.
+        hx: (h, c), each [layers · directions, batch, hidden]. With a smaller h, the layers project
+            their hidden states to its size (H. Sak, A. Senior, F. Beaufays, 2014).
+        params: weight_ih, weight_hh (, bias_ih, bias_hh) (, weight_hr, which projects) of each
+            layer and direction, in turn; gates in the order input, forget, cell, output.
         has_biases: whether params has biases.
         num_layers: number of layers.
         dropout: probability of dropping an output between two layers in training.
@@ -330,9 +343,11 @@ def lstm(
     >>> y.shape, h.shape
     (Size([5, 2, 4]), Size([1, 2, 4]))
     """
+    h, c = hx
+    projects = h.shape[-1] != c.shape[-1]
     return run_layers(
-        "lstm", lstm_layer, input, tuple(hx), params, has_biases, num_layers, dropout, train,
-        bidirectional, batch_first,
+        "lstm", _lstm_composed if projects else lstm_layer, input, (h, c), params, has_biases,
+        num_layers, dropout, train, bidirectional, batch_first, more=int(projects),
     )  # fmt: skip
 
 

@@ -19,9 +19,9 @@ from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.dispatch import unbroadcast
 from ..tensor.register import register
+from . import _cublaslt, _library, _numba
 from . import _cuda_gemm as cuda
 from . import _cuda_gemm_hopper as hopper
-from . import _library, _numba
 
 _SMALL = 4096  # elements up to which layout does not matter for speed
 
@@ -273,6 +273,7 @@ matmul = register(
                 ),
                 cuda_kernel(cuda.matmul, cuda.not_cuda_gemm, "kernels/gemm_mma.cu"),
                 _library.MATMUL,
+                _cublaslt.MATMUL,
                 _numba.MATMUL,
             ],
         },

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import config
 from ..backend import native
 from ..dtypes import bool_, int64
 from ..errors import DtypeError, ShapeError, fail
@@ -20,49 +21,28 @@ from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Op
 from ..op.windows import pool_output, product, taps
 from ..tensor.register import composite, register
+from ..tensor.tensor import tensor_types
 from . import _cuda_pool as cuda
 from . import _max_pool_cases as cases
+from ._max_pool_windows import (
+    first_taps,
+    grad_by_taps,
+    grad_by_windows,
+    grad_scattered,
+    tap_offsets,
+    window_starts,
+)
 from ._numba import MAX_POOL
 from ._pooling import (
     check_pool,
-    geometry_of,
-    inside,
+    grad_geometry,
     not_poolable,
     padded,
     padded_size,
     pool_errors,
+    pooled,
     tap_slice,
 )
-
-
-def _window_starts(size: tuple, out: tuple, stride: tuple, padding: tuple) -> np.ndarray:
-    """Index into the flat image of every window's first tap (negative inside the padding)."""
-    starts = np.zeros((), np.int64)
-    for s, o, step, p in zip(size, out, stride, padding, strict=True):
-        starts = starts[..., None] * s + (np.arange(o) * step - p)
-    return starts
-
-
-def _tap_offsets(size: tuple, kernel: tuple, dilation: tuple) -> list[int]:
-    """What each tap adds to its window's start."""
-    offsets = []
-    for tap in taps(kernel):
-        offset = 0
-        for s, t, d in zip(size, tap, dilation, strict=True):
-            offset = offset * s + t * d
-        offsets.append(offset)
-    return offsets
-
-
-def _first_taps(
-    out: tuple, kernel: tuple, stride: tuple, padding: tuple, dilation: tuple
-) -> np.ndarray:
-    """The first tap of every window that is inside the image."""
-    first = np.zeros((), np.int64)
-    for o, k, s, p, d in zip(out, kernel, stride, padding, dilation, strict=True):
-        along = np.maximum(-((np.arange(o) * s - p) // d), 0)
-        first = first[..., None] * k + along
-    return first
 
 
 def _forward(
@@ -87,7 +67,7 @@ def _forward(
         seen = xp.ascontiguousarray(x[tap_slice(tap, out, stride, dilation)])
         if y is None:
             y = seen.copy()
-            first = _first_taps(out, kernel_size, stride, padding, dilation).astype(small)
+            first = first_taps(out, kernel_size, stride, padding, dilation).astype(small)
             place = xp.zeros(y.shape, small)
             place += xp.asarray(first)
             continue
@@ -96,10 +76,31 @@ def _forward(
         xp.maximum(y, seen, out=y)
         # Later taps have larger numbers, so the largest number among the winners is the last.
         xp.maximum(place, better.astype(small) * small(number), out=place)
-    offsets = xp.asarray(np.array(_tap_offsets(size, kernel_size, dilation), np.int64))
+    offsets = xp.asarray(np.array(tap_offsets(size, kernel_size, dilation), np.int64))
     indices = xp.take(offsets, place)
-    indices += xp.asarray(_window_starts(size, out, stride, padding))
+    indices += xp.asarray(window_starts(size, out, stride, padding))
     return y, indices
+
+
+def _values_forward(
+    xp: Any,
+    input: Any,
+    *,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> Any:
+    return _forward(
+        xp,
+        input,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        ceil_mode=ceil_mode,
+    )[0]
 
 
 def _rule(
@@ -126,72 +127,14 @@ def _grad_forward(
     dilation: tuple,
 ) -> Any:
     if not any(stride) and xp is not np:
-        return _grad_by_windows(xp, grad_output, indices, input_size, len(kernel_size))
+        return grad_by_windows(xp, grad_output, indices, input_size, len(kernel_size))
     reach = [d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True)]
     apart = all(s > r for s, r in zip(stride, reach, strict=True))
     if apart or xp is np:
-        return _grad_scattered(xp, grad_output, indices, input_size, len(kernel_size), apart)
-    return _grad_by_taps(
+        return grad_scattered(xp, grad_output, indices, input_size, len(kernel_size), apart)
+    return grad_by_taps(
         xp, grad_output, indices, input_size, kernel_size, stride, padding, dilation
     )
-
-
-def _grad_scattered(xp: Any, g: Any, indices: Any, input_size: tuple, n: int, apart: bool) -> Any:
-    """Writes every cotangent to its place; adds up where windows overlap, in a fixed order."""
-    planes, pixels = product(input_size[:-n]), product(input_size[-n:])
-    result = xp.zeros(planes * pixels, g.dtype)
-    places = indices.reshape(planes, product(indices.shape[-n:]))
-    places = (places + (xp.arange(planes) * pixels)[:, None]).reshape(places.size)
-    if apart:
-        result[places] = g.reshape(places.size)
-    else:
-        xp.add.at(result, places, g.reshape(places.size))
-    return result.reshape(input_size)
-
-
-def _grad_by_taps(
-    xp: Any,
-    g: Any,
-    indices: Any,
-    input_size: tuple,
-    kernel_size: tuple,
-    stride: tuple,
-    padding: tuple,
-    dilation: tuple,
-) -> Any:
-    """One pass per tap: on a GPU a scatter with overlaps would add in an undefined order."""
-    n = len(kernel_size)
-    size, out = input_size[-n:], g.shape[-n:]
-    covered = padded_size(out, kernel_size, stride, dilation)
-    full = xp.zeros((*input_size[:-n], *covered), g.dtype)
-    starts = _window_starts(size, out, stride, padding)
-    zero = xp.zeros((), g.dtype)
-    offsets = _tap_offsets(size, kernel_size, dilation)
-    for tap, offset in zip(taps(kernel_size), offsets, strict=True):
-        won = indices == xp.asarray(starts + offset)
-        full[tap_slice(tap, out, stride, dilation)] += xp.where(won, g, zero)
-    target, source = inside(size, covered, padding)
-    if covered == tuple(size) and not any(padding):
-        return full
-    result = xp.zeros(input_size, g.dtype)
-    result[source] = full[target]
-    return result
-
-
-def _grad_by_windows(xp: Any, g: Any, indices: Any, input_size: tuple, n: int) -> Any:
-    """One pass per output of a plane: adaptive windows have no taps in common."""
-    size, out = input_size[-n:], g.shape[-n:]
-    numbers = np.arange(product(size)).reshape(size)
-    result = xp.zeros(input_size, g.dtype)
-    zero = xp.zeros((), g.dtype)
-    for at in np.ndindex(*out):
-        window = tuple(
-            slice(i * s // o, -(-(i + 1) * s // o)) for i, s, o in zip(at, size, out, strict=True)
-        )
-        here = (..., *(slice(i, i + 1) for i in at))
-        won = indices[here] == xp.asarray(numbers[window])
-        result[(..., *window)] += xp.where(won, g[here], zero)
-    return result
 
 
 def _take_forward(
@@ -218,15 +161,24 @@ def _native(
     padding: Any = 0,
     dilation: Any = 1,
     ceil_mode: bool = False,
+    places: bool = True,
 ) -> tuple:
-    x = packed(input)
-    n = x.ndim - len(kernel_size)
-    lead, size = x.shape[:n], x.shape[n:]
-    out = pool_output(size, kernel_size, stride, padding, dilation, ceil_mode)
-    y, places = native.empty((*lead, *out), x.dtype), native.empty((*lead, *out), int64)
-    geometry = geometry_of(size, out, kernel_size, stride, padding, dilation)
-    native.module.max_pool(x, y, places, product(lead), *geometry)
-    return y, places
+    shape, geometry = pooled(input.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    return native_maxima(input, len(kernel_size), shape, geometry, places)
+
+
+def _native_values(input: Any, **params: Any) -> Any:
+    return _native(input, **params, places=False)[0]
+
+
+def native_maxima(
+    input: Any, n: int, shape: tuple, geometry: tuple[int, ...], places: bool = True
+) -> tuple:
+    """The largest value of every window over the last ``n`` dimensions, and its place if wanted."""
+    x, y = packed(input), native.empty(shape, input.dtype)
+    where = native.empty(shape, int64) if places else None
+    native.module.max_pool(x, y, where, product(x.shape[:-n]), *geometry)
+    return y, where
 
 
 def _native_grad(
@@ -240,12 +192,10 @@ def _native_grad(
     dilation: tuple,
 ) -> Any:
     g, places = packed(grad_output), packed(indices)
-    n = len(kernel_size)
     gx = native.empty(input_size, g.dtype)
-    geometry = geometry_of(
-        tuple(input_size[-n:]), g.shape[-n:], kernel_size, stride, padding, dilation
-    )
-    native.module.max_pool_backward(g, places, gx, product(input_size[:-n]), *geometry)
+    geometry = grad_geometry(input_size, g.shape, kernel_size, stride, padding, dilation)
+    planes = product(input_size[: -len(kernel_size)])
+    native.module.max_pool_backward(g, places, gx, planes, *geometry)
     return gx
 
 
@@ -288,8 +238,8 @@ _ARGS = """
 """
 
 
-def _make(n: int) -> Callable:
-    """The record of max_pool{n}d_with_indices."""
+def _make(n: int) -> tuple[Callable, Callable]:
+    """The records of max_pool{n}d_with_indices and, for inference, of the values alone."""
     name = f"max_pool{n}d"
 
     def check(
@@ -323,19 +273,22 @@ def _make(n: int) -> Callable:
         size = input.dtype.itemsize
         return Cost(outputs * product(window), input.size * size + outputs * (size + 8))
 
-    return register(
+    shared: dict[str, Any] = {
+        "check": check,
+        "samples": cases.samples(n),
+        "errors": pool_errors(n),
+        "cost": cost,
+        "kernels_from": 1,
+    }
+    with_indices = register(
         Op(
             f"{name}_with_indices",
             _forward,
             vjp={"input": _rule},
-            check=check,
             outputs=("y", "indices"),
             nondiff=("indices",),
             export=("functional",),
             reference=lambda input, **params: cases.reference(input, n=n, **params),
-            samples=cases.samples(n),
-            errors=pool_errors(n),
-            cost=cost,
             kernels={
                 "cpu": [native_kernel(_native, not_poolable, "csrc/isa/pool.cpp")],
                 "cuda": [
@@ -343,7 +296,6 @@ def _make(n: int) -> Callable:
                     *([MAX_POOL] if n == 2 else []),
                 ],
             },
-            kernels_from=1,
             doc=f"""Largest value in every window, and its index in the flat {n}-D image.
 
     The first of equal values counts; NaN counts as the largest.
@@ -351,17 +303,35 @@ def _make(n: int) -> Callable:
     Raises:
         ShapeError: if input or a parameter does not fit.
     """,
+            **shared,
         )
     )
+    values = register(
+        Op(
+            f"{name}_values",
+            _values_forward,
+            vjp=None,  # taken where none is recorded
+            export=(),
+            reference=lambda input, **params: cases.reference(input, n=n, **params)[0],
+            kernels={"cpu": [native_kernel(_native_values, not_poolable, "csrc/isa/pool.cpp")]},
+            doc=f"""Largest value in every window, without the places that a gradient needs.
+{_ARGS.format(n=n)}
+    Raises:
+        ShapeError: if input or a parameter does not fit.
+    """,
+            **shared,
+        )
+    )
+    return with_indices, values
 
 
-max_pool1d_with_indices = _make(1)
+max_pool1d_with_indices, _values1d = _make(1)
 
 
-max_pool2d_with_indices = _make(2)
+max_pool2d_with_indices, _values2d = _make(2)
 
 
-max_pool3d_with_indices = _make(3)
+max_pool3d_with_indices, _values3d = _make(3)
 
 
 max_pool_grad: Callable = register(
@@ -430,7 +400,15 @@ max_pool_take: Callable = register(
 )
 
 
-def _public(n: int, with_indices: Callable) -> Callable:
+def _needs_places(input: Any) -> bool:
+    """Whether a gradient is recorded, or somebody else may look at which ops run."""
+    mode = config.get_mode()
+    if not mode.plain or input.__class__ not in tensor_types or input.device.type != "cpu":
+        return True
+    return mode.grad and input.requires_grad
+
+
+def _public(n: int, with_indices: Callable, values: Callable) -> Callable:
     def max_pool(
         input: Any,
         kernel_size: Any,
@@ -440,6 +418,8 @@ def _public(n: int, with_indices: Callable) -> Callable:
         ceil_mode: bool = False,
         return_indices: bool = False,
     ) -> Any:
+        if not return_indices and not _needs_places(input):
+            return values(input, kernel_size, stride, padding, dilation, ceil_mode)
         y, indices = with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)
         return (y, indices) if return_indices else y
 
@@ -453,10 +433,10 @@ def _public(n: int, with_indices: Callable) -> Callable:
     return composite(export=("pyframe", "functional"))(max_pool)
 
 
-max_pool1d = _public(1, max_pool1d_with_indices)
+max_pool1d = _public(1, max_pool1d_with_indices, _values1d)
 
 
-max_pool2d = _public(2, max_pool2d_with_indices)
+max_pool2d = _public(2, max_pool2d_with_indices, _values2d)
 
 
-max_pool3d = _public(3, max_pool3d_with_indices)
+max_pool3d = _public(3, max_pool3d_with_indices, _values3d)

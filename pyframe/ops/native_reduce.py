@@ -129,15 +129,22 @@ def _fold_half(input: Any, dim: Any, keepdim: bool, kind: int, factor: float) ->
 def variance(input: Any, dim: Any, keepdim: bool, correction: float, root: bool) -> Any:
     """The variance or standard deviation over one run of dimensions."""
     ((outer, n, inner),) = runs(input.shape, dim)
-    out = native.empty(reduced(input.shape, dim, keepdim), input.dtype)
+    dtype = input.dtype
+    out = native.empty(reduced(input.shape, dim, keepdim), dtype)
     freedom = float(max(0, n - correction))
-    native.module.variance(input, out, outer, n, inner, freedom, int(root))
+    if dtype.itemsize == 2:
+        storage = _HALVES[dtype.name]
+        native.module.variance_half(
+            input, out, outer, n, inner, freedom, int(root), storage, storage
+        )
+    else:
+        native.module.variance(input, out, outer, n, inner, freedom, int(root))
     return out
 
 
 def not_one_run(input: Any, *, dim: Any, **params: Any) -> str:
     """Why :func:`variance` cannot run."""
-    return not_native(input) or (
+    return not_folded(input) or (
         "the dimensions are apart" if len(runs(input.shape, dim)) != 1 else ""
     )
 

@@ -105,13 +105,23 @@ def _native_nll(
 ) -> tuple:
     x = packed(input)
     n, c, s = sizes(x.shape)
-    losses, total = native.empty(target.shape, x.dtype), native.empty((), x.dtype)
-    y = None if reduction == "none" else native.empty((), x.dtype)
-    mean = int(reduction == "mean")
+    each, dtype = reduction == "none", x.dtype
+    y, total = native.empty(target.shape if each else (), dtype), native.empty((), dtype)
+    losses, mean = (y, None) if each else (None, y)
     native.module.nll_loss(
-        x, classes_of(target), packed(weight), ignore_index, losses, total, y, n, c, s, mean
+        x,
+        classes_of(target),
+        packed(weight),
+        ignore_index,
+        losses,
+        total,
+        mean,
+        n,
+        c,
+        s,
+        reduction == "mean",
     )
-    return losses if y is None else y, total
+    return y, total
 
 
 def _no_native_nll_backward(

@@ -14,6 +14,7 @@ from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import register
+from . import _cuda_gather as cuda
 from .segments import native_put_elements, zeros
 
 
@@ -38,6 +39,7 @@ def _check(input: Any, *, num_classes: int) -> tuple:
         num_classes = int(input.max()) + 1
     elif num_classes < 1 and not (num_classes == 0 and not input.size):
         fail(ShapeError, op, "num_classes must be positive", num_classes=num_classes)
+    cuda.note_portable(cuda.ONE_HOT, input, 0, int(num_classes))
     return (int(num_classes),)
 
 
@@ -89,7 +91,7 @@ one_hot = register(
         num_classes: number of classes; -1: the largest class + 1 (looks at the values).
 
     Raises:
-        ShapeError: for a class out of range (PyTorch's RuntimeError).
+        ShapeError: for a class out of range (PyTorch's RuntimeError); at once on the CPU.
         DtypeError: if the classes are not int64.
 
     >>> import pyframe

@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from operator import index
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from ..errors import ArgumentTypeError, DtypeError, ParameterError, ShapeError, 
 from ..tensor.dispatch import draw
 from ..tensor.register import composite
 from ..tensor.tensor import Tensor, make, tensor_types
-from ._creation import finished, float_dtype, given_sizes, sizes
+from ._creation import as_integer, finished, float_dtype, formatted, given_sizes, sizes
 
 
 class _Draw:
@@ -108,6 +107,7 @@ def _like_maker(name: str, function: Callable, what: str) -> Callable:
         place = input.device if device is None else as_device(device)
         dtype = random_dtype(name, input.dtype if dtype is None else dtype)
         array = sample(function, input.array.shape, dtype, place, generator)
+        array = formatted(name, array, memory_format, input.array)
         return finished(array, place, requires_grad)
 
     maker.__name__ = maker.__qualname__ = name
@@ -119,7 +119,8 @@ def _like_maker(name: str, function: Callable, what: str) -> Callable:
         dtype: a floating dtype.
         device: where the result is to be.
         requires_grad: whether ops on it are recorded.
-        layout, pin_memory, memory_format: accepted for compatibility.
+        memory_format: how the result lies in memory; the numbers are the same.
+        layout, pin_memory: accepted for compatibility.
 
     Raises:
         DtypeError: if the dtype is not floating.
@@ -152,14 +153,6 @@ def random_integers(
     if low < first or high - 1 > last:
         fail(ParameterError, op, f"the range does not fit {dtype}", low=low, high=high)
     return sample(philox.randint, shape, dtype, device, generator, low, high)
-
-
-def as_integer(op: str, name: str, value: Any) -> int:
-    """``value`` as an int, or an error that calls it ``name``."""
-    try:
-        return index(value)
-    except TypeError:
-        fail(ArgumentTypeError, op, f"{name} must be an integer, not {type(value).__name__}")
 
 
 @composite(export=("pyframe",))
@@ -234,14 +227,15 @@ def randint_like(
     tensor([0., 0.])
     """
     low, high = (0, low) if high is None else (low, high)
-    return randint(
+    out = randint(
         low,
         high,
         tuple(input.array.shape),
         dtype=input.dtype if dtype is None else dtype,
         device=input.device if device is None else device,
-        requires_grad=requires_grad,
     )
+    array = formatted("randint_like", out.array, memory_format, input.array)
+    return finished(array, out.device, requires_grad)
 
 
 @composite(export=("pyframe",))

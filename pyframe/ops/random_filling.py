@@ -10,9 +10,9 @@ from .. import dtypes, philox
 from ..errors import ParameterError, fail
 from ..tensor.register import composite
 from ..tensor.tensor import Tensor
+from ._creation import as_integer
 from .fill import overwrite
 from .random_creation import (
-    as_integer,
     check_std,
     coins,
     random_dtype,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from operator import index
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ from ..device import as_device
 from ..errors import ArgumentTypeError, ParameterError, fail
 from ..tensor.register import composite
 from ..tensor.tensor import Tensor
-from ._creation import finished, float_dtype
-from .creation import as_number
+from ._creation import as_integer, as_number, finished, float_dtype
 
 _UNSET: Any = object()
 
@@ -166,10 +164,7 @@ def logspace(
 def _spaced(op: str, start: Any, end: Any, steps: Any, dtype: Any = None) -> np.ndarray:
     """Computed in float64; already rounded to ``dtype`` if that costs nothing."""
     start, end = float(as_number(op, start)), float(as_number(op, end))
-    try:
-        steps = index(steps)
-    except TypeError:
-        fail(ArgumentTypeError, op, f"steps must be an integer, not {type(steps).__name__}")
+    steps = as_integer(op, "steps", steps)
     if steps < 0:
         fail(ParameterError, op, "steps must not be negative", steps=steps)
     if steps < 2:

@@ -9,11 +9,12 @@ import numpy as np
 from .. import config, dtypes
 from ..device import Device, as_device
 from ..errors import ArgumentTypeError, DeviceError, fail
+from ..memory_formats import preserve_format
 from ..tape.node import Node, freed, next_order
 from ..tensor.register import composite
 from ..tensor.tensor import Tensor, current_edge, make, tensor_types
 from .cast import cast, discretize
-from .copying import clone
+from .copying import clone, contiguous
 
 
 @composite(export=("Tensor",))
@@ -39,7 +40,8 @@ def to(
             computed on the GPU waits for it; a result on the CPU holds the values only after
             ``pyframe.cuda.synchronize()``, or an event recorded after the copy.
         copy: copy even if nothing changes.
-        memory_format: accepted for compatibility.
+        memory_format: how the result lies in memory (:func:`contiguous`); the tensor itself if it
+            already does.
         other: a Tensor whose device and dtype are taken.
 
     Gradients are converted and moved back.
@@ -86,6 +88,8 @@ def to(
         place = device if device.__class__ is Device else as_device(device)
         if place is not out.device:
             out = moved(out, place, non_blocking)
+    if memory_format is not None and memory_format is not preserve_format:
+        out = contiguous(out, memory_format)
     return clone(out) if copy and out is input else out
 
 
@@ -145,6 +149,8 @@ _rule = _Move()
 
 def _short_form(name: str, dtype: np.dtype) -> None:
     def method(self: Tensor, memory_format: Any = None) -> Tensor:
+        if memory_format is not None:
+            return to(self, dtype=dtype, memory_format=memory_format)
         return self if self.array.dtype is dtype else converted(self, dtype)
 
     method.__name__ = method.__qualname__ = name
@@ -170,7 +176,7 @@ for _name, _dtype in {
 @composite(export=("Tensor",))
 def cpu(self: Tensor, memory_format: Any = None) -> Tensor:
     """The tensor on the CPU; itself if it is there. See :func:`to`."""
-    return to(self, "cpu")
+    return to(self, "cpu", memory_format=memory_format)
 
 
 @composite(export=("Tensor",))
@@ -182,7 +188,8 @@ def cuda(
     Raises:
         DeviceError: if there is none; the message says what is missing.
     """
-    return to(self, "cuda" if device is None else device, non_blocking=non_blocking)
+    place = "cuda" if device is None else device
+    return to(self, place, non_blocking=non_blocking, memory_format=memory_format)
 
 
 @composite(export=("Tensor",))

@@ -14,8 +14,9 @@ from ..op.native_arrays import packed
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
+from ..tensor.from_data import as_tensor
 from ..tensor.register import composite, register
-from ..tensor.tensor import Tensor, as_tensor
+from ..tensor.tensor import Tensor
 
 
 def _samples(make: Maker) -> Iterator[Sample]:

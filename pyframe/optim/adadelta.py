@@ -3,10 +3,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
+from .cuda_step import cuda_step
 from .elementwise import Elementwise, add_square, effective, scalar
+from .native_step import common_flags
 from .optimizer import check_settings, refuse_differentiable
+
+
+def _settings(group: dict[str, Any]) -> tuple:
+    return group["lr"], group["rho"], group["eps"], group["weight_decay"]
 
 
 class Adadelta(Elementwise):
@@ -28,6 +34,7 @@ class Adadelta(Elementwise):
     """
 
     scratch = 3
+    fused: ClassVar = {"cuda": cuda_step(4, ("square_avg", "acc_delta"), common_flags, _settings)}
 
     def __init__(
         self,

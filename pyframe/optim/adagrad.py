@@ -3,13 +3,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..tensor.tensor import make
+from .cuda_step import cuda_step
 from .elementwise import Elementwise, effective, scalar
+from .native_step import common_flags
 from .optimizer import check_settings, refuse_differentiable
+
+
+def _settings(group: dict[str, Any]) -> tuple:
+    return group["lr"], group["lr_decay"], group["eps"], group["weight_decay"]
 
 
 class Adagrad(Elementwise):
@@ -30,6 +36,8 @@ class Adagrad(Elementwise):
     Raises:
         ValueError: for a negative setting.
     """
+
+    fused: ClassVar = {"cuda": cuda_step(3, ("sum",), common_flags, _settings)}
 
     def __init__(
         self,

@@ -3,10 +3,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
+from .cuda_step import cuda_step
 from .elementwise import Elementwise, add_quotient, effective, lerp, lerp_weight, scalar
+from .native_step import FROM_END, common_flags
 from .optimizer import check_betas, check_settings, refuse_differentiable
+
+
+def _flags(group: dict[str, Any]) -> int:
+    return common_flags(group) | (FROM_END if group["betas"][0] <= 0.5 else 0)
+
+
+def _settings(group: dict[str, Any]) -> tuple:
+    return group["lr"], *group["betas"], group["eps"], group["weight_decay"]
 
 
 class Adamax(Elementwise):
@@ -26,6 +36,8 @@ class Adamax(Elementwise):
     Raises:
         ValueError: for a setting outside its range.
     """
+
+    fused: ClassVar = {"cuda": cuda_step(5, ("exp_avg", "exp_inf"), _flags, _settings)}
 
     def __init__(
         self,

@@ -32,12 +32,13 @@ class Step:
         self.fits &= len({a.dtype for a in self.arrays}) == 1
         none: list = [None] * len(self.arrays)
         self.states = [none, none, none]
-        for place, name in enumerate(slots):
-            if self.fits and name in plan.slots:
-                self.states[place] = _views(plan, list(plan.slots).index(name))
+        if self.fits:
+            self.states[: len(slots)] = [plan.state_views(name) or none for name in slots]
         self.rows: Rows | None = None
         self.known: tuple = ()  # where the gradients lay
-        self.counts_there: list[float] = []  # what the arrays on the device will have
+        # What the array on the device will have; None where steps may have been skipped there.
+        self.counts_there: list[float] | None = []
+        self.counts_shown: list[float] = []  # meanwhile, what the host has
         self.settings_there: list[float] = []
         if self.fits:
             empty, double = backend_of(self.arrays[0]).empty, np.dtype(np.float64)
@@ -57,20 +58,29 @@ class Step:
         if before != self.counts_there:
             capture.upload(self.counts, np.array(before))
         self.counts_there = [n + 1 for n in before] if counted else [1.0] * len(before)
+        self._bring_settings(settings)
+
+    def bring_for_a_step_or_none(self, before: list[float], settings: list[float]) -> None:
+        """The same where the device may skip the step: from here on, only it knows the counts.
+
+        Those of the host stay until :meth:`settle`, so that a change there is somebody's wish.
+        """
+        if before != (self.counts_shown if self.counts_there is None else self.counts_there):
+            capture.upload(self.counts, np.array(before))
+        self.counts_there, self.counts_shown = None, before
+        self._bring_settings(settings)
+
+    def settle(self, plan: Any) -> None:
+        """Waits for the device, and counts on the host what happened there."""
+        if self.counts_there is None and plan.known_counts() == self.counts_shown:
+            found = backend_of(self.counts).to_numpy(self.counts).tolist()
+            plan.set_counts(found)
+            self.counts_there = found
+
+    def _bring_settings(self, settings: list[float]) -> None:
         if settings != self.settings_there:
             capture.upload(self.settings[: len(settings)], np.array(settings))
             self.settings_there = settings
-
-
-def _views(plan: Any, number: int) -> list:
-    views = []
-    for bucket in plan.buckets:
-        at = 0
-        for i in plan.order[bucket.first : bucket.last]:
-            size = plan.arrays[i].size
-            views.append(bucket.states[number][at : at + size])
-            at += size
-    return views
 
 
 def cuda_step(
@@ -82,7 +92,7 @@ def cuda_step(
     """What :attr:`Elementwise.fused` takes for ``"cuda"``.
 
     Args:
-        kind: number of the optimizer, as of ``native_step``.
+        kind: number of the optimizer in ``KINDS`` of ``op/cuda_lists.py``.
         slots: names of its state, in the kernel's order.
         flags_of: the choices of a parameter group.
         settings_of: its numbers in the kernel's order, the learning rate first.
@@ -99,26 +109,29 @@ def cuda_step(
         xp = backend_of(grads[0]).xp
         grads = [g if fits(g) else xp.array(g, order="C", copy=True) for g in grads]
         rows = table.place(grads)
-        counted = optimizer.counted
+        counted, skip = optimizer.counted, optimizer.found_inf
         captured = capture.current()
         if captured is None:
             before = [n - 1 for n in counts] if counted else counts
             table.bring(before, _values(settings_of(group)), counted)
         else:  # this step has not happened: each replay is one
-            captured.kept.append((rows, table))
+            captured.kept.append((rows, table, skip))
             plan.retreat(counts)
-            captured.before_replay.append(partial(_replayed, optimizer, plan, group, settings_of))
+            before_replay = _replayed if skip is None else _replayed_or_skipped
+            captured.before_replay.append(
+                partial(before_replay, optimizer, plan, group, settings_of)
+            )
         for place, value in enumerate(settings_of(group)):
             if _on_device(value):
                 table.settings[place : place + 1] = value.array.reshape(1)
         flags = flags_of(group)
         if kind == 0 and group["momentum"]:
             flags |= MOMENTUM
-        args = (table.settings, table.counts, table.numbers, rows.count, flags)
+        args = (table.settings, table.counts, table.numbers, skip, rows.count, flags)
         grid = (ceil_div(rows.count, 128),)
-        OPTIM.launch(f"optim_numbers<{KINDS[kind]}>", "PPPii", grid, (128,), args)
+        OPTIM.launch(f"optim_numbers<{KINDS[kind]}>", "PPPPii", grid, (128,), args)
         name = f"optim_step<{TYPES[grads[0].dtype]}, {KINDS[kind]}>"
-        rows.launch(name, "PPii", (table.numbers, scale, rows.count, flags))
+        rows.launch(name, "PPPii", (table.numbers, scale, skip, rows.count, flags))
         return True
 
     return step
@@ -126,9 +139,17 @@ def cuda_step(
 
 def _replayed(optimizer: Any, plan: Any, group: dict, settings_of: Callable) -> None:
     """Before a replay: counts it on the host, and brings what changed there to the device."""
+    plan.cuda_table.settle(plan)
     counts, counted = plan.advance(), optimizer.counted
     before = [n - 1 for n in counts] if counted else counts
     plan.cuda_table.bring(before, _values(settings_of(group)), counted)
+
+
+def _replayed_or_skipped(optimizer: Any, plan: Any, group: dict, settings_of: Callable) -> None:
+    """Before a replay whose step the device may skip: brings what changed on the host."""
+    table = plan.cuda_table
+    table.bring_for_a_step_or_none(plan.known_counts(), _values(settings_of(group)))
+    optimizer.count_later(plan, table.settle)
 
 
 def _on_device(value: Any) -> bool:

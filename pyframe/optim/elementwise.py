@@ -22,6 +22,8 @@ class Elementwise(Optimizer):
     Attributes:
         counted: whether state has ``"step"``, the number of updates.
         scratch: scratch arrays that :meth:`update` gets.
+        found_inf: while :meth:`step` is captured for a GradScaler, an int32 on the device: updates
+            are skipped there where it is not 0.
         fused: per backend name, ``(optimizer, plan, group, grads, counts) -> bool`` that updates
             all parameters of a plan in one call (``grads`` and ``counts`` of updates in the order
             of the plan) and says whether it did; tried before :meth:`update`.
@@ -29,6 +31,7 @@ class Elementwise(Optimizer):
 
     counted: ClassVar[bool] = True
     scratch: ClassVar[int] = 2
+    found_inf: Any = None
     fused: ClassVar[dict[str, Callable]] = {}
 
     def slots(self, group: dict[str, Any]) -> dict[str, float]:
@@ -58,9 +61,32 @@ class Elementwise(Optimizer):
         self._plans: dict[int, Plan] = {}
         self._last_keys: dict[int, list[int]] = {}
         self._seen: tuple[Any, int] = (None, 0)
+        self._uncounted: dict[Plan, Callable[[Plan], None]] = {}
+
+    def count_later(self, plan: Plan, settle: Callable[[Plan], None]) -> None:
+        """Notes that only the device knows how many updates there were; ``settle`` asks it.
+
+        That is done before the next step, and where the state is saved.
+        """
+        self._uncounted[plan] = settle
+
+    def _count(self) -> None:
+        while self._uncounted:
+            plan, settle = self._uncounted.popitem()
+            settle(plan)
+
+    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+        self._count()
+        return super().state_dict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._count()
+        return super().__getstate__()
 
     def step(self, closure: Callable | None = None) -> Any:  # noqa: D102
         loss = self._evaluate(closure) if closure is not None else None
+        if self._uncounted and capture.current() is None:
+            self._count()
         if self._seen[0] is not self.state or self._seen[1] != self.state.changes:
             self._plans.clear()  # somebody replaced state: lay it out again
             if self.state.__class__ is not Watched:
@@ -90,34 +116,36 @@ class Elementwise(Optimizer):
         if not plan.straight:
             arrays = [arrays[i] for i in plan.order]
             grads = [grads[i] for i in plan.order]
-        fused = self.fused.get(params[0].device.backend.name) if self.fused else None
-        known: dict[tuple, tuple] = {}
-        done = False
-        if fused is not None:
-            done = fused(self, plan, group, grads, counts)
-        if not done:
-            if capture.current() is not None:
-                _refuse_capture(
-                    self,
-                    "its numbers lie on the host, so that each replay would use "
-                    "those of the first step",
-                    "Capture the rest without it, or use SGD, Adam, "
-                    "AdamW or RMSprop on float32 or float64.",
-                )
-            for bucket in plan.buckets:
-                key = (counts[bucket.first], bucket.dtype)
-                numbers = known.get(key)
-                if numbers is None:
-                    numbers = self.numbers(group, key[0])
-                    if bucket.xp is np:
-                        # 0-d arrays: ufuncs convert Python floats anew at every call
-                        dtype = bucket.dtype
-                        numbers = tuple([np.array(n, dtype) for n in numbers])
-                    known[key] = numbers
-                a, b = bucket.first, bucket.last
-                bucket.run(self.update, arrays[a:b], grads[a:b], numbers, group)
+        fused = self.fused.get(params[0].device.backend.name)
+        if fused is None or not fused(self, plan, group, grads, counts):
+            self._update_buckets(plan, group, arrays, grads, counts)
         for p in params:
             p._cell[0] += 1
+
+    def _update_buckets(
+        self, plan: Plan, group: dict, arrays: list, grads: list, counts: list
+    ) -> None:
+        """:meth:`update` for each bucket; its numbers are made once per count and dtype."""
+        if capture.current() is not None:
+            _refuse_capture(
+                self,
+                "its numbers lie on the host, so that each replay would use "
+                "those of the first step",
+                "Capture the rest without it. Optimizers but NAdam can be captured, on "
+                "parameters in float32 or float64.",
+            )
+        known: dict[tuple, tuple] = {}
+        for bucket in plan.buckets:
+            key = (counts[bucket.first], bucket.dtype)
+            numbers = known.get(key)
+            if numbers is None:
+                numbers = self.numbers(group, key[0])
+                if bucket.xp is np:
+                    # 0-d arrays: ufuncs convert Python floats anew at every call
+                    numbers = tuple([np.array(n, bucket.dtype) for n in numbers])
+                known[key] = numbers
+            a, b = bucket.first, bucket.last
+            bucket.run(self.update, arrays[a:b], grads[a:b], numbers, group)
 
     def _plan(self, number: int, group: dict, params: list, arrays: list) -> Plan:
         key = [id(a) for a in arrays]

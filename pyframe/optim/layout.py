@@ -190,6 +190,19 @@ class Plan:
                 else:
                     states[i]["step"] = make(place, _cpu())
 
+    def state_views(self, name: str) -> list[Any] | None:
+        """The flat arrays of this state, in the order of the buckets; ``None`` without it."""
+        if name not in self.slots:
+            return None
+        number, views = list(self.slots).index(name), []
+        for bucket in self.buckets:
+            at = 0
+            for i in self.order[bucket.first : bucket.last]:
+                end = at + self.arrays[i].size
+                views.append(bucket.states[number][at:end])
+                at = end
+        return views
+
     def advance(self) -> list[float]:
         """Counts one update of every parameter; returns the counts in the order of the buckets."""
         if self.steps is None:
@@ -197,6 +210,17 @@ class Plan:
             return before
         self.steps += 1
         return self.steps.tolist()
+
+    def known_counts(self) -> list[float]:
+        """The updates so far, in the order of the buckets."""
+        return self.counts if self.steps is None else self.steps.tolist()
+
+    def set_counts(self, counts: list[float]) -> None:
+        """Replaces :meth:`known_counts`."""
+        if self.steps is None:
+            self.counts = counts
+        else:
+            self.steps[...] = counts
 
     def retreat(self, counts: list[float]) -> None:
         """Takes back :meth:`advance`, which returned ``counts``: the update does not happen."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..backend import native
-from ..dtypes import float32, float64
+from ..op.native_arrays import fits_list
 
 MAXIMIZE, DECAY, DECOUPLED, FROM_END, AMSGRAD, NESTEROV, DAMPENING, MOMENTUM, CENTERED = (
     1 << i for i in range(9)
@@ -18,28 +18,10 @@ class Table:
 
     def __init__(self, plan: Any, slots: tuple[str, ...]) -> None:
         self.arrays = [plan.arrays[i] for i in plan.order]
-        self.fits = all(_fits(a) for a in self.arrays)
+        self.fits = all(map(fits_list, self.arrays))
         self.states: list[list | None] = [None] * 3
-        if not self.fits:
-            return
-        for place, name in enumerate(slots):
-            if name in plan.slots:
-                number = list(plan.slots).index(name)
-                self.states[place] = self._state(plan, number)
-
-    def _state(self, plan: Any, number: int) -> list:
-        views = []
-        for bucket in plan.buckets:
-            at = 0
-            for array in self.arrays[bucket.first : bucket.last]:
-                views.append(bucket.states[number][at : at + array.size])
-                at += array.size
-        return views
-
-
-def _fits(array: Any) -> bool:
-    flags = array.flags
-    return array.dtype in (float32, float64) and flags.c_contiguous and flags.aligned
+        if self.fits:
+            self.states[: len(slots)] = map(plan.state_views, slots)
 
 
 def native_step(kind: int, slots: tuple[str, ...], flags_of: Callable[[dict], int]) -> Callable:

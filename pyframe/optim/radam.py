@@ -3,10 +3,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
+from .cuda_step import cuda_step
 from .elementwise import Elementwise, add_square, effective, lerp, lerp_weight, scalar
+from .native_step import DECOUPLED, FROM_END, common_flags
 from .optimizer import check_betas, check_settings, refuse_differentiable
+
+
+def _flags(group: dict[str, Any]) -> int:
+    return (
+        common_flags(group)
+        | (DECOUPLED if group["decoupled_weight_decay"] else 0)
+        | (FROM_END if group["betas"][0] <= 0.5 else 0)
+    )
+
+
+def _settings(group: dict[str, Any]) -> tuple:
+    return group["lr"], *group["betas"], group["eps"], group["weight_decay"]
 
 
 class RAdam(Elementwise):
@@ -25,6 +39,8 @@ class RAdam(Elementwise):
     Raises:
         ValueError: for a setting outside its range.
     """
+
+    fused: ClassVar = {"cuda": cuda_step(6, ("exp_avg", "exp_avg_sq"), _flags, _settings)}
 
     def __init__(
         self,

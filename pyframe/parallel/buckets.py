@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import native
 from ..backend.copies import assign, converted
 from ..tensor import Tensor
 from ..tensor.tensor import make
@@ -57,8 +56,7 @@ class Bucket:
         A parameter without a gradient gives zeros. One that is not present but has a gradient gives
         that: it is left from before, the same on all ranks, and stays as it is in the mean.
         """
-        xp = self.device.xp
-        new = native.empty if xp is np else xp.empty
+        xp, new = self.device.xp, self.device.backend.empty
         # Float32 numbers of one rank are rounded once, when they are sent in a half type.
         wide = new((self.first_flag,), self.own) if self.dtype != self.own else None
         flat = self.flat = new((self.size,), self.dtype)
@@ -87,9 +85,8 @@ class Bucket:
         """Makes the averages the gradients of the ``wanted`` parameters; they are views of it."""
         flat, self.flat = self.flat, None
         if self.dtype != self.own:
-            xp = self.device.xp
-            wide = (native.empty if xp is np else xp.empty)((self.first_flag,), self.own)
-            _cast(xp, flat[: self.first_flag], wide)
+            wide = self.device.backend.empty((self.first_flag,), self.own)
+            _cast(self.device.xp, flat[: self.first_flag], wide)
             flat = wide
         for p, (start, end), want in zip(self.params, self.places, wanted, strict=True):
             if not want:

@@ -198,6 +198,14 @@ def _stack(array: Any, count: int) -> Any:
     return backend_of(array).empty((count, *array.shape), array.dtype)
 
 
+def _stacked(parts: Sequence[Any], like: Any) -> Any:
+    """The ranks' parts, of the shape and dtype of ``like``, in one array."""
+    whole = _stack(like, len(parts))
+    for i, part in enumerate(parts):
+        whole[i] = part
+    return whole
+
+
 def _spread(rows: Any, targets: Sequence[_Target]) -> None:
     for row, target in zip(rows, targets, strict=True):
         target.array[...] = row
@@ -238,9 +246,7 @@ def reduce_scatter(
     target = _Target(output, "reduce_scatter", "output", False)
     parts = [_source(t, "reduce_scatter", "input_list") for t in input_list]
     _same("reduce_scatter", parts, target.array, group.size, "input_list")
-    whole = _stack(target.array, group.size)
-    for i, part in enumerate(parts):
-        whole[i] = part
+    whole = _stacked(parts, target.array)
     return _reduce_scatter(group, "reduce_scatter", target, whole, op, async_op)
 
 
@@ -322,9 +328,7 @@ def scatter(
             fail(ArgumentError, "scatter", f"rank {src} is to scatter, but has no scatter_list")
         parts = [_source(t, "scatter", "scatter_list") for t in scatter_list]
         _same("scatter", parts, target.place, group.size, "scatter_list")
-        whole = _stack(target.array, group.size)
-        for i, part in enumerate(parts):
-            whole[i] = part
+        whole = _stacked(parts, target.array)
     out = target.array
     text = f"scatter({shown(target.place)}, src={src})"
     return _run(group, text, out, lambda t, w: t.scatter(out, whole, root, w), [target], async_op)

@@ -153,7 +153,7 @@ class DistributedDataParallel(Module):
         order = list(range(len(self._params)))[::-1]  # a guess, until a pass has shown it
         self._buckets = make_buckets(self._params, order, self._most, self._wire)
         self._ready_order: list[int] | None = []  # of the first pass; then None
-        self._places: dict[int, tuple[Bucket, int]] = {}
+        self._bucket_of: dict[int, Bucket] = {}
         self._index()
         for i, p in enumerate(self._params):
             p.register_post_accumulate_grad_hook(lambda _, i=i: self._ready(i))
@@ -169,7 +169,7 @@ class DistributedDataParallel(Module):
     # ---- start
 
     def _index(self) -> None:
-        self._places = {i: (b, k) for b in self._buckets for k, i in enumerate(b.members)}
+        self._bucket_of = {i: bucket for bucket in self._buckets for i in bucket.members}
 
     # ---- forward
 
@@ -278,7 +278,7 @@ class DistributedDataParallel(Module):
                 "gradients with create_graph=True cannot be averaged",
                 "Use no_sync(), or autograd.grad.",
             )
-        bucket, _ = self._places[i]
+        bucket = self._bucket_of[i]
         if bucket.work is not None:
             self._late = i
             return
@@ -293,7 +293,7 @@ class DistributedDataParallel(Module):
         leaves = leaves_behind(roots)
         for i, p in enumerate(self._params):
             if p.grad_fn_or_leaf not in leaves:
-                self._places[i][0].awaited.discard(i)
+                self._bucket_of[i].awaited.discard(i)
         if self.overlap:
             self._send_complete()
 

@@ -205,6 +205,13 @@ def _seconds(timeout: float | timedelta | None) -> float:
     return seconds
 
 
+def _backend_name(op: str, backend: str) -> str:
+    name = backend.lower()
+    if name and name not in _BACKENDS:
+        fail(ArgumentError, op, f"there is no backend {backend!r}", "Use 'mpi' or 'nccl'.")
+    return name
+
+
 def init_process_group(
     backend: str | None = None,
     init_method: str | None = None,
@@ -230,10 +237,7 @@ def init_process_group(
     op = "init_process_group"
     if _world is not None:
         fail(CollectiveError, op, "the process group is there already", "Destroy it first.")
-    name = (backend or "").lower()
-    if name and name not in _BACKENDS:
-        what = f"there is no backend {backend!r}"
-        fail(ArgumentError, op, what, "Use 'mpi' or 'nccl'.")
+    name = _backend_name(op, backend or "")
     seconds = _seconds(timeout)
     comm = endings.starting(diagnosis.init_text(seconds), load_mpi).COMM_WORLD
     me, size = comm.Get_rank(), comm.Get_size()
@@ -354,9 +358,7 @@ def new_group(
     if wrong or not members or len(set(members)) < len(members):
         what = f"{members} are no distinct ranks of 0 to {world.group.size - 1}"
         fail(ArgumentError, "new_group", what, "Pass each rank's number in the job once.")
-    name = world.group.backend if backend is None else backend.lower()
-    if name and name not in _BACKENDS:
-        fail(ArgumentError, "new_group", f"there is no backend {backend!r}", "Use 'mpi' or 'nccl'.")
+    name = world.group.backend if backend is None else _backend_name("new_group", backend)
     mpi, me = world.group.control.mpi, world.group.rank
 
     def split(watch: Watch) -> Any:

@@ -17,6 +17,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..errors import ArgumentError, fail
 
 
@@ -67,8 +69,6 @@ class Link:
         >>> round(link.latency * 1e6, 3), round(link.bandwidth / 1e9, 3)
         (2.0, 10.0)
         """
-        import numpy as np
-
         if ranks < 2 or len(set(nbytes)) < 2:
             fail(ArgumentError, "Link.fitted", "two ranks and two sizes are needed", ranks=ranks)
         measured = np.asarray(seconds, np.float64)

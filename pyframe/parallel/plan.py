@@ -91,22 +91,19 @@ def predict(
     """
     if not 0 <= contention <= 1:
         fail(ArgumentError, "predict", "contention must be from 0 to 1", contention=contention)
-    algorithm, communication, transfers = "none", 0.0, []
-    largest = 0
+    if ranks == 1:
+        filling, overhead = float("inf"), 0.0
+    algorithm, largest, transfers = "none", 0, []
+    communication = copying = 0.0
     for ready, nbytes in profile.buckets(bucket_bytes):
         seconds, name = cluster.all_reduce(nbytes * compression, ranks)
-        transfers.append((ready, seconds))
+        copying += nbytes / filling
+        transfers.append((ready + copying, seconds))
         communication += seconds
         if nbytes > largest:
             largest, algorithm = nbytes, name
     compute, optimizer = profile.step, profile.optimizer
-    if ranks == 1:
-        filling, overhead = float("inf"), 0.0
-    copying, later = 0.0, []
-    for (ready, seconds), (_, nbytes) in zip(transfers, profile.buckets(bucket_bytes), strict=True):
-        copying += nbytes / filling
-        later.append((ready + copying, seconds))
-    end, left = overlap(profile.backward + copying, later, contention)
+    end, left = overlap(profile.backward + copying, transfers, contention)
     gathering = 0.0
     if sharded:
         optimizer /= ranks

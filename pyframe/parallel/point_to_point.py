@@ -85,23 +85,12 @@ def isend(tensor: Any, dst: int, group: Any = None, tag: int = 0) -> Message:
         group: the default group by default.
         tag: a non-negative number; only a receive with the same one gets it.
     """
-    group = resolve(group, "send")
-    array = _source(tensor, "send")
-    label = shown(array)
-    place = _other(group, dst, tag, "send")
-    request = group.transport(array).send(array, place, tag, label.encode())
-    return Message(group, f"send({label}, dst={dst}{_tag(tag)})", request, None)
+    return _begun([P2POp(isend, tensor, dst, group, tag)], resolve(group, "send"))[0]
 
 
 def irecv(tensor: Any, src: int | None = None, group: Any = None, tag: int = 0) -> Message:
     """Begins to receive into ``tensor``, from any rank if ``src`` is ``None``."""
-    group = resolve(group, "recv")
-    target = _Target(tensor, "recv", reads=False)
-    place = None if src is None else _other(group, src, tag, "recv")
-    label = shown(target.array)
-    transport = group.transport(target.array)
-    request = transport.receive(target.array, place, tag, label.encode())
-    return Message(group, f"recv({label}, src={src}{_tag(tag)})", request, target)
+    return _begun([P2POp(irecv, tensor, src, group, tag)], resolve(group, "recv"))[0]
 
 
 def send(tensor: Any, dst: int, group: Any = None, tag: int = 0) -> None:
@@ -126,7 +115,7 @@ class P2POp(NamedTuple):
 
     op: Callable[..., Message]
     tensor: Any
-    peer: int
+    peer: int | None
     group: Any = None
     tag: int = 0
 
@@ -146,23 +135,27 @@ def batch_isend_irecv(p2p_op_list: Sequence[P2POp]) -> list[Message]:
     if len(groups) != 1 or any(entry.op not in (isend, irecv) for entry in p2p_op_list):
         what = "the list must have isend and irecv of one group only"
         fail(ArgumentError, name, what, "Make a call for each group.")
-    group = resolve(p2p_op_list[0].group, name)
+    return _begun(p2p_op_list, resolve(p2p_op_list[0].group, name))
+
+
+def _begun(entries: Sequence[P2POp], group: ProcessGroup) -> list[Message]:
+    """Begins these messages of one group at once."""
     sends: list[tuple[Any, int, int, bytes]] = []
     receives: list[tuple[Any, int | None, int, bytes]] = []
     made: list[tuple[bool, str, _Target | None]] = []
-    for entry in p2p_op_list:
-        tag, sending = entry.tag, entry.op is isend
-        place = _other(group, entry.peer, tag, "send" if sending else "recv")
-        if sending:
-            array = _source(entry.tensor, "send")
-            label = shown(array)
+    for op, tensor, peer, _, tag in entries:
+        if op is isend:
+            assert peer is not None
+            array = _source(tensor, "send")
+            label, place = shown(array), _other(group, peer, tag, "send")
             sends.append((array, place, tag, label.encode()))
-            made.append((True, f"send({label}, dst={entry.peer}{_tag(tag)})", None))
+            made.append((True, f"send({label}, dst={peer}{_tag(tag)})", None))
         else:
-            target = _Target(entry.tensor, "recv", reads=False)
+            target = _Target(tensor, "recv", reads=False)
             label = shown(target.array)
-            receives.append((target.array, place, tag, label.encode()))
-            made.append((False, f"recv({label}, src={entry.peer}{_tag(tag)})", target))
+            source = None if peer is None else _other(group, peer, tag, "recv")
+            receives.append((target.array, source, tag, label.encode()))
+            made.append((False, f"recv({label}, src={peer}{_tag(tag)})", target))
     requests = group.transport((sends or receives)[0][0]).exchange(sends, receives)
     outgoing, incoming = iter(requests[: len(sends)]), iter(requests[len(sends) :])
     return [

@@ -86,7 +86,7 @@ class ZeroRedundancyOptimizer(Optimizer):
             self._divide()
 
     def _divide(self) -> None:
-        params = [p for group in self.param_groups for p in group["params"]]
+        params = _params(self)
         size, me = self.process_group.size, self.process_group.rank
         held = [0] * size
         self.owners = [0] * len(params)
@@ -130,7 +130,7 @@ class ZeroRedundancyOptimizer(Optimizer):
         group = self.process_group
         own: dict[int, dict[str, Any]] = {}
         if self._inner is not None:
-            numbers = {id(p): i for i, p in enumerate(self._params())}
+            numbers = {id(p): i for i, p in enumerate(_params(self))}
             own = {numbers[id(p)]: dict(values) for p, values in self._inner.state.items()}
         here = group.ranks[group.rank] == to
         parts: list[Any] | None = [None] * group.size if here else None
@@ -140,9 +140,6 @@ class ZeroRedundancyOptimizer(Optimizer):
             for part in parts:
                 merged.update(part)
             self._whole = {i: merged[i] for i in sorted(merged)}
-
-    def _params(self) -> list[Tensor]:
-        return [p for group in self.param_groups for p in group["params"]]
 
     def state_dict(self) -> dict[str, Any]:
         """The complete state, as the plain optimizer would have it.
@@ -171,14 +168,14 @@ class ZeroRedundancyOptimizer(Optimizer):
         self._divide()
         self._whole = None
         if self._inner is not None:
-            numbers: dict[int, Tensor] = dict(enumerate(self._inner_params()))
+            numbered = enumerate(_params(self._inner))
             inner = self._inner.state_dict()
-            inner["state"] = {i: dict(state[p]) for i, p in numbers.items() if p in state}
+            inner["state"] = {i: dict(state[p]) for i, p in numbered if p in state}
             self._inner.load_state_dict(inner)
 
-    def _inner_params(self) -> list[Tensor]:
-        assert self._inner is not None
-        return [p for group in self._inner.param_groups for p in group["params"]]
+
+def _params(optimizer: Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _settings(group: dict[str, Any]) -> dict[str, Any]:

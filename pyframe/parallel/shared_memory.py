@@ -134,7 +134,7 @@ class SharedMemory:
         return None
 
     def close(self, together: bool) -> None:
-        """Forgets the window, and frees it if all ranks do so together; else it ends with the job."""
+        """Forgets the window; frees it if all ranks do so together, else it ends with the job."""
         self._counts, self._slots, self._results, self._others = [], [], [], []
         self._own = None
         if together:
@@ -148,17 +148,20 @@ class SharedMemory:
         rank, size, dtype = self.rank, self.size, flat.dtype
         step = _CHUNK // flat.itemsize
 
-        def fill(number: int, slot: int) -> None:
+        def cut(number: int) -> tuple[Any, list[int]]:
+            """A chunk, and where the ranks' parts of it begin."""
             piece = flat[number * step : (number + 1) * step]
+            return piece, bounds(piece.size, size)
+
+        def fill(number: int, slot: int) -> None:
+            piece, cuts = cut(number)
             target = self._slots[rank][slot].view(dtype)
-            cuts = bounds(piece.size, size)
             first, last = cuts[rank], cuts[rank + 1]  # this part nobody else reads
             _put(target[:first], piece[:first])
             _put(target[last : piece.size], piece[last:])
 
         def use(number: int, slot: int) -> None:
-            piece = flat[number * step : (number + 1) * step]
-            cuts = bounds(piece.size, size)
+            piece, cuts = cut(number)
             first, last = cuts[rank], cuts[rank + 1]
             mine = piece[first:last]
             parts = [
@@ -169,8 +172,7 @@ class SharedMemory:
             _put(self._results[rank][slot].view(dtype)[: last - first], mine)
 
         def drain(number: int, slot: int) -> None:
-            piece = flat[number * step : (number + 1) * step]
-            cuts = bounds(piece.size, size)
+            piece, cuts = cut(number)
             for i in range(size):
                 if i != rank:
                     length = cuts[i + 1] - cuts[i]

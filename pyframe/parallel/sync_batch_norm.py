@@ -162,11 +162,7 @@ class SyncBatchNorm(_BatchNorm):
         y = _Normalise.apply(input, self.weight, self.bias, self.eps, group, seen)
         if self.training and self.track_running_stats:
             mean, var, total = seen
-            self.num_batches_tracked.array += 1
-            self.num_batches_tracked._cell[0] += 1
-            share = self.momentum
-            if share is None:  # the mean over all batches so far
-                share = 1.0 / float(self.num_batches_tracked)
+            share = self._count_batch()
             update_running(self.running_mean, mean, share)
             update_running(self.running_var, var, share, total / (total - 1))
         return y

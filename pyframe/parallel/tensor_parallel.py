@@ -12,14 +12,14 @@ numbers and keeps its part. So all ranks have to be seeded alike.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import nn
 from ..autograd import no_grad
 from ..errors import ArgumentTypeError, ShapeError, fail
 from ..nn import functional as F
 from ..tensor import Tensor
-from . import collectives
+from .coalesced import broadcast_tensors
 from .group import ProcessGroup, resolve
 from .mpi import bounds
 from .recorded import (
@@ -37,6 +37,7 @@ class _ParallelLinear(nn.Module):
     """What both have: the group and a part of a Linear's parameters."""
 
     axis: int  # of the weight, which is cut
+    options: ClassVar[dict[str, bool]]  # what only one of the two classes has, with defaults
 
     def __init__(self, linear: nn.Linear, group: Any) -> None:
         super().__init__()
@@ -68,8 +69,10 @@ class _ParallelLinear(nn.Module):
         return layer
 
     def _set_options(self, **named: bool) -> None:
-        """Keeps what only one of the two classes has."""
-        raise NotImplementedError
+        for name in named.keys() - self.options.keys():
+            fail(ArgumentTypeError, type(self).__name__, f"there is no option {name!r}")
+        for name, default in self.options.items():
+            setattr(self, name, named.get(name, default))
 
     def whole(self) -> nn.Linear:
         """The Linear of which every rank has a part, on all ranks, for saving; not recorded."""
@@ -95,11 +98,6 @@ class _ParallelLinear(nn.Module):
         )
 
 
-def _nothing_left(layer: _ParallelLinear, named: dict[str, bool]) -> None:
-    if named:
-        fail(ArgumentTypeError, type(layer).__name__, f"there is no option {next(iter(named))!r}")
-
-
 class ColumnParallelLinear(_ParallelLinear):
     """y = x Wᵀ + b, of which each rank computes some of the outputs.
 
@@ -119,6 +117,10 @@ class ColumnParallelLinear(_ParallelLinear):
     """
 
     axis = 0
+    # copy_input: False where what is in front sums up the gradients.
+    options: ClassVar = {"gather_output": True, "copy_input": True}
+    gather_output: bool
+    copy_input: bool
 
     def __init__(
         self,
@@ -133,12 +135,6 @@ class ColumnParallelLinear(_ParallelLinear):
         linear = nn.Linear(in_features, out_features, bias, device=device, dtype=dtype)
         super().__init__(linear, group)
         self._set_options(gather_output=gather_output)
-
-    def _set_options(self, **named: bool) -> None:
-        self.gather_output = named.pop("gather_output", True)
-        # False where what is in front sums up the gradients.
-        self.copy_input = named.pop("copy_input", True)
-        _nothing_left(self, named)
 
     def forward(self, input: Tensor) -> Tensor:
         x = copy_to_group(input, self.group) if self.copy_input else input
@@ -166,6 +162,8 @@ class RowParallelLinear(_ParallelLinear):
     """
 
     axis = 1
+    options: ClassVar = {"input_is_parallel": False}
+    input_is_parallel: bool
 
     def __init__(
         self,
@@ -180,10 +178,6 @@ class RowParallelLinear(_ParallelLinear):
         linear = nn.Linear(in_features, out_features, bias, device=device, dtype=dtype)
         super().__init__(linear, group)
         self._set_options(input_is_parallel=input_is_parallel)
-
-    def _set_options(self, **named: bool) -> None:
-        self.input_is_parallel = named.pop("input_is_parallel", False)
-        _nothing_left(self, named)
 
     def forward(self, input: Tensor) -> Tensor:
         x = input if self.input_is_parallel else scatter_to_group(input, -1, self.group)
@@ -222,8 +216,7 @@ class OneWeirdTrick(nn.Module):
     def __init__(self, features: nn.Module, classifier: nn.Module, group: Any = None) -> None:
         super().__init__()
         self.group: ProcessGroup = resolve(group, "OneWeirdTrick")
-        for tensor in [*features.parameters(), *features.buffers()]:
-            collectives.broadcast(tensor.detach(), self.group.ranks[0], self.group)
+        _take_from_first(features, self.group)
         self.features = features
         # A Linear in front, behind nothing that learns, leaves the sum of its ranks' gradients to
         # the reduce-scatter that is the backward pass of gather_batch.
@@ -245,9 +238,12 @@ class OneWeirdTrick(nn.Module):
             return gather_from_group(labels, 0, self.group)
 
     def _summed(self, gradient: Tensor) -> Tensor:
-        out = gradient.detach().clone()
-        collectives.all_reduce(out, group=self.group)
-        return out
+        return reduce_from_group(gradient.detach(), self.group)
+
+
+def _take_from_first(module: nn.Module, group: ProcessGroup) -> None:
+    """Parameters and buffers become those of the group's first rank."""
+    broadcast_tensors([*module.parameters(), *module.buffers()], 0, group)
 
 
 def _begins_with_linear(module: nn.Module) -> bool:
@@ -266,14 +262,13 @@ def _shared(module: nn.Module, group: ProcessGroup, copy_first: bool) -> nn.Modu
     """``module`` with its Linears cut over the ranks, from the weights of the first rank."""
     if isinstance(module, nn.Linear):
         module = nn.Sequential(module)
-    for tensor in [*module.parameters(), *module.buffers()]:
-        collectives.broadcast(tensor.detach(), group.ranks[0], group)
-    copy = copy_first
+    _take_from_first(module, group)
     count = 0
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
-                part = ColumnParallelLinear.from_linear(child, group, copy_input=copy or count > 0)
+                copy_input = copy_first or count > 0
+                part = ColumnParallelLinear.from_linear(child, group, copy_input=copy_input)
                 setattr(parent, name, part)
                 count += 1
     if not count:

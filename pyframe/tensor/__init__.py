@@ -2,8 +2,10 @@
 
 from . import alive as _alive  # noqa: F401  (makes itself known to the backends)
 from .exchange import from_dlpack, to_dlpack
+from .from_data import as_tensor, from_numpy
 from .register import composite, pointwise, register
-from .tensor import Size, Tensor, as_tensor, from_numpy, make
+from .size import Size
+from .tensor import Tensor, make
 
 __all__ = [
     "Size",

@@ -17,7 +17,8 @@ from ..op import choice
 from ..op.record import Op
 from ..random import default_generator
 from ..tape.node import Node, Output, freed, next_order, overwritten
-from .tensor import Tensor, as_tensor, current_edge, make, tensor_types, unrecorded_view
+from .from_data import as_tensor
+from .tensor import Tensor, current_edge, make, tensor_types, unrecorded_view
 
 _numbers = (bool, int, float)
 # The default of an argument that must be given, under its own name or another.
@@ -263,7 +264,10 @@ def number_as_array(value: Any, dtype: np.dtype, backend: Any) -> Any:
             value -= 1 << bits
     elif dtype.kind == "f" and dtype.itemsize < 8 and isinstance(value, int):
         value = float(value)
-    return backend.asarray(np.array(value).astype(dtype))
+    array = np.array(value).astype(dtype)
+    if backend.name == "cuda" and dtype.kind != "V" and current_capture() is not None:
+        return backend.xp.full((), array.item(), dtype)  # no graph can hold a copy from the host
+    return backend.asarray(array)
 
 
 # ---- used by compiled functions

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+import numpy as np
+
 from .. import config, dtypes
 from ..backend import backends
 from ..backend.copies import assign
@@ -16,7 +18,7 @@ from ..errors import ArgumentError, AutogradError, DeviceError, DtypeError, Shap
 from ..op import choice
 from ..op.record import Op
 from ..tape.node import Keep, Leaf, Node, freed, next_order
-from . import dispatch
+from . import dispatch, pointwise_device
 from .tensor import LOST_VIEW, Tensor, current_edge, make, tensor_types
 
 
@@ -32,7 +34,9 @@ def inplace(op: Op, x: Tensor, others: tuple = (), params: tuple = ()) -> Tensor
     if mode.plain and op.expr is not None:
         operands = _unrecorded(mode, x, others)
         if operands is not None:
-            if x.array.size > choice.LARGE and _straight_into(op, x, operands, params):
+            # Small arrays of the CPU are copied sooner than a kernel is found.
+            worth = x.array.size > choice.LARGE or x.array.__class__ is not np.ndarray
+            if worth and _straight_into(op, x, operands, params):
                 return x
             return _store(op, x, op.function(*operands, *params))
     check_writable(op.name + "_", x, mode)
@@ -70,7 +74,13 @@ def _unrecorded(mode: config.Mode, x: Tensor, others: tuple) -> list | None:
 
 def _straight_into(op: Op, x: Tensor, operands: list, params: tuple) -> bool:
     """Lets a kernel write into the memory of ``x``, without an array for the result."""
+    if op.check_values:
+        return False
     target = x.array
+    if backends[target.__class__].name == "cuda":
+        written = pointwise_device.into(op, target, operands, params)
+        x._cell[0] += written
+        return written
     arrays = tuple(
         [
             dispatch.number_as_array(v, target.dtype, x.device.backend)

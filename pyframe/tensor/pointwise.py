@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 
 from .. import config, dtypes
+from ..backend import backends
 from ..codegen import define
 from ..errors import ShapeError, fail
 from ..expr import Call, ScalarFunction, compile_numpy, ufunc_of, vjp
 from ..op.choice import LARGE
 from ..op.record import Cost, Input, Op, Param
-from . import dispatch, pointwise_cuda
+from . import dispatch, pointwise_cuda, pointwise_device
 from .lazy import lazy_function
 from .pointwise_native import kernel_of, machine, run_on
 from .pointwise_template import Template, check_names, shared_globals, takes_floats
-from .template import Rule
+from .template_plan import Rule
 from .tensor import make, tensor_types
 
 
@@ -106,8 +107,12 @@ shared_globals["bad_shapes"] = bad_shapes
 def fallback(op: Op, mode: config.Mode, inputs: tuple, params: tuple) -> Any:
     """What the compiled function leaves over: small integer and bool Tensors here, or the rest."""
     lead = inputs[0]
-    if not mode.plain or op.check is not None:
+    if not mode.plain or (op.check is not None and params):
         return dispatch.general(op, mode, inputs, params)
+    kind = (lead.array if lead.__class__ in tensor_types else lead).__class__
+    if kind is not np.ndarray and kind in backends and backends[kind].name == "cuda":
+        found = pointwise_device.call(op, mode, inputs, params)
+        return dispatch.general(op, mode, inputs, params) if found is None else found
     if lead.__class__ not in tensor_types:
         if lead.__class__ is np.ndarray and (lead.dtype.kind in "fV" or lead.size > LARGE):
             found = _large(op, mode, inputs, params)
@@ -132,6 +137,8 @@ def fallback(op: Op, mode: config.Mode, inputs: tuple, params: tuple) -> Any:
         else:
             return dispatch.general(op, mode, inputs, params)
         arrays.append(array)
+    if op.check is not None:  # of values alone
+        op.check(*arrays)
     if params:
         y = op.forward(np, *arrays, **dict(zip([p.name for p in op.params], params, strict=True)))
     else:
@@ -178,6 +185,8 @@ def _large(op: Op, mode: config.Mode, inputs: tuple, params: tuple) -> Any:
             return None
         arrays.append(array)
         tensors.append(value)
+    if op.check is not None:  # of values alone
+        op.check(*arrays)
     try:
         y = run_on(op.expr, tuple(arrays), params)
     except ValueError:

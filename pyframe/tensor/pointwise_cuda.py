@@ -27,7 +27,9 @@ from ..dtypes import is_supported
 from ..errors import PyframeError
 from ..expr import ScalarFunction
 from ..expr.cuda_source import Body, body, flat_entry, prelude, strided_entry
+from ..op.cuda_arrays import ceil_div
 from ..op.cuda_kernel import cuda_kernel
+from ..op.memory_order import common_order, empty_in_order
 from ..op.record import Kernel
 
 _NUMBERS = frozenset({bool, int, float})
@@ -56,14 +58,30 @@ def run_on(function: ScalarFunction, arrays: tuple, scalars: tuple) -> Any:
 
     The result has the memory order of the first input of the full shape.
     """
-    dtypes, kinds = tuple([a.dtype for a in arrays]), tuple([v.__class__ for v in scalars])
-    found = body(function, dtypes, kinds)
+    found = _body_for(function, arrays, scalars)
     shape = np.broadcast_shapes(*[a.shape for a in arrays])
-    order = None if found.uses_index else _common_order(arrays, shape)
-    backend = backend_of(arrays[0])
-    outputs = [_empty(backend, shape, dtype, order) for dtype in found.storage]
-    launch(function, outputs, arrays, scalars)
+    order = None if found.uses_index else common_order(arrays, shape)
+    empty = backend_of(arrays[0]).empty
+    outputs = [empty_in_order(empty, shape, dtype, order) for dtype in found.storage]
+    _launch(found, outputs, arrays, scalars)
     return tuple(outputs) if isinstance(function.root, tuple) else outputs[0]
+
+
+def planned(
+    function: ScalarFunction, arrays: tuple, scalars: tuple
+) -> tuple[_Plan, tuple[int, ...], np.dtype, tuple[int, ...] | None] | None:
+    """How :func:`run_on` would launch into new memory: the plan, and the output's shape, dtype and
+    order. None where there is nothing to launch, or it depends on more than layouts and dtypes.
+    """
+    found = _body_for(function, arrays, scalars)
+    shape = np.broadcast_shapes(*[a.shape for a in arrays])
+    if found.uses_index or 0 in shape:
+        return None
+    order = common_order(arrays, shape)
+    (dtype,) = found.storage
+    out = empty_in_order(backend_of(arrays[0]).empty, shape, dtype, order)
+    # Memory is given out in multiples of 256 bytes; else the plan would hold for this one alone.
+    return None if address(out) % 16 else (_plan(found, (out, *arrays)), shape, dtype, order)
 
 
 def launch(function: ScalarFunction, outputs: list, arrays: tuple, scalars: tuple) -> None:
@@ -71,11 +89,15 @@ def launch(function: ScalarFunction, outputs: list, arrays: tuple, scalars: tupl
 
     An output may be one of ``arrays``; it must not overlap them in any other way.
     """
-    found = body(
-        function,
-        tuple([a.dtype for a in arrays]),
-        tuple([v.__class__ for v in scalars]),
-    )
+    _launch(_body_for(function, arrays, scalars), outputs, arrays, scalars)
+
+
+def _body_for(function: ScalarFunction, arrays: tuple, scalars: tuple) -> Body:
+    kinds = tuple([v.__class__ for v in scalars])
+    return body(function, tuple([a.dtype for a in arrays]), kinds)
+
+
+def _launch(found: Body, outputs: list, arrays: tuple, scalars: tuple) -> None:
     if not outputs[0].size:
         return
     operands = (*outputs, *arrays)
@@ -127,7 +149,7 @@ def _plan(found: Body, operands: tuple) -> _Plan:
             pack //= 2
     if len(lengths) <= 1 and ordered:
         instance, text, signature = flat_entry(found, pack)
-        threads, numbers = -(-count // pack), (count, splat)
+        threads, numbers = ceil_div(count, pack), (count, splat)
     else:
         while pack > 1 and (
             lengths[-1] % pack
@@ -156,9 +178,9 @@ def _plan(found: Body, operands: tuple) -> _Plan:
             *[s for row in strides for s in (*(0,) * lead, *row)],
             splat,
         )
-    block = min(_THREADS, -(-threads // 32) * 32)
+    block = min(_THREADS, ceil_div(threads, 32) * 32)
     file = _file(found, instance, text)
-    return _Plan(file, instance, signature, (-(-threads // block),), (block,), numbers)
+    return _Plan(file, instance, signature, (ceil_div(threads, block),), (block,), numbers)
 
 
 def _file(found: Body, instance: str, entry: str) -> CudaFile:
@@ -168,25 +190,6 @@ def _file(found: Body, instance: str, entry: str) -> CudaFile:
         source = f"{prelude()}{found.text}{entry}"
         file = _files[instance] = CudaFile(f"{found.name}.cu", [instance], source)
     return file
-
-
-def _empty(backend: Any, shape: tuple, dtype: np.dtype, order: tuple | None) -> Any:
-    if order is None:
-        return backend.empty(shape, dtype)
-    out = backend.empty(tuple([shape[i] for i in order]), dtype)
-    return out.transpose(sorted(range(len(order)), key=order.__getitem__))
-
-
-def _common_order(arrays: tuple, shape: tuple) -> tuple | None:
-    """The axes by falling stride of the first array of the full shape; None for rows first."""
-    for array in arrays:
-        if array.shape == shape:
-            if array.flags.c_contiguous:
-                return None
-            strides = array.strides
-            order = sorted(range(len(shape)), key=lambda i: -abs(strides[i]))
-            return None if order == list(range(len(shape))) else tuple(order)
-    return None
 
 
 def kernel_of(function: ScalarFunction) -> Kernel:
@@ -224,28 +227,20 @@ def why_not(function: ScalarFunction, arrays: tuple, scalars: tuple) -> str:
     except ValueError:
         return "the shapes do not broadcast"
     try:
-        body(
-            function,
-            tuple([a.dtype for a in arrays]),
-            tuple([v.__class__ for v in scalars]),
-        )
+        _body_for(function, arrays, scalars)
     except PyframeError as reason:
         return str(reason)
     return ""
 
 
-def _into(function: ScalarFunction, target: Any, arrays: tuple, scalars: tuple) -> bool:
+def into(function: ScalarFunction, target: Any, arrays: tuple, scalars: tuple) -> bool:
     """Writes the result into ``target``, which may be one of ``arrays``; False if it must not.
 
     Any other overlap would let an element be read after it was overwritten.
     """
     if 0 in target.strides or why_not(function, arrays, scalars):
         return False
-    found = body(
-        function,
-        tuple([a.dtype for a in arrays]),
-        tuple([v.__class__ for v in scalars]),
-    )
+    found = _body_for(function, arrays, scalars)
     if found.storage != (target.dtype,) or element_strides(target) is None:
         return False
     xp = backend_of(target).xp
@@ -254,12 +249,12 @@ def _into(function: ScalarFunction, target: Any, arrays: tuple, scalars: tuple) 
             return False
     if np.broadcast_shapes(*[a.shape for a in arrays]) != target.shape:
         return False
-    launch(function, [target], arrays, scalars)
+    _launch(found, [target], arrays, scalars)
     return True
 
 
 def _bind_into(function: ScalarFunction) -> Callable[..., bool]:
-    return lambda target, arrays, scalars: _into(function, target, arrays, scalars)
+    return lambda target, arrays, scalars: into(function, target, arrays, scalars)
 
 
 # ---------------------------------------------------------------- many at once, for the emulator

@@ -11,6 +11,7 @@ from ..backend import native
 from ..dtypes import get_default_dtype, is_supported
 from ..expr import ScalarFunction
 from ..expr.vector_program import UnsupportedError, VectorProgram, vector_program
+from ..op.memory_order import common_order, empty_in_order
 from ..op.native_kernel import native_kernel
 from ..op.record import Kernel
 
@@ -75,27 +76,10 @@ def run_on(
         if not array.flags.c_contiguous:
             plain = False
     if not plain and not program.keep_order:
-        order = _common_order(arrays, shape)
-    outputs = [_empty(shape, dtype, order) for dtype in program.storage]
+        order = common_order(arrays, shape)
+    outputs = [empty_in_order(native.empty, shape, dtype, order) for dtype in program.storage]
     machine(program.capsule, False, *outputs, *arrays, *scalars)
     return tuple(outputs) if isinstance(function.root, tuple) else outputs[0]
-
-
-def _empty(shape: tuple[int, ...], dtype: np.dtype, order: tuple[int, ...] | None) -> np.ndarray:
-    if order is None:
-        return native.empty(shape, dtype)
-    out = native.empty(tuple([shape[i] for i in order]), dtype)
-    return out.transpose(sorted(range(len(order)), key=order.__getitem__))
-
-
-def _common_order(arrays: tuple[np.ndarray, ...], shape: tuple[int, ...]) -> tuple | None:
-    """The axes by falling stride of the first array of the full shape; None for rows first."""
-    for array in arrays:
-        if array.shape == shape:
-            strides = array.strides
-            order = sorted(range(len(shape)), key=lambda i: -abs(strides[i]))
-            return None if order == list(range(len(shape))) else tuple(order)
-    return None
 
 
 def _into(function: ScalarFunction, target: np.ndarray, arrays: tuple, scalars: tuple) -> bool:

@@ -16,6 +16,7 @@ from ..expr import ScalarFunction, infer
 from ..op.choice import LARGE
 from ..tape.node import Node, freed, next_order, overwritten
 from . import dispatch
+from .template_plan import stamps_text, tuple_text
 from .tensor import Tensor, current_edge, tensor_types
 
 shared_globals = {
@@ -128,7 +129,7 @@ class Template:
 
     def _call(self) -> str:
         first = self.lead
-        general = f"return general(op, mode, {_tuple(self.inputs)}, {_tuple(self.scalars)})"
+        general = f"return general(op, mode, {tuple_text(self.inputs)}, {tuple_text(self.scalars)})"
         if not self.floats:
             body = f"{self.demands}mode = get_mode()\n{general}\n"
             return f"def call({self.words}):\n{indent(body, '    ')}"
@@ -194,7 +195,7 @@ if {n}.__class__ in _tensors:
         # Where the user made NumPy strict (np.seterr); a try is free, an errstate is not.
         guarded = f"try: {line}except FloatingPointError:\n    with lenient(all='ignore'): {line}"
         if len(names) > 1:
-            guarded += f"except ValueError:\n    bad_shapes(op, {_tuple(names)})\n    raise\n"
+            guarded += f"except ValueError:\n    bad_shapes(op, {tuple_text(names)})\n    raise\n"
         return guarded + "if y.__class__ is not ndarray: y = asarray(y)\n"
 
     def _raw_condition(self) -> str:
@@ -245,15 +246,17 @@ if {n}.__class__ in _tensors:
                     test = f"n_{n} == n_{self.lead}"
                     equal.append(f"(t_{n} is None or {test})" if number else test)
             same = " and ".join(equal)
-            shapes += f"shapes = None if {same} else {_tuple(['n_' + n for n in self.inputs])}\n"
+            shapes += (
+                f"shapes = None if {same} else {tuple_text(['n_' + n for n in self.inputs])}\n"
+            )
         else:
             shapes = "shapes = None\n"
         node = f"""\
 {shapes}node = new(Node)
 node.rule = rule
-node.parents = {_tuple(["e_" + n for n in self.inputs])}
-node.saved = {_tuple([*values, *self.params, "shapes"])}
-node.stamps = {_tuple(stamps)}
+node.parents = {tuple_text(["e_" + n for n in self.inputs])}
+node.saved = {tuple_text([*values, *self.params, "shapes"])}
+node.stamps = {tuple_text(stamps)}
 node.meta = None
 node.hooks = None
 node.order = next_order()
@@ -265,20 +268,15 @@ out._edge = node
         arrays = "".join(
             f"t_{n} = inputs[{k}]\na_{n} = arrays[{k}]\n" for k, n in enumerate(self.inputs)
         )
-        scalars = f"{_tuple(self.scalars)} = params\n" if self.scalars else ""
+        scalars = f"{tuple_text(self.scalars)} = params\n" if self.scalars else ""
         body = f"{arrays}{scalars}(out,) = outs\ny = out.array\n{self._tape()}"
         return f"\ndef record(inputs, arrays, params, outs):\n{indent(body, '    ')}"
 
     def _backward(self, graph: bool) -> str:
         lines = "saved = node.saved\nif saved is None: freed(node)\n"
         names = [f"s_{w}" for w in [*self.saved, *self.params]]
-        lines += f"{_tuple([*names, 'shapes'])} = saved\n"
-        if self.saved:
-            cells = ", ".join(f"c{k}, v{k}" for k in range(len(self.saved)))
-            changed = " or ".join(
-                f"c{k}[0] != v{k} and s_{w} is not None" for k, w in enumerate(self.saved)
-            )
-            lines += f"{cells} = node.stamps\nif {changed}: overwritten(node)\n"
+        lines += f"{tuple_text([*names, 'shapes'])} = saved\n"
+        lines += stamps_text(self.saved)
         if graph:
             for name in self.saved:
                 edge = "node" if name == self.output else f"node.parents[{self.inputs.index(name)}]"
@@ -304,11 +302,7 @@ out._edge = node
                     f"if shapes is not None and g_{n} is not None and g_{n}.shape != shapes[{k}]:\n"
                     f"    g_{n} = unbroadcast(g_{n}, shapes[{k}])\n"
                 )
-        lines += f"return {_tuple(['g_' + n for n in self.inputs])}\n"
+        lines += f"return {tuple_text(['g_' + n for n in self.inputs])}\n"
         return (
             f"\ndef backward{'_graph' if graph else ''}(node, g, parents):\n{indent(lines, '    ')}"
         )
-
-
-def _tuple(words: list[str]) -> str:
-    return "(" + ", ".join(words) + ("," if len(words) == 1 else "") + ")"

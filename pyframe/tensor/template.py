@@ -8,7 +8,6 @@ differs are the globals. ``function.source`` shows it, and docs/architecture.md 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable
 from textwrap import indent
 from typing import Any
@@ -21,11 +20,14 @@ from ..codegen import define
 from ..errors import ArgumentError, fail
 from ..op import choice
 from ..op.choice import LARGE
-from ..op.record import Op, Param
+from ..op.record import Op
 from ..tape.node import Node, Output, freed, next_order, overwritten
 from . import dispatch
 from .lazy import lazy_function
-from .tensor import NO_GRAD_VIEW, Size, Tensor, current_edge, tensor_types, unrecorded_view
+from .size import Size
+from .template_plan import Plan, Rule, tuple_text
+from .template_tape import backward, record, tape
+from .tensor import NO_GRAD_VIEW, Tensor, current_edge, tensor_types, unrecorded_view
 
 ALIASES = {"dim": "axis", "dims": "axes", "keepdim": "keepdims", "input": "x"}
 
@@ -85,70 +87,6 @@ def check_names(op: Op) -> None:
             )
 
 
-class Rule:
-    """An op's compiled gradient rule: what a :class:`Node` points at."""
-
-    __slots__ = ("backward", "backward_graph", "name", "saved", "stamped")
-
-    def __init__(self, name: str, saved: list[str], stamped: list[str]) -> None:
-        self.name, self.saved, self.stamped = name, saved, stamped
-        self.backward: Callable = None  # type: ignore[assignment]
-        self.backward_graph: Callable = None  # type: ignore[assignment]
-
-
-class Plan:
-    """Names that the template needs, worked out once from a record."""
-
-    def __init__(self, op: Op) -> None:
-        self.op = op
-        self.inputs = [i.name for i in op.inputs]
-        self.params = [p.name for p in op.params]
-        self.hidden = ["seed", "offset"] if op.random else []
-        self.visible = [p for p in self.params if p not in self.hidden]
-        rules = op.vjp if isinstance(op.vjp, dict) else {}
-        self.joint = callable(op.vjp)
-        self.rules = rules
-        # For every saved name, the inputs whose gradient needs it.
-        users: dict[str, set[str]] = {}
-        for name, rule in rules.items():
-            for word in _names(rule):
-                users.setdefault(word, set()).add(name)
-        if self.joint:
-            for word in _names(op.vjp):
-                users.setdefault(word, set(self.inputs))
-        self.cotangents = [o for o in op.outputs if o not in op.nondiff]
-        given = {"g", "needs", *(f"g_{o}" for o in op.outputs)}
-        self.saved = {w: u for w, u in users.items() if w not in given}
-        arrays = {*self.inputs, *op.outputs}
-        self.stamped = [w for w in self.saved if w in arrays]
-        self.differentiable = op.vjp is not None
-        for name in set(rules) - set(self.inputs):
-            raise TypeError(f"op {op.name}: there is a rule for {name!r}, which is no input")
-        # Defaults that source text cannot say; globals of the generated functions.
-        self.defaults: dict[str, Any] = {}
-
-    def default(self, param: Param) -> str:
-        """The default of a parameter as source text."""
-        text = repr(param.default)
-        if _is_literal(param.default):
-            return text
-        self.defaults[f"default_{param.name}"] = param.default
-        return f"default_{param.name}"
-
-
-def _is_literal(value: Any) -> bool:
-    if value.__class__ is float:
-        return math.isfinite(value)
-    if value.__class__ is tuple:
-        return all(map(_is_literal, value))
-    return value is None or value.__class__ in (bool, int, str)
-
-
-def _names(rule: Callable) -> tuple[str, ...]:
-    code = rule.__code__
-    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-
-
 def compile_op(op: Op) -> Callable:
     """The public function of an op; compiled when it is first called.
 
@@ -175,7 +113,7 @@ def _compile_into(op: Op, namespace: dict[str, Any]) -> str:
     if op.varargs and not listy:
         source += "\n" + _call(plan, spread=True)
     if plan.differentiable and not listy:
-        source += _record(plan) + _backward(plan, False) + _backward(plan, True)
+        source += record(plan) + backward(plan, False) + backward(plan, True)
     namespace.update(plan.defaults)
     define(source, op.name, namespace)
     if plan.differentiable:
@@ -228,7 +166,7 @@ def _signature(plan: Plan) -> tuple[str, str]:
 
 def _call_general(plan: Plan) -> str:
     signature, aliases = _signature(plan)
-    inputs, params = _tuple(plan.inputs), _tuple(plan.params)
+    inputs, params = tuple_text(plan.inputs), tuple_text(plan.params)
     body = f"{aliases}mode = get_mode()\n"
     required = any(p.required for p in plan.op.params)
     if len(plan.inputs) == 1 and plan.op.check and not plan.op.several and not required:
@@ -276,12 +214,12 @@ def _call(plan: Plan, spread: bool = False) -> str:
     first = plan.inputs[0]
     same_device = "".join(
         f"if {i.name + ' is not None and ' if i.optional else ''}{i.name}.device is not device: "
-        f"return general(op, mode, {_tuple(plan.inputs)}, {_tuple(plan.params)})\n"
+        f"return general(op, mode, {tuple_text(plan.inputs)}, {tuple_text(plan.params)})\n"
         for i in op.inputs[1:]
     )
     body = f"""\
 {aliases}mode = get_mode()
-if not mode.plain: return general(op, mode, {_tuple(plan.inputs)}, {_tuple(plan.params)})
+if not mode.plain: return general(op, mode, {tuple_text(plan.inputs)}, {tuple_text(plan.params)})
 if {all_in("_tensors")}:
     taped = True
     device = {first}.device
@@ -292,10 +230,10 @@ elif {all_in("backends")}:
     backend = backends[{first}.__class__]
 {indent("".join(f"a_{n} = {n}" + chr(10) for n in plan.inputs), "    ")}\
 else:
-    return general(op, mode, {_tuple(plan.inputs)}, {_tuple(plan.params)})
+    return general(op, mode, {tuple_text(plan.inputs)}, {tuple_text(plan.params)})
 {_work(plan)}\
 if not taped: return {_outputs(plan)}
-{_wrap(plan)}return {"out" if not op.several else _tuple(["out_" + o for o in op.outputs])}
+{_wrap(plan)}return {"out" if not op.several else tuple_text(["out_" + o for o in op.outputs])}
 """
     return f"def {'spread' if spread else 'call'}({signature}):\n{indent(body, '    ')}"
 
@@ -305,7 +243,7 @@ def _work(plan: Plan) -> str:
     if plan.op.short is None:
         return _checked_run(plan)
     arguments = ", ".join([*(f"a_{n}" for n in plan.inputs), *plan.params])
-    results = _tuple([_outputs(plan), *plan.params]) if plan.params else _outputs(plan)
+    results = tuple_text([_outputs(plan), *plan.params]) if plan.params else _outputs(plan)
     # The error of a declined call is not wanted in the traceback of the documented one.
     return f"""\
 try: done = short({arguments})
@@ -330,23 +268,22 @@ def _checked_run(plan: Plan) -> str:
     test = ""
     if visible:
         same = " and ".join(f"{p} is {g}" for p, g in zip(visible, given, strict=True))
-        test = (
-            f"    if not ({same} or alike({_tuple(visible)}, {_tuple(given)})): known_call = None\n"
-        )
-    adopt = f"{_tuple(visible)} = {_tuple(checked)}\n" if visible else ""
+        equal = f"alike({tuple_text(visible)}, {tuple_text(given)})"
+        test = f"    if not ({same} or {equal}): known_call = None\n"
+    adopt = f"{tuple_text(visible)} = {tuple_text(checked)}\n" if visible else ""
     if plan.op.check_values:
         adopt += f"check_values({_arguments(plan, visible)})\n"
     kernel = f"{_outputs(plan)} = chosen_run({_arguments(plan, plan.params)})"
-    keep = f"given_params = {_tuple(visible)}\n"
+    keep = f"given_params = {tuple_text(visible)}\n"
     return f"""\
 {lines}call_key = known_call = None
 if {_kernel_condition(plan)}:
     try:
-        call_key = {_tuple([f"backend.layout({arrays})", *visible])}
+        call_key = {tuple_text([f"backend.layout({arrays})", *visible])}
         known_call = known_calls.get(call_key)
     except TypeError: call_key = None
 if known_call is not None:
-    chosen_run, {_tuple(given)}, {_tuple(checked)} = known_call
+    chosen_run, {tuple_text(given)}, {tuple_text(checked)} = known_call
 {test}\
 if known_call is None:
 {indent(keep + _check(plan) + _run(plan, remember=True), "    ")}\
@@ -362,7 +299,7 @@ def _check(plan: Plan) -> str:
     if plan.op.check is None:
         return ""
     visible = plan.visible
-    target = f"{_tuple(visible)} = " if visible else ""
+    target = f"{tuple_text(visible)} = " if visible else ""
     lines = f"{target}check({_arguments(plan, visible)})\n"
     if callable(plan.op.check_values):
         lines += f"check_values({_arguments(plan, visible)})\n"
@@ -387,12 +324,12 @@ def _arguments(plan: Plan, params: list[str]) -> str:
 
 def _outputs(plan: Plan) -> str:
     outputs = plan.op.outputs
-    return _tuple([f"y_{o}" for o in outputs]) if plan.op.several else f"y_{outputs[0]}"
+    return tuple_text([f"y_{o}" for o in outputs]) if plan.op.several else f"y_{outputs[0]}"
 
 
 def _run(plan: Plan, remember: bool = False) -> str:
     op = plan.op
-    arrays, first = _tuple([f"a_{n}" for n in plan.inputs]), f"a_{plan.inputs[0]}"
+    arrays, first = tuple_text([f"a_{n}" for n in plan.inputs]), f"a_{plan.inputs[0]}"
     params = "{" + ", ".join(f"{p!r}: {p}" for p in plan.params) + "}"
     more = ", known_calls, call_key, given_params" if remember else ""
     slow = f"{_outputs(plan)} = run(op, {arrays}, {params}{more})"
@@ -426,25 +363,25 @@ def _wrap(plan: Plan) -> str:
         lines += f"if y_{op.outputs[0]} is a_{first}: return {first}\n"
     for o in op.outputs:
         lines += f"""\
-out{_suffix(plan, o)} = new(Tensor)
-out{_suffix(plan, o)}.array = y_{o}
-out{_suffix(plan, o)}.device = device
-out{_suffix(plan, o)}._grad = None
-out{_suffix(plan, o)}._edge = None
-out{_suffix(plan, o)}._view = None
+{plan.out(o)} = new(Tensor)
+{plan.out(o)}.array = y_{o}
+{plan.out(o)}.device = device
+{plan.out(o)}._grad = None
+{plan.out(o)}._edge = None
+{plan.out(o)}._view = None
 """
         if op.view:
             lines += _share(plan, o)
         else:
-            lines += f"out{_suffix(plan, o)}._cell = mode.cell or [0, 0]\n"
+            lines += f"{plan.out(o)}._cell = mode.cell or [0, 0]\n"
     if plan.differentiable:
-        lines += f"if mode.grad:\n{indent(_tape(plan), '    ')}"
+        lines += f"if mode.grad:\n{indent(tape(plan), '    ')}"
     return lines
 
 
 def _share(plan: Plan, o: str) -> str:
-    first, out = plan.inputs[0], f"out{_suffix(plan, o)}"
-    params = _tuple(plan.params)
+    first, out = plan.inputs[0], plan.out(o)
+    params = tuple_text(plan.params)
     # Without grad the base is not kept: a chain of views would keep every one of them alive.
     shared = (
         f"{out}._cell = {first}._cell\n"
@@ -459,156 +396,3 @@ def _share(plan: Plan, o: str) -> str:
         f"if base is not None and (base is a_{first} or base is a_{first}.base):\n"
         f"{indent(shared, '    ')}else:\n    {out}._cell = mode.cell or [0, 0]\n"
     )
-
-
-def _suffix(plan: Plan, output: str) -> str:
-    return f"_{output}" if plan.op.several else ""
-
-
-def _tape(plan: Plan) -> str:
-    """Makes the node, if an input requires grad; ``{input}`` are Tensors or None."""
-    lines = ""
-    for i in plan.op.inputs:
-        read = f"{i.name}._edge if {i.name}._cell[1] == 0 else current_edge({i.name})"
-        lines += (
-            f"e_{i.name} = "
-            + (f"None if {i.name} is None else ({read})" if i.optional else read)
-            + "\n"
-        )
-    some = " or ".join(f"e_{n} is not None" for n in plan.inputs)
-    return lines + f"if {some}:\n{indent(_node(plan), '    ')}"
-
-
-def _node(plan: Plan) -> str:
-    op = plan.op
-    values, stamps = [], []
-    for word, users in plan.saved.items():
-        value = _value(plan, word)
-        kept = sorted(users, key=plan.inputs.index)
-        if len(kept) < len(plan.inputs) and (word in plan.inputs or word in op.outputs):
-            need = " or ".join(f"e_{u} is not None" for u in kept)
-            value = f"{value} if {need} else None"
-        values.append(value)
-    for word in plan.stamped:
-        if word in plan.inputs:
-            optional = op.inputs[plan.inputs.index(word)].optional
-            cell = f"UNUSED if {word} is None else {word}._cell" if optional else f"{word}._cell"
-            version = (
-                f"0 if {word} is None else {word}._cell[0]" if optional else f"{word}._cell[0]"
-            )
-            stamps += [cell, version]
-        else:
-            out = f"out{_suffix(plan, word)}"
-            stamps += [f"{out}._cell", f"{out}._cell[0]"]
-    meta = "None"
-    if op.several:
-        meta = _tuple(
-            ["None" if o in op.nondiff else f"(y_{o}.shape, y_{o}.dtype)" for o in op.outputs]
-        )
-    lines = f"""\
-node = new(Node)
-node.rule = rule
-node.parents = {_tuple(["e_" + n for n in plan.inputs])}
-node.saved = {_tuple(values)}
-node.stamps = {_tuple(stamps)}
-node.meta = {meta}
-node.hooks = None
-node.order = next_order()
-"""
-    if not op.several:
-        return lines + "out._edge = node\n"
-    for number, o in enumerate(op.outputs):
-        if o not in op.nondiff:
-            lines += (
-                "edge = new(Output)\nedge.rule = rule\nedge.parents = (node,)\nedge.saved = ()\n"
-                "edge.stamps = ()\nedge.meta = None\nedge.hooks = None\n"
-                f"edge.order = next_order()\nedge.index = {number}\nout_{o}._edge = edge\n"
-            )
-    return lines
-
-
-def _value(plan: Plan, word: str) -> str:
-    if word in plan.inputs:
-        return f"a_{word}"
-    if word in plan.op.outputs:
-        return f"y_{word}"
-    for suffix in ("_shape", "_dtype"):
-        name = word.removesuffix(suffix)
-        if word.endswith(suffix) and name in plan.inputs:
-            optional = plan.op.inputs[plan.inputs.index(name)].optional
-            return (
-                f"None if a_{name} is None else a_{name}.{suffix[1:]}"
-                if optional
-                else f"a_{name}.{suffix[1:]}"
-            )
-    if word in plan.params:
-        return word
-    raise TypeError(
-        f"op {plan.op.name}: a rule names {word!r}, which is no input, output or parameter"
-    )
-
-
-def _record(plan: Plan) -> str:
-    """Records a call that did not go through ``call``: promoted, in place, forced, a stale view."""
-    outs = ["out" + _suffix(plan, o) for o in plan.op.outputs]
-    unpack = "".join(f"y_{o} = out{_suffix(plan, o)}.array\n" for o in plan.op.outputs)
-    arrays = "".join(f"a_{n} = arrays[{k}]\n" for k, n in enumerate(plan.inputs))
-    body = f"""\
-{_tuple(plan.inputs)} = inputs
-{_tuple(plan.params) + " = params" if plan.params else ""}
-{_tuple(outs)} = outs
-{unpack}{arrays}{_tape(plan)}"""
-    return f"\ndef record(inputs, arrays, params, outs):\n{indent(body, '    ')}"
-
-
-def _backward(plan: Plan, graph: bool) -> str:
-    """``backward(node, g, parents)``; the graph form gets Tensors and rebuilds the saved ones."""
-    op = plan.op
-    lines = "saved = node.saved\nif saved is None: freed(node)\n"
-    if plan.saved:
-        lines += f"{_tuple(['s_' + w for w in plan.saved])} = saved\n"
-    if plan.stamped:
-        cells = ", ".join(f"c{k}, v{k}" for k in range(len(plan.stamped)))
-        changed = " or ".join(
-            f"c{k}[0] != v{k} and s_{w} is not None" for k, w in enumerate(plan.stamped)
-        )
-        lines += f"{cells} = node.stamps\nif {changed}: overwritten(node)\n"
-    if op.several:
-        target = [f"g_{o}" for o in op.outputs]
-        lines += f"{_tuple(target)} = fill(node, g, {graph})\n"
-        if len(plan.cotangents) == 1:
-            lines += f"g = g_{plan.cotangents[0]}\n"
-    if graph:
-        like = "g" if not op.several else f"g_{plan.cotangents[0]}"
-        for word in plan.stamped:
-            if word in plan.inputs:
-                edge = f"node.parents[{plan.inputs.index(word)}]"
-            else:
-                edge = f"node, {op.outputs.index(word)}" if op.several else "node"
-                edge = "None" if word in op.nondiff else f"({edge})"
-            lines += f"s_{word} = rebuild(s_{word}, {edge}, {like}.device)\n"
-    if plan.joint:
-        words = [_rule_word(plan, w) for w in _names(op.vjp)]
-        lines += (
-            f"needs = {_tuple([f'parents[{k}] is not None' for k in range(len(plan.inputs))])}\n"
-        )
-        lines += f"return joint({', '.join(words)})\n"
-    else:
-        results = []
-        for k, name in enumerate(plan.inputs):
-            if name not in plan.rules:
-                results.append("None")
-                continue
-            words = [_rule_word(plan, w) for w in _names(plan.rules[name])]
-            call = f"rule_{name}({', '.join(words)})"
-            results.append(f"None if parents[{k}] is None else {call}")
-        lines += f"return {_tuple(results)}\n"
-    return f"\ndef backward{'_graph' if graph else ''}(node, g, parents):\n{indent(lines, '    ')}"
-
-
-def _rule_word(plan: Plan, word: str) -> str:
-    return f"s_{word}" if word in plan.saved else word
-
-
-def _tuple(words: list[str]) -> str:
-    return "(" + ", ".join(words) + ("," if len(words) == 1 else "") + ")"

@@ -15,6 +15,7 @@ ROOT = Path(pyframe.__file__).parent
 LAYERS = {
     "errors": 0,
     "_kernels": 0,
+    "memory_formats": 1,
     "config": 1,
     "dtypes": 1,
     "codegen": 1,

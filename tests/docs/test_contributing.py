@@ -38,7 +38,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("pyframe", "kernels", "csrc/emulator", "tests/ops", "tests/doubles"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    for name in ("pyproject.toml", "tests/conftest.py"):
+    for name in ("pyproject.toml", "tests/conftest.py", "tests/scheduling.py", "tests/sweeps.py"):
         shutil.copy(ROOT / name, folder / name)
     for path, content in new_files().items():
         assert not (folder / path).exists(), f"{path} is not new"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -10,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import sweeps
 from tests.core.test_architecture import LAYERS
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.environ.get("CI") != "true", reason="builds the site; runs where CI=true")
+@pytest.mark.skipif(not sweeps.CI, reason="builds the site; runs where CI=true")
 def test_the_site_builds(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="mkdocs is not installed (extra docs)")
     done = subprocess.run(

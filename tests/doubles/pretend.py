@@ -17,8 +17,10 @@ from unittest import mock
 import numpy as np
 
 import pyframe as pf
-from pyframe.backend import base, launch
+from pyframe.backend import base, cublaslt, cudnn, launch
 from pyframe.backend.cuda import CudaBackend
+from tests.doubles import cublaslt as cublaslt_double
+from tests.doubles import cudnn as cudnn_double
 from tests.doubles.cupy_device import Cupy
 from tests.doubles.gpu import Host
 
@@ -113,10 +115,24 @@ def pretend() -> Iterator[None]:
         before, place._backend = place._backend, backend
         stack.callback(setattr, place, "_backend", before)
         stack.enter_context(mock.patch.object(launch, "host", return_value=Host()))
+        _libraries(stack)
         stack.enter_context(mock.patch.object(pf.cuda, "Graph", Graph))
         stack.enter_context(mock.patch.object(pf.cuda, "get_device_name", return_value=NAME))
         stack.enter_context(_torch_on_the_cpu())
         yield
+
+
+def _libraries(stack: ExitStack) -> None:
+    """Stand-ins of cuBLASLt and cuDNN."""
+    lt, dnn = cublaslt_double.bindings(cublaslt_double.Lt()), cudnn_double.Cudnn()
+    for library, found in ((cublaslt, lt), (cudnn, dnn)):
+        stack.enter_context(mock.patch.object(library, "bindings", return_value=found))
+        stack.enter_context(mock.patch.object(library, "why_not", return_value=""))
+    for cached in (cublaslt._plan, cublaslt._handle, cublaslt._types, cudnn.graph_of):
+        stack.callback(cached.cache_clear)
+        cached.cache_clear()
+    cudnn._handle.cache_clear()
+    stack.callback(cudnn._handle.cache_clear)
 
 
 @contextmanager

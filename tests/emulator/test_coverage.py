@@ -13,6 +13,7 @@ from pyframe.errors import PyframeError
 from pyframe.op import choice
 from pyframe.op.registry import ops
 from pyframe.testing.op_checks import call
+from tests.amp import test_grad_scaler
 from tests.gpu import (
     test_conv_kernels,
     test_device_errors,
@@ -51,9 +52,12 @@ def _larger_cases() -> None:
         pf.optim.SGD, {"lr": 0.1}, "float32"
     )
     test_optim_kernels.test_gradients_are_clipped_by_their_norm("float32")
+    test_grad_scaler.test_the_kernel_unscales_and_finds("float32", 0)
     test_gemm_kernels.test_work_is_cut_along_k("mma", pf.bfloat16, 7)
     for k in (5, 300):
-        test_sort_kernels.test_a_few_of_many(k, largest=True)
+        test_sort_kernels.test_a_few_of_many(k, {"selecting": 0})
+    test_sort_kernels.test_rows_of_several_tiles("float32", 2049)
+    test_sort_kernels.test_a_row_of_one_digit()
     test_hopper_gemm.test_odd_sizes_where_k_is_contiguous()
     with pf.kernels("cuda"):
         convolved = test_conv_kernels.test_all_three_agree_with_float64

@@ -15,13 +15,16 @@ from benchmarks.gpu import device_time, prepare
 from benchmarks.gpu.runner import Box, program
 from pyframe.backend import emulator, native, nvrtc
 from pyframe.backend.cuda_file import CudaFile
+from pyframe.errors import ShapeError
 from tests.gpu import (
     check_amp,
     check_autotune,
     check_gemm,
     check_hopper,
     check_layers,
+    check_libraries,
     check_ops,
+    check_order,
     check_parallel,
 )
 from tests.gpu.check_ops import device_array, host, watched
@@ -134,15 +137,20 @@ def wrong_indices(box: Box) -> dict[str, Any]:
         "scatter": lambda: pf.zeros(5, device="cuda").scatter_add(
             0, bad, pf.ones_like(bad).float()
         ),
+        # The CPU names the public function, a kernel its op.
+        "take_rows index_select": lambda: pf.index_select(table, 0, bad),
+        "index": lambda: table[bad],
+        "one_hot": lambda: functional.one_hot(bad, 5),
     }
     for name, function in calls.items():
         text = ""
         try:
             function()
             pf.cuda.synchronize()
-        except IndexError as error:
+        except (IndexError, ShapeError) as error:
             text = str(error)
-        assert name in text and "7 is out of range" in text, f"{name} raised {text!r}"
+        named = any(n in text for n in name.split())
+        assert named and "7 is out of range" in text, f"{name} raised {text!r}"
         rows[name] = text[:80]
     pf.cuda.synchronize()
     return rows
@@ -331,6 +339,7 @@ ITEMS = (
     *map(watched, check_hopper.ITEMS),
     check_ops.kernels_of_ops,
     *map(watched, check_layers.ITEMS),
+    *map(watched, check_order.ITEMS),
     watched(digits),
     *map(watched, check_amp.ITEMS),
     *map(watched, check_autotune.ITEMS),
@@ -341,6 +350,7 @@ ITEMS = (
     check_parallel.two_ranks,
     failures_are_named,
     exchange,
+    *check_libraries.ITEMS,
     check_ops.chosen_forward,
     check_ops.gradients,
     check_ops.every_file,

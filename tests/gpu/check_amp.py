@@ -78,4 +78,47 @@ def scaled_steps(box: Box) -> dict[str, Any]:
     return {"scales": len(set(scales["cuda"]))}
 
 
-ITEMS = (mixed_precision, scaled_steps)
+def captured_scaled_steps(box: Box) -> dict[str, Any]:
+    """Steps with a scale in a graph, overflows among them: what they give without one."""
+    nn, found = pf.nn, {}
+    for captured in (False, True):
+        pf.manual_seed(0)
+        net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 8)).to("cuda")
+        x, y = pf.randn(8, 16).to("cuda"), (pf.arange(8) % 8).to("cuda")
+        factor = pf.ones((), device="cuda")  # of the loss: how overflows are planted
+        optimizer = pf.optim.Adam(net.parameters(), lr=1e-2)
+        scaler = pf.amp.GradScaler("cuda", init_scale=1024.0, growth_interval=2)
+
+        def step(
+            net: Any = net,
+            x: Any = x,
+            y: Any = y,
+            factor: Any = factor,
+            optimizer: Any = optimizer,
+            scaler: Any = scaler,
+        ) -> None:
+            optimizer.zero_grad()
+            with pf.autocast("cuda", dtype=pf.float16):
+                loss = functional.cross_entropy(net(x), y)
+            scaler.scale(loss * factor).backward()
+            scaler.step(optimizer)
+            scaler.update()
+
+        graph, scales = pf.cuda.Graph(), []
+        if captured:
+            graph.capture(step, warmup=2)
+        else:
+            step(), step()
+        for number in range(8):
+            factor.fill_(_PLANTED.get(number, 1.0))
+            graph.replay() if captured else step()
+            scales.append(scaler.get_scale())
+        counts = {float(s["step"].item()) for s in optimizer.state_dict()["state"].values()}
+        assert counts == {8.0}, f"{counts} updates, not 2 + 8 less 2 skipped"
+        found[captured] = (scales, net[0].weight.detach().cpu().numpy())
+    assert found[True][0] == found[False][0], f"scales {found[True][0]}, not {found[False][0]}"
+    np.testing.assert_allclose(found[True][1], found[False][1], rtol=1e-4, atol=1e-6)
+    return {"scales": len(set(found[True][0]))}
+
+
+ITEMS = (mixed_precision, scaled_steps, captured_scaled_steps)

@@ -13,6 +13,7 @@ import numpy as np
 
 import pyframe as pf
 from benchmarks.gpu.runner import Box
+from pyframe.op.registry import ops
 from pyframe.testing.accuracy import epsilon
 
 Results = list[np.ndarray]
@@ -149,6 +150,38 @@ def convolution_shapes(box: Box) -> dict[str, Any]:
     return _all(box, cases())
 
 
+def hidden_layers(box: Box) -> dict[str, Any]:
+    """Two layers with an activation between them, and convolutions that end in one: epilogues."""
+    activated = ops["activated_conv"].function
+
+    def cases() -> Iterator[tuple[str, Callable[..., Any], list, Any]]:
+        rows, inputs, hidden, outputs = box.pick((2053, 264, 1032, 136), (5, 8, 16, 8))
+        layers = [_random(0, rows, inputs), _random(1, hidden, inputs) / inputs**0.5]
+        layers += [_random(2, outputs, hidden) / hidden**0.5, _random(3, hidden)]
+        layers += [_random(4, outputs)]
+        side = box.pick(29, 6)
+        images = [_random(0, box.pick(5, 1), 64, side, side), _random(1, 96, 64, 3, 3) / 24]
+        images += [_random(i, 96) for i in (2, 3)] + [
+            _random(4, *images[0].shape[:1], 96, side, side)
+        ]
+        for dtype in box.pick((pf.bfloat16, pf.float16, pf.float32), (pf.bfloat16,)):
+            for name in box.pick(("gelu", "gelu_tanh", "relu"), ("gelu",)):
+                yield (
+                    f"feed_forward {dtype} {name}",
+                    lambda *a, n=name: functional.feed_forward(*a, activation=n),
+                    layers,
+                    dtype,
+                )
+            yield (
+                f"convolution and silu {dtype}",
+                lambda *a: activated(*a, padding=1, activation="silu"),
+                images,
+                dtype,
+            )
+
+    return _all(box, cases())
+
+
 def recurrent_layers(box: Box) -> dict[str, Any]:
     """LSTM and GRU, two layers and both directions, against the CPU."""
     rows: dict[str, Any] = {}
@@ -182,6 +215,8 @@ _OPTIMIZERS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("RMSprop", {"lr": 0.01, "momentum": 0.5, "centered": True}),
     ("Adagrad", {"lr": 0.05}),
     ("Adadelta", {"lr": 1.0}),
+    ("Adamax", {"lr": 0.01}),
+    ("RAdam", {"lr": 0.01, "decoupled_weight_decay": True, "weight_decay": 0.1}),
 )
 
 
@@ -214,4 +249,4 @@ def optimizer_steps(box: Box) -> dict[str, Any]:
     return {"apart": rows}
 
 
-ITEMS = (attention_shapes, convolution_shapes, recurrent_layers, optimizer_steps)
+ITEMS = (attention_shapes, convolution_shapes, hidden_layers, recurrent_layers, optimizer_steps)

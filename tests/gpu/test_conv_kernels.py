@@ -14,6 +14,7 @@ import pytest
 
 import pyframe as pf
 from pyframe.backend import emulator, native
+from pyframe.expr import tanh, trace
 from pyframe.op import shifted
 from pyframe.op.windows import product, spatial
 from pyframe.ops import _cuda_conv as cuda
@@ -345,3 +346,42 @@ def test_more_blocks_than_a_grid_has_across() -> None:
     params = geometry(1)
     why = cuda._supports_weight(one, long, weight_size=(1, 1, 70000), **params)
     assert "65535 elements" in why
+
+
+# ---------------------------------------------------------------- any function behind a convolution
+
+GATED = trace(lambda s, scale, near, *, k=1.0: tanh(s * scale) * k + near, "gated_convolution")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("dtype", "outs", "stride"), [("float32", 16, 1), ("float32", 10, 2), ("bfloat16", 16, 1)]
+)
+def test_a_function_of_the_sums(last: bool, dtype: str, outs: int, stride: int) -> None:
+    """A vector of channels, an array of the result's shape and a number, in groups of channels."""
+    x, w = random(2, 16, 7, 6, dtype=dtype), random(outs, 8, 3, 3, dtype=dtype) / 8
+    w = w.astype(x.dtype)
+    params = {"stride": (stride,) * 2, "padding": (1, 1), "dilation": (1, 1)}
+    shape = (2, outs, *(7 // stride + (stride > 1), 6 // stride))
+    scale, near = random(outs, dtype=dtype), random(*shape, dtype=dtype)
+    after = gemm.After(GATED, (scale, in_layout(near, last)), (0.5,))
+    y = gemm.gather(in_layout(x, last), w, shape, 2, params, False, after=after)
+    assert direct.is_channels_last(y) == last and y.dtype == x.dtype
+    sums = pf.conv2d.op.reference(wide(x), wide(w), None, **params, groups=2)
+    expected = np.tanh(sums * wide(scale)[:, None, None]) * 0.5 + wide(near)
+    few = 4 * epsilon(y.dtype)
+    np.testing.assert_allclose(wide(y), expected, rtol=few, atol=8 * few)
+
+
+def test_an_activation_instead_of_limits() -> None:
+    """Fused where nothing is recorded, one op more where the backward needs what is before it."""
+    conv_affine = pf.nn.functional.conv_affine
+    x, w, scale = (pf.tensor(random(*s)) for s in ((1, 6, 5, 5), (12, 6, 3, 3), (12,)))
+    before = conv_affine(x, w, scale, padding=1)
+    y = conv_affine(x, w, scale, padding=1, activation="gelu")
+    np.testing.assert_allclose(y.numpy(), pf.nn.functional.gelu(before).numpy(), atol=1e-5)
+    recorded = conv_affine(x, w.requires_grad_(), scale, padding=1, activation="gelu")
+    assert recorded.grad_fn.rule.name == "gelu"
+    np.testing.assert_allclose(recorded.detach().numpy(), y.numpy(), atol=1e-5)
+    with pytest.raises(pf.errors.ChoiceError, match="limits or an activation"):
+        conv_affine(x, w, min=0, activation="gelu")

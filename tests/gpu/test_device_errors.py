@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe.backend import device_errors, launch
-from pyframe.errors import PlaceError, RangeError
+from pyframe.backend import backend_of, device_errors, launch
+from pyframe.errors import PlaceError, RangeError, ShapeError
 from pyframe.op.registry import ops
 from pyframe.ops import _cuda_gather
 from tests.doubles.gpu import Array, Driver, Host
+from tests.doubles.strict import to_strict
 from tests.gpu.test_cuda import cupy  # noqa: F401  (a fixture)
 
 TABLE = np.arange(15, dtype=np.float32).reshape(5, 3)
@@ -82,6 +83,41 @@ def test_a_launch_looks_for_ops_without_such_a_kernel(dtype: Any) -> None:
     index[1, 1] = 2
     with pytest.raises(RangeError, match=r"index -5 is out.*in \[0, 4\]"):
         _cuda_gather.check_range("index_select", index, 5, False, RangeError)
+
+
+LOOKUPS: dict[str, tuple[Callable, str]] = {
+    "index_select": (lambda x, i: ops["take_rows"].function(x, i, 0), "take_rows"),
+    "advanced index": (lambda x, i: ops["advanced_index"].function(x, i[None], (0,)), "index"),
+    "gather": (lambda x, i: ops["gather_elements"].function(x, i[:, None], 0), "gather"),
+    "embedding": (lambda x, i: pf.nn.functional.embedding(i, x), "embedding"),
+    "one_hot": (lambda x, i: pf.nn.functional.one_hot(i, 5), "one_hot"),
+    "scatter": (lambda x, i: ops["scatter_sum"].function(x[:2], i[:, None], 0, (5, 3)), ""),
+    "index_add": (lambda x, i: pf.index_add(x, 0, i, x[:2]), "scatter"),
+}
+
+
+@pytest.mark.parametrize("name", LOOKUPS)
+def test_portable_lookups_on_a_gpu_are_looked_at(name: str, monkeypatch: Any) -> None:
+    """Small arrays too, for which there are shorter ways on the CPU."""
+    call, op = LOOKUPS[name]
+    noted: list = []
+    monkeypatch.setattr(type(backend_of(to_strict(TABLE))), "name", "cuda")
+    monkeypatch.setattr(
+        _cuda_gather, "note_range", lambda kind, *range: noted.append((kind.op, *range[1:]))
+    )
+    with pf.kernels("portable"):
+        call(to_strict(TABLE), to_strict(np.array([0, 4])))
+    assert [n for n, *_ in noted] == ([op] if op else [])
+    assert all(size == 5 for *_, size in noted)
+
+
+def test_classes_out_of_range_on_a_gpu() -> None:
+    index = np.array([0, 4])
+    _cuda_gather.note_range(_cuda_gather.ONE_HOT, index, 0, 5)
+    for bad in (5, -1):
+        index[1] = bad
+        with pytest.raises(ShapeError, match=rf"one_hot: class {bad} is out.*num_classes=5"):
+            _cuda_gather.note_range(_cuda_gather.ONE_HOT, index, 0, 5)
 
 
 def test_indices_in_range_and_ignored_classes_are_no_error() -> None:

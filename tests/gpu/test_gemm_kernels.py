@@ -13,10 +13,17 @@ import numpy as np
 import pytest
 
 import pyframe as pf
+from pyframe.backend import nvrtc
 from pyframe.errors import ArgumentError
 from pyframe.expr import philox_bits, tanh, trace
+from pyframe.expr.cuda_epilogue import epilogue
+from pyframe.ops import _cuda_conv_gemm as conv
 from pyframe.ops import _cuda_gemm as gemm
+from pyframe.ops import _cuda_gemm_hopper as hopper
+from pyframe.ops._after_product import of_convolution, slope
+from pyframe.ops._cuda_gemm_fused import fused
 from pyframe.testing.accuracy import epsilon
+from tests import sweeps
 
 rng = np.random.default_rng(0)
 KERNELS = [
@@ -246,7 +253,7 @@ def test_bias_activation_scale_and_residual(family: str, dtype: Any, split: bool
     bias, residual, scale = x(24, dtype=dtype), x(10, 24, dtype=dtype), x(10, 1, dtype=dtype)
     cut = cut_of(family, a, 24)
     cut = cut._replace(per_unit=2 if split else cut.steps)
-    y = gemm.fused(a, b, LAYER, (bias, residual, scale), cut=cut)
+    y = fused(a, b, LAYER, (bias, residual, scale), cut=cut)
     exact = np.tanh(wide(a) @ wide(b) + wide(bias)) * wide(scale) + wide(residual)
     assert y.dtype == dtype
     rounding = 2.0**-9 if family == "mma" and dtype == pf.float32 else 4 * epsilon(dtype)
@@ -255,20 +262,81 @@ def test_bias_activation_scale_and_residual(family: str, dtype: Any, split: bool
 
 def test_several_outputs_mixed_dtypes_and_runtime_scalars() -> None:
     a, b, bias = x(9, 16, dtype="bfloat16"), x(16, 20, dtype="bfloat16"), x(20)
-    y, z = gemm.fused(a, b, SAVED, (bias,))
+    y, z = fused(a, b, SAVED, (bias,))
     exact = wide(a) @ wide(b) + wide(bias)
     assert y.dtype == z.dtype == pf.float32  # bfloat16 and float32 make float32
     np.testing.assert_allclose(z, exact, rtol=1e-6, atol=1e-5)
     np.testing.assert_allclose(y, np.tanh(exact), rtol=1e-5, atol=1e-5)
-    g = gemm.fused(x(9, 16), x(16, 20), GRADIENT, (y,), (0.5,))
+    g = fused(x(9, 16), x(16, 20), GRADIENT, (y,), (0.5,))
     assert g.shape == y.shape and g.dtype == pf.float32
 
 
 def test_the_activation_gradient_of_a_product_and_a_batch() -> None:
     g, w, y = x(2, 6, 12), x(5, 12), np.tanh(x(2, 6, 5))
-    found = gemm.fused(g, w.T, GRADIENT, (y,), (2.0,))
+    found = fused(g, w.T, GRADIENT, (y,), (2.0,))
     exact = (wide(g) @ wide(w.T)) * (1 - wide(y) ** 2) * 2
     np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-5)
+
+
+FACTOR = trace(lambda s, factor: s * factor, "times_factor")
+
+
+@pytest.mark.parametrize(("family", "dtype"), KERNELS, ids=IDS)
+@pytest.mark.parametrize("per_unit", [0, 1, 5])
+def test_sums_along_the_columns(family: str, dtype: Any, per_unit: int) -> None:
+    """Of integers, so exactly: whole tiles, tiles of several units, edges in both directions."""
+    k = 3 * gemm.SIZES[family][dtype]["small"].depth // dtype.itemsize
+    a, b = (rng.integers(-2, 3, shape).astype(dtype) for shape in ((150, k), (k, 75)))
+    factor = rng.integers(-1, 2, (150, 75)).astype(dtype)
+    cut = cut_of(family, a, 75)
+    assert (cut.tiles, cut.steps) == (6, 3)
+    y, sums = fused(a, b, FACTOR, (factor,), cut=cut._replace(per_unit=per_unit or 3), sums=True)
+    exact = wide(a) @ wide(b) * wide(factor)
+    np.testing.assert_array_equal(y, exact.astype(dtype))
+    np.testing.assert_array_equal(sums, exact.sum(0).astype(dtype))
+    assert sums.dtype == dtype
+
+
+def test_sums_along_columns_of_large_tiles_and_of_nothing() -> None:
+    a, b = (rng.integers(-2, 3, shape).astype(pf.bfloat16) for shape in ((130, 64), (64, 136)))
+    factor = rng.integers(-1, 2, (130, 136)).astype(pf.bfloat16)
+    cut = cut_of("mma", a, 136, name="large")
+    sums = fused(a, b, FACTOR, (factor,), cut=cut, sums=True)[1]
+    exact = (wide(a) @ wide(b) * wide(factor)).sum(0)
+    np.testing.assert_array_equal(sums, exact.astype(pf.bfloat16))
+    y, sums = fused(a[:0], b, FACTOR, (factor[:0],), sums=True)
+    assert y.shape == (0, 136) and not sums.any() and sums.shape == (136,)
+
+
+# The largest tiles, whose main loops leave the fewest registers.
+_TIGHT = [
+    (
+        "mma",
+        pf.bfloat16,
+        gemm.instance("mma", pf.bfloat16, gemm.SIZES["mma"][pf.bfloat16]["large"]),
+    ),
+    ("mma", pf.float32, gemm.instance("mma", pf.float32, gemm.SIZES["mma"][pf.float32]["large"])),
+    ("hopper", pf.bfloat16, hopper.instance(pf.bfloat16, 256, (True, True))),
+    ("conv_mma", pf.bfloat16, conv._LARGE[pf.bfloat16].instance("gather", pf.bfloat16)),
+]
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype", "instance"), [_TIGHT[0], *sweeps.in_ci(_TIGHT[1:], "epilogues by NVRTC")]
+)
+def test_epilogues_leave_no_registers_in_memory(family: str, dtype: Any, instance: str) -> None:
+    """Of the backward of a hidden layer, with its sums; of a residual block with a gelu."""
+    if why := nvrtc.why_not():
+        pytest.skip(why)
+    if family == "conv_mma":
+        function = of_convolution("gelu", ("scale", "shift", "residual"))
+    else:
+        function = slope("gelu")
+    dtypes = (dtype,) * len(function.inputs)
+    made = epilogue(function, dtypes, (), family, sums=family != "conv_mma")
+    for arch in ["sm_90a"] if family == "hopper" else ["sm_80", "sm_100"]:
+        found = nvrtc.compile_verbosely(made.text, "epilogue.cu", f"{made.name}::{instance}", arch)
+        assert "0 bytes spill stores, 0 bytes spill loads" in found.log
 
 
 def test_dropout_in_the_epilogue_has_the_bits_of_its_stream() -> None:
@@ -276,7 +344,7 @@ def test_dropout_in_the_epilogue_has_the_bits_of_its_stream() -> None:
         lambda s, *, key=0, offset=0: s * (philox_bits(key, offset) < 3_000_000_000), "dropped"
     )
     a, b = x(7, 8), x(8, 12)
-    found = gemm.fused(a, b, drop, (), (5, 9))
+    found = fused(a, b, drop, (), (5, 9))
     from pyframe.expr import compile_numpy
 
     mask = compile_numpy(drop)(np, np.ones((7, 12), np.float32), 5, 9)

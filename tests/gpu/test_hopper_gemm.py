@@ -22,6 +22,7 @@ from pyframe.expr import trace
 from pyframe.op import choice, cuda_kernel
 from pyframe.op.registry import ops
 from pyframe.ops import _cuda_gemm_hopper as hopper
+from pyframe.ops._cuda_gemm_fused import fused_hopper
 from tests.doubles.gpu import Driver, Host
 
 BF16, F16 = pf.bfloat16, pf.float16
@@ -95,9 +96,21 @@ def test_a_function_of_the_product() -> None:
 
     function = trace(lambda s, bias: maximum(s + bias, 0.0), "relu_of_sum_for_hopper")
     a, b, bias = integers(72, 64), turned(integers(64, 40)), integers(40)
-    y = hopper.fused(a, b, function, (bias,), columns=128, blocks=2)
+    y = fused_hopper(a, b, function, (bias,), columns=128, blocks=2)
     expected = np.maximum(exact(a, b) + bias.astype(np.float64), 0)
     np.testing.assert_array_equal(y.astype(np.float64), expected.astype(BF16))
+
+
+@pytest.mark.parametrize("columns", [128, 192])
+def test_sums_along_the_columns(columns: int) -> None:
+    """Of three tiles down, the last of them with 20 rows, by blocks that take several."""
+    function = trace(lambda s, factor: s * factor, "times_factor_for_hopper")
+    a, b = integers(276, 64), turned(integers(64, 200))
+    factor = np.sign(integers(276, 200))
+    y, sums = fused_hopper(a, b, function, (factor,), columns=columns, blocks=2, sums=True)
+    expected = exact(a, b) * factor.astype(np.float64)
+    np.testing.assert_array_equal(y.astype(np.float64), expected.astype(BF16))
+    np.testing.assert_array_equal(sums, expected.sum(0).astype(BF16))
 
 
 def test_accuracy_against_float64() -> None:

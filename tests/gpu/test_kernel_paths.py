@@ -93,6 +93,17 @@ CASES = [
     ("max_pool2d_with_indices", (x(2, 3, 40, 40),), POOL),
     ("adaptive_max_pool_with_indices", (x(2, 3, 37, 50),), {"output_size": (7, 20)}),
     ("resample", (x(2, 3, 40, 30),), {"size": (7, 45), "kind": "area", **RESIZE}),
+    ("resample", (classes(99, 2, 3, 40, 30),), {"size": (7, 45), "kind": "nearest", **RESIZE}),
+    (
+        "resample",
+        (classes(99, 1, 2, 4, 5, 3).astype(np.uint8),),
+        {"size": (4, 9, 2), "kind": "nearest", "align": False, "scales": (None, None, 0.7)},
+    ),
+    (
+        "resample",
+        (x(2, 9, dtype="bfloat16"),),
+        {"size": (14,), "kind": "nearest-exact", "align": False, "scales": (None,)},
+    ),
     (
         "resample",
         (x(2, 3, 20, 30, dtype="float16"),),

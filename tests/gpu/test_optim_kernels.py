@@ -21,6 +21,16 @@ CASES = [
     (pf.optim.AdamW, {"lr": 0.01, "maximize": True}),
     (pf.optim.RMSprop, {"lr": 0.01}),
     (pf.optim.RMSprop, {"lr": 0.01, "momentum": 0.5, "centered": True, "weight_decay": 0.1}),
+    (pf.optim.Adagrad, {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.01}),
+    (pf.optim.Adadelta, {"lr": 0.5, "rho": 0.8, "weight_decay": 0.1, "maximize": True}),
+    (pf.optim.Adamax, {"lr": 0.01, "weight_decay": 0.1}),
+    (pf.optim.Adamax, {"lr": 0.01, "betas": (0.4, 0.9)}),
+    (pf.optim.RAdam, {"lr": 0.01, "weight_decay": 0.1}),
+    # Rectified from the third step on.
+    (
+        pf.optim.RAdam,
+        {"lr": 0.01, "betas": (0.9, 0.5), "weight_decay": 0.1, "decoupled_weight_decay": True},
+    ),
 ]
 
 

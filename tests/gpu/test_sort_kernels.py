@@ -1,7 +1,12 @@
-"""Sorting by CUDA kernels in the emulator: rows of several tiles, short rows, every dtype, NaN."""
+"""Sorting by CUDA kernels in the emulator: rows of several tiles, short rows, every dtype, NaN.
+
+Long rows are sorted by digits; what is long is a question of cost, which the tests settle.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,7 +15,7 @@ import pytest
 import pyframe as pf
 from pyframe import dtypes
 from pyframe.op.registry import ops
-from pyframe.ops import _cuda_sort
+from pyframe.ops import _cuda_radix, _cuda_sort
 
 random = np.random.default_rng(6)
 KINDS = [d.name for d in _cuda_sort._TYPES]
@@ -48,6 +53,15 @@ def test_every_dtype(dtype: str) -> None:
     _agree("ranked", _values(dtype, 2, 90), k=45, dim=1, nan_wins=True)
 
 
+@contextmanager
+def costs(**values: int) -> Iterator[None]:
+    """With what ways of sorting and choosing cost, instead of the estimates: ``digits=0``."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setattr(_cuda_sort, f"cost_of_{name}", lambda *_, value=value: value)
+        yield
+
+
 @pytest.mark.parametrize("n", [2048, 2049, 5000])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rows_of_several_tiles(dtype: str, n: int) -> None:
@@ -57,15 +71,54 @@ def test_rows_of_several_tiles(dtype: str, n: int) -> None:
     _agree("ranked", np.arange(n).astype(dtype)[::-1].copy(), k=n // 3, dim=0, nan_wins=True)
 
 
-@pytest.mark.parametrize("k", [5, 256, 300])
-@pytest.mark.parametrize("largest", [False, True])
-def test_a_few_of_many(k: int, largest: bool) -> None:
-    """Up to 256 are chosen from tiles, in as many rounds as it takes; more by sorting all.
+@pytest.mark.parametrize("dtype", KINDS)
+def test_rows_sorted_by_digits(dtype: str) -> None:
+    with costs(digits=0):
+        _agree("sort_with_indices", _values(dtype, 2060), descending=True)
+
+
+def test_rows_of_several_parts() -> None:
+    x = _values("int16", 2, 4200)
+    with costs(digits=0):
+        _agree("argsort_stable", x)
+    _agree("ranked", x, k=4000, dim=1)
+
+
+def test_a_row_of_one_digit() -> None:
+    with costs(digits=0):
+        _agree("sort_with_indices", np.zeros(2049, np.int8))
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+def test_the_value_of_a_rank_in_a_long_row(dtype: str) -> None:
+    x = _values(dtype, 2, 2060)
+    x[1] = np.arange(2060).astype(x.dtype)
+    _agree("ranked", x, k=2000, dim=1)
+    if dtype in ("float32", "bfloat16"):
+        for k in (1, 2060):
+            _agree("ranked", x, k=k, dim=1, nan_wins=True)
+
+
+@pytest.mark.parametrize(
+    ("k", "chosen"),
+    [
+        (5, {"tiles": 0}),
+        (256, {"tiles": 0}),
+        (5, {"selecting": 0}),
+        (300, {"selecting": 0}),
+        (2100, {"selecting": 0, "digits": 0}),
+        (2100, {"selecting": 0, "merging": 0, "digits": 1}),
+        (2100, {"selecting": 9, "digits": 0, "merging": 1}),
+    ],
+)
+def test_a_few_of_many(k: int, chosen: dict) -> None:
+    """From tiles, in as many rounds as it takes, by rank, or by sorting all.
 
     Of equal ones the first are taken, which the portable forward does not promise.
     """
-    for x in (random.permutation(9000).astype(np.float32), _values("int32", 2, 4100)):
-        with pf.kernels("cuda"):
+    cases = (random.permutation(4300).astype(np.float32), _values("int32", 2, 2200))
+    for x, largest in zip(cases, (True, False), strict=True):
+        with pf.kernels("cuda"), costs(**chosen):
             values, indices = ops["topk_with_indices"].function(x, k=k, largest=largest)
         places = np.argsort(-x if largest else x, axis=-1, kind="stable")[..., :k]
         assert np.array_equal(indices, places)
@@ -86,6 +139,14 @@ def test_values_keep_their_bits() -> None:
         values, indices = ops["sort_with_indices"].function(x)
     assert indices.tolist() == [0, 1, 3, 2]
     assert np.array_equal(values.view(np.uint32), x[indices].view(np.uint32))
+
+
+def test_what_is_long_is_a_question_of_cost() -> None:
+    """One row: of half types, float32 and float64."""
+    for size, item, last in ((2, 8, 15), (4, 8, 17), (8, 16, 19)):
+        for n, digits in ((1 << last, False), (1 << last + 2, True)):
+            merging = _cuda_radix.cost_of_merging(n, n, 2048, item)
+            assert (_cuda_radix.cost_of_digits(n, size, item) < merging) == digits
 
 
 def test_median_of_many() -> None:

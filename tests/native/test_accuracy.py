@@ -19,12 +19,13 @@ from pyframe.backend import native
 from pyframe.expr import PRIMITIVES, trace
 from pyframe.expr.node import call
 from pyframe.tensor.pointwise_native import run_on
+from tests import sweeps
 
 if not native.available():
     pytest.skip(f"no native extension: {native.why_not()}", allow_module_level=True)
 special = pytest.importorskip("scipy.special")
 
-STEP = 2_039 if os.environ.get("CI") == "true" else 65_521
+STEP = (*sweeps.in_ci([2_039], "a denser sample of all float32 values"), 65_521)[0]
 if os.environ.get("PYFRAME_ALL_FLOATS"):
     STEP = 1
 CHUNK = 1 << 20

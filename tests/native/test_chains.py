@@ -34,6 +34,13 @@ FUNCTIONS: dict[str, Callable] = {
     "through float64": lambda x, y: E.sin(x) * E.cos(y) + E.log10(E.abs(x) + 1),
     "powers": lambda x, y: (E.abs(x) + 0.5) ** y * 2,
     "extrema": lambda x, y: E.minimum(E.maximum(x, y), 1.5) - E.floor(x),
+    "numbers": lambda x, y: (E.maximum(x * 2.0, -1.0) + 3) * 0.5 - E.minimum(1.5 - y, 7 / y),
+    "selections by a number": lambda x, y: E.where(
+        x > 0, x, E.where(y < 1, y * 0.1, E.where(x * y <= -1, 0.0, y))
+    ),
+    "selections of what was compared": lambda x, y: E.where(x * y > 0, x * y, (x + y) * 0.1),
+    "products of sums": lambda x, y: ((x * 0.5 + 0.25) * y, (1 - y * y) * x, (x * y + x) * (x + y)),
+    "a square": lambda x, y: (2 - E.exp(y) * E.exp(y)) * x,
     "two outputs": lambda x, y: (x * y + 1, E.exp(x) - y),
     "an output used again": lambda x, y: (E.exp(x), E.exp(x) * y),
 }

@@ -45,6 +45,14 @@ CASES: dict[str, tuple] = {
     "many-images-strided": (64, 2, 3, 9, (13, 9), (3, 3), (2, 3), (1, 2), (1, 1)),
     "many-narrow-volumes": (70, 1, 2, 5, (3, 4, 3), (3, 2, 2), (1, 1, 1), (2, 1, 0), (1, 1, 1)),
     "tiles-large": (1, 1, 16, 16, (45, 70), (3, 3), (1, 1), (1, 1), (1, 1)),
+    "tiles-deep-taps": (2, 1, 17, 19, (5, 6, 7), (3, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
+    "tiles-taps-apart": (2, 2, 9, 20, (7, 9, 8), (2, 3, 3), (2, 1, 1), (0, 2, 1), (3, 1, 1)),
+    "tiles-strided": (3, 1, 32, 40, (13, 18), (3, 3), (2, 2), (1, 1), (1, 1)),
+    "tiles-strided-deep": (2, 1, 150, 33, (16, 17), (3, 3), (2, 2), (1, 0), (1, 1)),
+    "pairs": (2, 1, 33, 36, (11, 14), (2, 2), (1, 1), (1, 0), (1, 1)),
+    "pairs-of-phases": (2, 1, 35, 32, (10, 11), (4, 4), (2, 2), (1, 1), (1, 1)),
+    "line-of-five": (2, 2, 33, 32, (77,), (5,), (1,), (2,), (1,)),
+    "lines-of-five": (2, 1, 32, 32, (6, 35), (1, 5), (2, 1), (0, 1), (1, 1)),
 }
 
 
@@ -140,7 +148,7 @@ def test_threads_have_the_same_bits(name: str) -> None:
     "name",
     [
         *("points", "short-rows", "rows-of-16", "tiles", "taps-left-out"),
-        *("dilated-tiles", "many-images", "many-images-strided"),
+        *("dilated-tiles", "many-images", "many-images-strided", "tiles-strided", "pairs"),
     ],
 )
 def test_bias_and_relu(name: str) -> None:

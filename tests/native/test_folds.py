@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import pyframe as pf
 from pyframe.backend import native
-from pyframe.ops.native_reduce import MAX, MIN, PROD, SUM, arg, fold, scanned
+from pyframe.ops.native_reduce import MAX, MIN, PROD, SUM, arg, fold, scanned, variance
 
 if not native.available():
     pytest.skip(f"no native extension: {native.why_not()}", allow_module_level=True)
@@ -48,6 +49,39 @@ def test_folds(shape: tuple, kind: int, dtype: str) -> None:
     # A product of n factors has n roundings, a sum far fewer.
     tolerance = np.finfo(dtype).eps * (8 if kind == SUM else 4 * np.sqrt(shape[1]) + 4)
     np.testing.assert_allclose(found, exact, rtol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_halves_are_folded_in_float32(shape: tuple, name: str) -> None:
+    dtype = getattr(pf, name)
+    x = (_array(shape, "float32") * 0.01).astype(dtype)
+    wide = x.astype(np.float64)
+    epsilon = float(ml_dtypes.finfo(dtype).eps)
+    for kind in (SUM, MAX, MIN):
+        found = fold(x, 1, False, kind)
+        assert found.dtype == dtype
+        exact = KINDS[kind](wide, axis=1)
+        if kind != SUM:
+            np.testing.assert_array_equal(found.astype(np.float64), exact)
+        else:
+            np.testing.assert_allclose(found.astype(np.float64), exact, rtol=epsilon)
+    spread = (wide * 1000).astype(dtype)
+    exact = spread.astype(np.float64).var(axis=1)
+    for root in (False, True):
+        found = variance(spread, 1, False, 0.0, root).astype(np.float64)
+        np.testing.assert_allclose(found, exact ** (0.5 if root else 1), rtol=epsilon, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_nan_and_infinities_in_halves(name: str) -> None:
+    for shape in SHAPES:
+        for value in (np.nan, np.inf, -np.inf):
+            x = _array(shape, "float32").astype(getattr(pf, name))
+            x.reshape(-1)[np.random.default_rng(0).integers(0, x.size, 3)] = value
+            wide = x.astype(np.float32)
+            np.testing.assert_array_equal(fold(x, 1, False, MAX).astype(np.float32), wide.max(1))
+            np.testing.assert_array_equal(fold(x, 1, False, MIN).astype(np.float32), wide.min(1))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

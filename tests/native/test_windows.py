@@ -43,6 +43,10 @@ CONVOLUTIONS: list[tuple] = [
     (2, 5, 1, 1, (301,), (31,), (1,), (15,), (1,)),
     (1, 2, 1, 1, (9001,), (9,), (2,), (4,), (3,)),  # tiles along the width
     (2, 3, 2, 1, (5, 9, 11), (3, 3, 2), (2, 1, 2), (1, 1, 0), (1, 2, 1)),
+    (3, 30, 1, 1, (7, 6), (5, 5), (1, 1), (2, 2), (1, 1)),  # channels side by side
+    (2, 16, 1, 1, (14, 13), (3, 5), (2, 2), (1, 2), (1, 1)),
+    (2, 13, 1, 1, (9, 10), (3, 4), (3, 1), (4, 3), (1, 3)),
+    (2, 14, 1, 1, (3, 4), (2, 2), (3, 4), (0, 1), (1, 1)),
 ]
 
 
@@ -114,7 +118,7 @@ def test_direct_convolution_same_bits_for_any_number_of_threads(number: int) -> 
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 def test_infinities_stay_in_their_windows(bad: float) -> None:
     """A value spreads to the windows that read it and no further, in every form of the kernel."""
-    for number in (0, 3, 5, 9):
+    for number in (0, 3, 5, 9, 15):
         call = next(iter(_calls(number, "float32")))
         x = call[1][0].copy()
         x[0, 0].flat[x[0, 0].size // 2] = bad
@@ -198,6 +202,25 @@ def test_pooling_agrees_with_portable(number: int, dtype: str) -> None:
         with guarded_outputs():
             gx = _run((grad, (g, *extra), rest), "native")
         _close(gx, _run((grad, (g, *extra), rest), "portable"), 16)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("number", range(len(POOLINGS)))
+def test_maxima_without_places_are_the_same_bits(number: int, dtype: str) -> None:
+    shape, kernel, stride, padding = POOLINGS[number]
+    x = _array(*shape, dtype=dtype)
+    x.flat[::5] = np.round(x.flat[::5])  # ties, also of zeros of both signs
+    x.flat[::7] *= -0.0
+    x.flat[::31] = np.nan
+    x.flat[1::37] = -np.inf
+    bits = f"u{x.itemsize}"
+    x = pf.tensor(x)
+    window = {"stride": stride, "padding": padding}
+    for steps in (window, {**window, "stride": 1}):
+        y = pf.max_pool2d(x, kernel, **steps)
+        recorded = pf.max_pool2d(x.clone().requires_grad_(), kernel, **steps)
+        assert recorded.grad_fn is not None
+        assert np.array_equal(y.array.view(bits), recorded.detach().array.view(bits))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

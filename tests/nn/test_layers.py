@@ -15,6 +15,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),
     pytest.mark.filterwarnings("ignore:enable_nested_tensor is True"),
     pytest.mark.filterwarnings("ignore:.*batchmean"),
+    pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN"),
 ]
 # Where PyTorch uses float32 constants in float64.
 ROUGH = {"Hardsigmoid": 1e-7, "Hardswish": 1e-7}
@@ -184,6 +185,9 @@ RECURRENT = [
     ("LSTM", (3, 4, 2), {"bidirectional": True, "batch_first": True},
      [x(2, 5, 3), (x(4, 2, 4), x(4, 2, 4))]),
     ("LSTM", (3, 4), {"bias": False}, [x(5, 3)]),
+    ("LSTM", (3, 4, 2), {"proj_size": 2, "bidirectional": True},
+     [x(5, 2, 3), (x(4, 2, 2), x(4, 2, 4))]),
+    ("LSTM", (3, 4), {"proj_size": 3, "bias": False}, [x(5, 3)]),
     ("GRU", (3, 4, 2), {}, [x(5, 2, 3), x(2, 2, 4)]),
     ("GRU", (3, 4), {"bidirectional": True, "batch_first": True}, [x(2, 5, 3)]),
     ("RNNCell", (3, 4), {}, [x(2, 3)]),

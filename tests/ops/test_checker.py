@@ -11,7 +11,7 @@ from pyframe.backend import native
 from pyframe.errors import AutogradError
 from pyframe.expr import trace
 from pyframe.op import Kernel, Op, Sample
-from pyframe.op.samples import Maker
+from pyframe.op.samples import Maker, unary
 from pyframe.tensor.dispatch import unbroadcast
 from pyframe.tensor.pointwise import build
 from pyframe.tensor.template import compile_op
@@ -211,6 +211,22 @@ def test_a_kernel_that_writes_outside_its_output() -> None:
 
     with pytest.raises(AssertionError, match="outside its output"):
         testing.check_kernel(first_case(kernel_op(run), "float32"), "planted")
+
+
+def test_a_kernel_that_changes_an_input() -> None:
+    def run(a, b):
+        out = a * b
+        a[0] += 1
+        return out
+
+    with pytest.raises(AssertionError, match="an input was changed"):
+        testing.check_kernel(first_case(kernel_op(run), "float32"), "planted")
+
+
+def test_pointwise_rules_are_known_before_the_first_call() -> None:
+    """They are derived late; a check that asked too early would have nothing to check."""
+    op = build(trace(lambda x: x * x, "square"), reference=lambda x: x**2, samples=unary())
+    assert testing.op_checks.differentiable(next(testing.cases(op, "float64"))) == [0]
 
 
 def test_a_kernel_that_does_not_support_the_call_is_not_counted() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 
 import numpy as np
@@ -14,6 +13,7 @@ from pyframe.op.registry import ops
 from pyframe.op.samples import Maker
 from pyframe.testing.cuda_prebuild import prebuild_cases
 from pyframe.testing.op_checks import call, compare, errors_of, mapped
+from tests import sweeps
 from tests.doubles import strict as double
 
 OWN = [op for op in ops.values() if op.module.startswith("pyframe.ops")]
@@ -111,33 +111,42 @@ def prebuilt(request: pytest.FixtureRequest) -> None:
     prebuild_cases([params["case"] for params in found])
 
 
-def _emulated(case: testing.Case) -> bool:
-    """Whether the emulators run a GPU's kernels on this sample: with ``CI=true`` on all.
+def _emulated(case: testing.Case, every: int = 4) -> bool:
+    """Whether the emulators run a GPU's kernels on this sample: always, or with less in ``every``.
 
-    Else on all in float32 and on every fourth in another dtype, for which a kernel is the same
-    template; of each op and dtype at least one, and others for each dtype.
+    On all in float32 and on every fourth in another dtype, for which a kernel is the same template;
+    of each op and dtype at least one, and others for each dtype.
     """
-    if os.environ.get("CI") or case.dtype == pf.float32:
+    if case.dtype == pf.float32:
         return True
     first = pf.dtypes.ALL.index(case.dtype) % COUNTS[case.op.name, case.dtype]
-    return case.number % EVERY == first % EVERY
+    return case.number % every == first % every
 
 
-EVERY = 4
 COUNTS = Counter((c.values[0].op.name, c.values[0].dtype) for c in ALL)
 
 
-@pytest.mark.usefixtures("prebuilt")
-@pytest.mark.parametrize(
-    ("case", "kernel"),
-    [
+def _kernels(kind: str, chosen: list) -> list:
+    return [
         pytest.param(c.values[0], k.name, id=f"{c.id}-{k.name}")
-        for c in ALL
-        for kind in ("cpu", "cuda")  # on CPU arrays, a GPU's kernels run in their emulators
+        for c in chosen
         for k in c.values[0].op.kernels.get(kind, ())
-        if kind == "cpu" or _emulated(c.values[0])
-    ],
-)
+    ]
+
+
+def _emulated_kernels() -> list:
+    """On CPU arrays, a GPU's kernels run in their emulators: twice as many samples in CI."""
+    parts: list[list] = [[], [], []]
+    for c in ALL:
+        case = c.values[0]
+        parts[0 if _emulated(case) else 1 if _emulated(case, 2) else 2].append(c)
+    always, more, rest = (_kernels("cuda", part) for part in parts)
+    more = sweeps.in_ci(more, "emulated kernels, more samples in other dtypes than float32")
+    return always + more + sweeps.in_sweeps(rest, "emulated kernels, all samples in all dtypes")
+
+
+@pytest.mark.usefixtures("prebuilt")
+@pytest.mark.parametrize(("case", "kernel"), _kernels("cpu", ALL) + _emulated_kernels())
 def test_kernels_are_no_worse_than_the_portable_forward(case: testing.Case, kernel: str) -> None:
     testing.check_kernel(case, kernel)
 

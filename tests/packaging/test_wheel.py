@@ -11,12 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from tests import sweeps
 from tests.packaging.building import ROOT, copy_tree, only_in_ci, run
 
 pytestmark = only_in_ci
 
 SMOKE = Path(__file__).with_name("smoke.py")
-VERSIONS = ("3.11", "3.12", "3.13")
+OWN = ".".join(map(str, sys.version_info[:2]))
+OLDEST, *BETWEEN, NEWEST = ("3.11", "3.12", "3.13")
+VERSIONS = sorted({OLDEST, OWN, NEWEST})
+VERSIONS += sweeps.in_sweeps(
+    sorted({*BETWEEN} - {OWN}), "Python versions that pyframe installs for"
+)
 
 
 def find_interpreter(version):
@@ -92,9 +98,8 @@ def test_installed_package(version, distributions, tmp_path):
     if interpreter is None:
         pytest.skip(f"no Python {version} on this machine")
     sdist, wheel = distributions
-    own = ".".join(map(str, sys.version_info[:2]))
     # The wheel fits this interpreter only; the others build from the sdist, as users do.
-    package = wheel if version == own else sdist
+    package = wheel if version == OWN else sdist
     run(interpreter, "-m", "venv", tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", package)

@@ -11,14 +11,22 @@ from pathlib import Path
 
 import pytest
 
+from tests import sweeps
+
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parent / "programs"
 
 in_ci = [
     pytest.mark.slow,
-    pytest.mark.skipif(os.environ.get("CI") != "true", reason="a long job; runs where CI=true"),
+    pytest.mark.skipif(not sweeps.CI, reason="a long job; runs where CI=true"),
 ]
 """Marks of a job whose like, with fewer ranks or another fault, runs always."""
+
+in_sweeps = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sweeps.SWEEP, reason="a job of more ranks; make sweep runs it"),
+]
+"""Marks of a job whose like, with two and three ranks, runs where CI=true."""
 
 
 @dataclass

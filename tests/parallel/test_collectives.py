@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.parallel.launching import in_ci, launch
+from tests.parallel.launching import in_ci, in_sweeps, launch
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,7 @@ from tests.parallel.launching import in_ci, launch
         (2, "shared"),
         (3, "shared"),
         (2, "messages"),
-        pytest.param(4, "shared", marks=in_ci),
+        pytest.param(4, "shared", marks=in_sweeps),
         pytest.param(3, "messages", marks=in_ci),
     ],
 )

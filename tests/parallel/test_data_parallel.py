@@ -9,10 +9,10 @@ import pytest
 import pyframe as pf
 from pyframe.parallel.buckets import make_buckets
 from pyframe.parallel.weighing import map_tensors
-from tests.parallel.launching import in_ci, launch
+from tests.parallel.launching import in_sweeps, launch
 
 
-@pytest.mark.parametrize("ranks", [2, 3, pytest.param(4, marks=in_ci)])
+@pytest.mark.parametrize("ranks", [2, 3, pytest.param(4, marks=in_sweeps)])
 def test_ranks_are_one_process(ranks: int) -> None:
     result = launch("data_parallel.py", ranks=ranks)
     assert result.code == 0, result.err

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.parallel.launching import PROGRAMS, ROOT, in_ci, launch
+from tests.parallel.launching import PROGRAMS, ROOT, in_ci, in_sweeps, launch
 
 FIRST = "#2 all_reduce(float64[40000], sum)"  # the call before the fault
 SECOND = "#3 all_reduce(float64[40000], sum)"  # the one that cannot end
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(2, marks=in_ci), 3, pytest.param(4, marks=in_ci)])
+@pytest.mark.parametrize(
+    "ranks", [pytest.param(2, marks=in_ci), 3, pytest.param(4, marks=in_sweeps)]
+)
 def test_different_calls_are_named_on_all_ranks(ranks: int) -> None:
     result = launch("mismatches.py", ranks=ranks)
     assert result.code == 0, result.err

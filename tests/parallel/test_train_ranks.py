@@ -7,8 +7,6 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,26 +15,11 @@ import pytest
 from safetensors.numpy import load_file
 
 import pyframe as pf
+from tests import sweeps
+from tests.train.running import metrics, run, start
 
 SMALL = ["--epochs", "2", "--batch-size", "48", "--checkpoint-seconds", "0", "--ranks", "2"]
 STEPS = 2 * 31  # of a run with these options
-
-
-def start(*arguments: str) -> subprocess.Popen:
-    environment = {**os.environ, "PYFRAME_NUM_THREADS": "1", "COLUMNS": "200"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "pyframe", "train", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    )
-
-
-def run(*arguments: str) -> tuple[int, str]:
-    process = start(*arguments)
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
 
 
 def steps_done(folder: Path) -> int:
@@ -52,18 +35,11 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
     return load_file(folder / "model.safetensors")
 
 
-def metrics(folder: Path) -> list[dict]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    for row in rows:
-        row.pop("samples_per_second")
-    return rows
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run."""
     folder = tmp_path_factory.mktemp("ranks") / "whole"
-    code, output = run("lenet", "--out", str(folder), *SMALL)
+    code, output = run("train", "lenet", "--out", str(folder), *SMALL)
     assert code == 0, output
     for rank in (0, 1):
         assert f"[rank {rank}] of 2: process" in output
@@ -83,7 +59,7 @@ def test_the_run_folder_is_that_of_one_process(finished: Path) -> None:
 
 def drill(finished: Path, folder: Path, choice: random.Random) -> None:
     """Kills a random rank at a random moment; the resumed run ends with the same weights."""
-    process = start("lenet", "--out", str(folder), *SMALL)
+    process = start("train", "lenet", "--out", str(folder), *SMALL)
     assert process.stdout is not None
     pids: dict[int, int] = {}
     output = ""
@@ -105,7 +81,7 @@ def drill(finished: Path, folder: Path, choice: random.Random) -> None:
     assert process.returncode != 0, output
     assert f"rank {rank} was killed by SIGKILL; its last call was" in output.replace("\n", " ")
     assert time.monotonic() - killed < 30, "the other rank went on"  # what is promised
-    code, output = run("--resume", str(folder))
+    code, output = run("train", "--resume", str(folder))
     assert code == 0 and "resumed at epoch" in output, output
     ours, theirs = weights(folder), weights(finished)
     assert ours.keys() == theirs.keys()
@@ -118,16 +94,18 @@ def test_a_killed_rank_and_resuming(finished: Path, tmp_path: Path) -> None:
     drill(finished, tmp_path / "run", random.Random(0))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(os.environ.get("CI") != "true", reason="twenty killed runs; runs where CI=true")
-@pytest.mark.parametrize("number", range(1, 21))
-def test_twenty_killed_ranks(finished: Path, tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    "number",
+    sweeps.in_ci(range(1, 3), "killed ranks at other moments")
+    + sweeps.in_sweeps(range(3, 21), "killed ranks at yet other moments"),
+)
+def test_more_killed_ranks(finished: Path, tmp_path: Path, number: int) -> None:
     drill(finished, tmp_path / "run", random.Random(number))
 
 
 def test_ctrl_c_writes_a_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    process = start("mlp", "--out", str(folder), "--epochs", "1000", "--ranks", "2")
+    process = start("train", "mlp", "--out", str(folder), "--epochs", "1000", "--ranks", "2")
     assert process.stdout is not None
     while "epoch   1 " not in (line := process.stdout.readline()):
         assert line, "it ended"

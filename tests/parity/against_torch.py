@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 import pyframe
-from pyframe.tensor.tensor import Tensor, as_tensor
+from pyframe.tensor.from_data import as_tensor
+from pyframe.tensor.tensor import Tensor
 
 # Second gradients go through compositions of many roundings.
 RTOL = {"float64": (1e-10, 1e-9, 1e-8), "float32": (2e-6, 4e-6, 4e-5)}

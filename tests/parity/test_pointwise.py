@@ -278,12 +278,37 @@ def test_alpha_value_and_rounding_mode():
         same_outcome(lambda m, t, d=d: m.round(t(a * 10), decimals=d))
 
 
-def test_integer_division_by_zero_is_zero():
-    x, zero = pyframe.as_tensor(np.array([5, -5, 0])), pyframe.as_tensor(np.array([0, 0, 0]))
-    assert (x // zero).tolist() == [0, 0, 0]
-    assert (x % zero).tolist() == [0, 0, 0]
-    assert pyframe.fmod(x, 0).tolist() == [0, 0, 0]
-    assert pyframe.div(x, 0, rounding_mode="trunc").tolist() == [0, 0, 0]
+DIVISIONS = {
+    "//": lambda m, x, y: x // y,
+    "%": lambda m, x, y: x % y,
+    "fmod": lambda m, x, y: m.fmod(x, y),
+    "trunc": lambda m, x, y: m.div(x, y, rounding_mode="trunc"),
+    "floor": lambda m, x, y: m.div(x, y, rounding_mode="floor"),
+}
+
+
+@pytest.mark.parametrize("name", DIVISIONS)
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "int64"])
+def test_an_integer_divided_by_zero_is_an_error(name, dtype):
+    divide, x = DIVISIONS[name], np.array([5, 6, 0], dtype)
+    for y in (np.array([2, 0, 1], dtype), np.array(0, dtype), np.array([], dtype)):
+        values = x if y.size else y
+        same_outcome(lambda m, t, v=values, y=y: divide(m, t(v), t(y)))
+    same_outcome(lambda m, t: divide(m, t(x), 0))
+    large = np.ones(9000, dtype)
+    same_outcome(lambda m, t: divide(m, t(large), t(large * 0)))
+    same_outcome(lambda m, t: divide(m, t(large), t(large)))
+    with pytest.raises(ZeroDivisionError, match="an integer is divided by 0"):
+        divide(pyframe, pyframe.as_tensor(x), pyframe.as_tensor(x * 0))
+
+
+def test_an_integer_divided_by_zero_in_place_is_an_error():
+    for size in (3, 9000):
+        x = pyframe.ones(size, dtype=pyframe.int64)
+        for method in ("floor_divide_", "remainder_", "fmod_"):
+            with pytest.raises(RuntimeError, match="divided by 0"):
+                getattr(x, method)(0)
+        assert x.sum() == size
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.25, 0.5, 0.9, 1.0, "tensor"])

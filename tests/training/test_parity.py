@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +12,14 @@ import torch
 import pyframe as pf
 from benchmarks import networks
 from benchmarks.networks import build
+from tests import sweeps
 
 STEPS = 20
+RESNET_STEPS = (
+    2
+    + len(sweeps.in_ci(range(3), "steps of ResNet-18 against torch"))
+    + len(sweeps.in_sweeps(range(15), "further steps of ResNet-18 against torch"))
+)
 TOLERANCE = 2e-6  # relative, float32; torch against itself with another thread count: 2.3e-7
 
 NETWORKS: dict[str, tuple[Callable, Callable]] = {}
@@ -84,7 +89,7 @@ def _resnet(steps: int) -> tuple[dict[str, np.ndarray], list]:
 
 
 def test_resnet18_follows_torch_in_float64() -> None:
-    weights, batches = _resnet(STEPS if os.environ.get("CI") == "true" else 2)
+    weights, batches = _resnet(RESNET_STEPS)
     runs = []
     for fw in (torch, pf):
         net = build(fw, networks.resnet18(fw), weights, "float64")

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from ...backend import native
-from ...dtypes import compute_dtype, float32, float64, is_half
+from ...dtypes import compute_dtype, is_half
 from ...errors import AutogradError, fail
 from ...op import cuda_lists
+from ...op.native_arrays import takes_gradients
 from ...tensor import Tensor
 from ...tensor.tensor import make
 
@@ -36,19 +37,6 @@ def _norm(array: Any, xp: Any, p: float) -> Any:
     if p == 1.0:
         return abs(flat).sum()
     return (abs(flat) ** p).sum() ** (1.0 / p)
-
-
-def _native(arrays: list) -> bool:
-    """Whether the extension can take these arrays as one list."""
-    if not hasattr(native.module, "square_sum"):
-        return False
-    return all(
-        a.__class__ is np.ndarray
-        and (a.dtype is float32 or a.dtype is float64)
-        and a.flags.c_contiguous
-        and a.flags.aligned
-        for a in arrays
-    )
 
 
 def _on_gpu(values: list[Tensor]) -> bool:
@@ -96,7 +84,7 @@ def get_total_norm(
 def _total(values: list[Tensor], device: Any, xp: Any, p: float) -> Any:
     """The norm, 0-d, on ``device``."""
     dtype = compute_dtype(values[0].array.dtype)
-    if p == 2.0 and _native([v.array for v in values]):
+    if p == 2.0 and takes_gradients([v.array for v in values]):
         return np.asarray(native.module.square_sum([v.array for v in values]) ** 0.5, dtype)
     if p == 2.0 and _on_gpu(values):
         return cuda_lists.norm([v.array for v in values])
@@ -124,7 +112,7 @@ def clip_grads_with_norm_(
         foreach: accepted for compatibility.
     """
     grads = [p.grad for p in _listed(parameters) if p.grad is not None]
-    if total_norm.array.__class__ is np.ndarray and _native([g.array for g in grads]):
+    if total_norm.array.__class__ is np.ndarray and takes_gradients([g.array for g in grads]):
         factor = float(max_norm) / (float(total_norm.array) + 1e-6)
         if not factor >= 1:  # NaN too
             native.module.scale_all([g.array for g in grads], factor)

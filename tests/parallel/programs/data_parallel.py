@@ -54,6 +54,11 @@ def check_close(a: Any, b: Any, what: str, rtol: float = F64) -> None:
     np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * np.abs(b).max(), err_msg=what)
 
 
+def check_same_gradients(net: nn.Module, alone: nn.Module, what: str) -> None:
+    for p, q in zip(alone.parameters(), net.parameters(), strict=True):
+        check_close(q.grad.numpy(), p.grad.numpy(), what)
+
+
 # ---------------------------------------------------------------- checks
 
 
@@ -158,8 +163,7 @@ def check_no_sync() -> None:
                 assert before[0] is None or not np.array_equal(
                     before[0], next(net.parameters()).grad.numpy()
                 )
-        for p, q in zip(alone.parameters(), net.parameters(), strict=True):
-            check_close(q.grad.numpy(), p.grad.numpy(), "no_sync")
+        check_same_gradients(net, alone, "no_sync")
 
 
 class Branches(nn.Module):
@@ -224,8 +228,7 @@ def check_tokens() -> None:
     ddp.samples(int((y[mine] >= 0).sum()))
     loss = loss_of(ddp, x[mine], y[mine], np.float64)
     loss.backward()
-    for p, q in zip(alone.parameters(), net.parameters(), strict=True):
-        check_close(q.grad.numpy(), p.grad.numpy(), "tokens")
+    check_same_gradients(net, alone, "tokens")
 
 
 def check_sums_and_penalties() -> None:
@@ -246,8 +249,7 @@ def check_sums_and_penalties() -> None:
         for _ in range(2):  # the second time onto gradients that are averaged already
             total(alone, alone, (x, y)).backward()
             total(ddp, net, mine).backward()
-            for p, q in zip(alone.parameters(), net.parameters(), strict=True):
-                check_close(q.grad.numpy(), p.grad.numpy(), reduction)
+            check_same_gradients(net, alone, reduction)
 
 
 def check_evaluation_mode() -> None:
@@ -268,8 +270,7 @@ def check_evaluation_mode() -> None:
                 out = model(pf.from_numpy(inputs))
                 target = pf.from_numpy(target)
                 functional.cross_entropy(out, target, reduction=reduction).backward()
-            for p, q in zip(alone.parameters(), net.parameters(), strict=True):
-                check_close(q.grad.numpy(), p.grad.numpy(), f"evaluation mode, {reduction}")
+            check_same_gradients(net, alone, f"evaluation mode, {reduction}")
         with pf.no_grad():
             rows = 2 if RANK == 0 else 1
             ddp(pf.from_numpy(mine[0][:1].repeat(rows, axis=0)))
@@ -313,8 +314,7 @@ def check_clipping() -> None:
     loss_of(ddp, x[rows], y[rows], np.float64).backward()
     norms = [nn.utils.clip_grad_norm_(m.parameters(), 0.1).item() for m in (alone, ddp)]
     check_close(norms[1], norms[0], "norm")
-    for p, q in zip(alone.parameters(), net.parameters(), strict=True):
-        check_close(q.grad.numpy(), p.grad.numpy(), "clipped")
+    check_same_gradients(net, alone, "clipped")
 
 
 def check_join() -> None:
