@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backend.copies import converted, not_copied
 from ..backend.copies import copied as copy_of
-from ..errors import ArgumentTypeError, ShapeError, fail
+from ..errors import ArgumentError, ArgumentTypeError, ShapeError, fail
 from ..memory_formats import (
     channels_last,
     channels_last_3d,
@@ -49,6 +49,13 @@ def _check_format(op: str) -> Callable[..., tuple]:
     return check
 
 
+def _check_contiguous(input: Any, *, memory_format: Any) -> tuple:
+    if memory_format is preserve_format:
+        what = "preserve_format names no order to bring the elements into"
+        fail(ArgumentError, "contiguous", what, "Use clone(memory_format=pyframe.preserve_format).")
+    return _check_format("contiguous")(input, memory_format=memory_format)
+
+
 def _formatted(copy: Callable[[Any], Any]) -> Callable[..., Any]:
     """A copy that lies as ``memory_format`` says, by ``copy``, which copies in C order."""
 
@@ -82,16 +89,25 @@ def _same(input: Any, memory_format: Any = None) -> Any:
     return np.array(input)
 
 
-def _samples(make: Maker) -> Iterator[Sample]:
+def _ordered(make: Maker) -> Iterator[Sample]:
     yield from unary()(make)
     yield Sample(make(2, 3, 4, 5), memory_format=channels_last)
     yield Sample(make(2, 3, 1, 2, 2), memory_format=channels_last_3d)
+
+
+def _samples(make: Maker) -> Iterator[Sample]:
+    yield from _ordered(make)
     yield Sample(make(4, 3).T, memory_format=preserve_format)
 
 
 def _errors(make: Maker) -> Iterator[Failing]:
     yield Failing(ShapeError, "of 4 dimensions", make(2, 3, 4), memory_format=channels_last)
     yield Failing(ArgumentTypeError, "must be one of", make(3), memory_format="channels_last")
+
+
+def _contiguous_errors(make: Maker) -> Iterator[Failing]:
+    yield from _errors(make)
+    yield Failing(ArgumentError, "names no order", make(3), memory_format=preserve_format)
 
 
 def _copy_cost(input: Any, memory_format: Any = None) -> Cost:
@@ -136,14 +152,14 @@ contiguous = register(
         _contiguous,
         vjp={"input": lambda g: g},
         short=_short_contiguous,
-        check=_check_format("contiguous"),
+        check=_check_contiguous,
         half="native",
         view="maybe",
         kernels=_KERNELS,
         export=("Tensor",),
         reference=_same,
-        samples=_samples,
-        errors=_errors,
+        samples=_ordered,
+        errors=_contiguous_errors,
         cost=_copy_cost,
         doc="""input with its elements without gaps in C order, or in another; input itself if they
     already are.
@@ -153,6 +169,7 @@ contiguous = register(
         memory_format: the order, e.g. ``pyframe.channels_last`` for [N, C, H, W].
 
     Raises:
+        ArgumentError: for ``preserve_format``.
         ShapeError: if the format is of another number of dimensions.
 
     >>> import pyframe

@@ -71,12 +71,14 @@ def _to_torch(value: Any) -> Any:
 
 
 def _parameters(params: dict[str, Any]) -> dict[str, Any]:
-    """Parameters as torch spells them: dtypes are its own objects."""
-    return {
-        k: getattr(torch, str(np.dtype(v))) if k == "dtype" and v is not None else v
-        for k, v in params.items()
-        if not (k == "dtype" and v is None)
-    }
+    """Parameters as torch spells them: dtypes and memory formats are its own objects."""
+
+    def spelled(name: str, value: Any) -> Any:
+        if name == "dtype":
+            return getattr(torch, str(np.dtype(value)))
+        return getattr(torch, value.name) if isinstance(value, pf.memory_format) else value
+
+    return {k: spelled(k, v) for k, v in params.items() if not (k == "dtype" and v is None)}
 
 
 def _call_torch(op: Any, arrays: list, params: dict[str, Any]) -> list:
