@@ -203,7 +203,8 @@ setup(
         # The CUDA emulator: compiled on the user's machine, with the kernels to be tested.
         "pyframe._emulator": ["*.h", "*.cpp", "**/*.cuh", "**/*.h"],
     },
-    exclude_package_data={"pyframe": ["_native*"]},
+    # The table of registers is for who changes kernels.
+    exclude_package_data={"pyframe": ["_native*"], "pyframe._kernels": ["*.json"]},
     ext_modules=[Extension("pyframe._native", sources=[], optional=True)],
     cmdclass={"build_ext": BuildNative},
 )

@@ -18,7 +18,7 @@ from ..op.cuda_arrays import TYPES, ceil_div
 from . import _cuda_gemm_hopper as hopper
 from . import _cuda_reduce
 from ._cuda_copy import cast_to
-from ._cuda_gemm import Entries, Plan, instance, operands, plan, run, strided
+from ._cuda_gemm import Entries, Plan, instance, operands, plan, prepared, start, strided
 
 
 def fused(
@@ -63,7 +63,8 @@ def fused(
         more = [v for i, x in enumerate(added) for v in strided(x, call, 2 + i)]
         entries = Entries(files[0], names[0], files[1], names[1], found.codes, inside)
         last = (parts, rows) if inside else ()
-        run(cut, left, right, call, outs, added, entries, (*outs, *more, *scalars, *last))
+        ready = prepared(cut, left, right, call, outs, added, entries)
+        start(ready, left.array, right.array, (*outs, *more, *scalars, *last))
     if sums:
         return (*outs, column_totals(outs[0] if parts is None else parts, outs[0].dtype))
     return tuple(outs) if isinstance(function.root, tuple) else outs[0]
@@ -109,7 +110,7 @@ def fused_hopper(
     if sums:  # a row for each of the 8 warps that multiply
         last = (column_parts(out, ceil_div(call.m, hopper.ROWS) * 8), 8)
     rest = (*outs, *more, *scalars, *last)
-    hopper.start(generated(found, name), ready, found.codes, rest)
+    hopper.start(generated(found, name), ready, found.codes, left.array, right.array, rest)
     if sums:
         return (*outs, column_totals(last[0], outs[0].dtype))
     return tuple(outs) if isinstance(function.root, tuple) else outs[0]

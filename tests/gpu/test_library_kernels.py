@@ -34,4 +34,4 @@ def test_what_it_does_not_take() -> None:
 
 def test_it_comes_after_our_own() -> None:
     names = [k.name for k in ops["matmul"].kernels["cuda"]]
-    assert names == ["hopper", "cuda", "cupy", "numba"]
+    assert names == ["hopper", "cuda", "cupy", "cublaslt", "numba"]
