@@ -105,7 +105,8 @@ def test_faults(folder: Path, what: str, texts: list[str]) -> None:
             "a rank on another machine died",
         )
         assert any(text in line for text in who), line
-    assert "rank 1 of 2 on beta, messages" in done.stdout
+    if what != "machine":  # what its ranks printed may be lost with a machine
+        assert "rank 1 of 2 on beta, messages" in done.stdout
 
 
 def test_four_ranks_on_two_machines(folder: Path) -> None:
