@@ -11,8 +11,12 @@ import typer
 
 
 def train(
-    model: Annotated[str, typer.Argument(help="mlp, lenet or resnet18")] = "lenet",
-    data: Annotated[str, typer.Option(help="digits, mnist or fashion-mnist")] = "digits",
+    model: Annotated[
+        str | None, typer.Argument(help="mlp, lenet or resnet18", show_default="lenet")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="digits, mnist or fashion-mnist", show_default="digits")
+    ] = None,
     data_folder: Annotated[
         str | None, typer.Option(help="folder with IDX files (mnist, fashion-mnist)")
     ] = None,
@@ -50,20 +54,12 @@ def train(
         "ranks": ranks,
     }
     if resume is not None:
-        settings, folder = Settings.load(resume), resume
-        if epochs is not None and epochs != settings.epochs:
-            raise typer.BadParameter(
-                f"the run was started for {settings.epochs} epochs, and its learning rate schedule "
-                "depends on that",
-                param_hint="--epochs",
-            )
-        for name in ("device", "ranks"):
-            if changes[name] is not None:
-                settings = settings.changed(**{name: changes[name]})
+        settings, folder = _continued(Settings.load(resume), changes), resume
     else:
         settings = Settings(**{k: v for k, v in changes.items() if v is not None})
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         folder = out or Path("runs") / f"{settings.model}-{stamp}"
+        _check_new(folder)
     inside = inside_a_job()
     if settings.ranks > 1 and not inside:
         raise typer.Exit(_launch(settings, folder, resume is not None, changes))
@@ -86,6 +82,31 @@ def train(
     _finish(trainer)
 
 
+# What may differ when a run goes on: it decides where and how fast, not what comes out.
+_FREE = ("device", "ranks", "data_folder", "checkpoint_seconds")
+
+
+def _continued(settings: Any, changes: dict[str, Any]) -> Any:
+    """The settings of a run that goes on; refuses those that would make it another one."""
+    for name, value in changes.items():
+        if value is None or name in _FREE or value == getattr(settings, name):
+            continue
+        raise typer.BadParameter(
+            f"the run was started with {getattr(settings, name)}, and goes on as it was started",
+            param_hint=f"--{name.replace('_', '-')}",
+        )
+    return settings.changed(**{k: changes[k] for k in _FREE if changes[k] is not None})
+
+
+def _check_new(folder: Path) -> None:
+    """Refuses to write over a run. One without a checkpoint has nothing to lose."""
+    if (folder / "checkpoint.safetensors").exists():
+        raise typer.BadParameter(
+            f"{folder} has a run. Continue it with --resume {folder}, or choose another folder",
+            param_hint="--out",
+        )
+
+
 def _launch(settings: Any, folder: Path, resume: bool, changes: dict[str, Any]) -> int:
     """Starts the same command on every rank."""
     from ..parallel.launch import launch
@@ -93,7 +114,7 @@ def _launch(settings: Any, folder: Path, resume: bool, changes: dict[str, Any]) 
     command = ["-m", "pyframe", "train"]
     if resume:
         command += ["--resume", str(folder)]
-        given = {"device": settings.device, "ranks": settings.ranks}
+        given = {name: getattr(settings, name) for name in _FREE}
     else:
         command += ["--out", str(folder)]
         given = changes

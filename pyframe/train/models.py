@@ -66,9 +66,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The block's output: its two convolutions plus the shortcut."""
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return self.relu(y + self.shortcut(x))
+        y = nn.fusing.chain((self.conv1, self.bn1, self.relu), x)
+        return nn.fusing.chain((self.conv2, self.bn2), y, self.shortcut(x), self.relu)
 
 
 def resnet18(shape: tuple[int, int, int], classes: int) -> nn.Module:

@@ -80,7 +80,7 @@ class Settings:
             values = json.loads(path.read_text(encoding="utf-8"))
             known = {f.name for f in fields(cls)}
             return cls(**{k: v for k, v in values.items() if k in known})
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             fail(FileError, "train", f"{folder} is no run folder: it has no config.json")
         except (ValueError, TypeError, AttributeError) as error:
             fail(FileError, "train", f"{path} is damaged ({error})")

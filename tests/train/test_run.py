@@ -126,6 +126,7 @@ def test_predict(finished: Path, tmp_path: Path) -> None:
         (["train", "--device", "tpu"], "unknown device 'tpu'"),
         (["train", "--data", "mnist", "--data-folder", "nowhere"], "pass the folder of the four"),
         (["predict", "nowhere", "x.png"], "no run folder"),
+        (["predict", __file__, "x.png"], "no run folder"),
     ],
 )
 def test_bad_input_is_one_message(
@@ -153,6 +154,20 @@ def test_an_error_has_no_traceback() -> None:
     code, output = run("train", "alexnet")
     assert code == 1
     assert "unknown model 'alexnet'" in output and "Traceback" not in output
+
+
+def test_a_run_is_not_written_over(finished: Path) -> None:
+    before = {path: path.read_bytes() for path in finished.iterdir() if path.is_file()}
+    for arguments in (
+        ["--out", str(finished), "--epochs", "1"],
+        ["--resume", str(finished), "--seed", "7"],
+        ["mlp", "--resume", str(finished)],
+    ):
+        code, output = run("train", *arguments)
+        words = " ".join(output.replace("│", " ").split())
+        assert code == 2, words
+        assert "has a run" in words or "goes on as it was started" in words, words
+    assert before == {path: path.read_bytes() for path in finished.iterdir() if path.is_file()}
 
 
 def test_an_absent_device_leaves_no_run_folder(tmp_path: Path) -> None:
