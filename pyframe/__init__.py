@@ -11,6 +11,8 @@ from typing import Any as _Any
 _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"pyframe(\.|$)")
 
 from . import dtypes, errors
+from .backend.native import num_threads as get_num_threads
+from .backend.native import set_num_threads
 from .config import get_float32_matmul_precision, set_float32_matmul_precision
 from .device import Device as device
 from .device import get_default_device, set_default_device

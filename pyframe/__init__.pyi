@@ -9,6 +9,8 @@ import numpy as _np
 
 from . import dtypes as dtypes
 from . import errors as errors
+from .backend.native import num_threads as get_num_threads
+from .backend.native import set_num_threads as set_num_threads
 from .config import get_float32_matmul_precision as get_float32_matmul_precision
 from .config import set_float32_matmul_precision as set_float32_matmul_precision
 from .device import Device as device

@@ -193,7 +193,21 @@ def num_threads() -> int:
 
 
 def set_num_threads(count: int) -> None:
-    """Set how many threads native kernels and NumPy's matrix products (OpenBLAS) use."""
+    """Set how many threads native kernels and NumPy's matrix products (OpenBLAS) use.
+
+    Results do not depend on it. It starts as PYFRAME_NUM_THREADS, or as the number of CPUs that
+    the process may use.
+
+    Raises:
+        ValueError: if ``count`` is no int from 1 to 1024.
+
+    >>> import pyframe
+    >>> before = pyframe.get_num_threads()
+    >>> pyframe.set_num_threads(1)
+    >>> pyframe.get_num_threads()
+    1
+    >>> pyframe.set_num_threads(before)
+    """
     global _fallback_threads
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _MAX_THREADS:
         raise ValueError(
