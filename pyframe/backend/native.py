@@ -195,8 +195,8 @@ def num_threads() -> int:
 def set_num_threads(count: int) -> None:
     """Set how many threads native kernels and NumPy's matrix products (OpenBLAS) use.
 
-    Results do not depend on it. It starts as PYFRAME_NUM_THREADS, or as the number of CPUs that
-    the process may use.
+    What native kernels compute does not depend on it. It starts as PYFRAME_NUM_THREADS, or as
+    the number of CPUs that the process may use.
 
     Raises:
         ValueError: if ``count`` is no int from 1 to 1024.
