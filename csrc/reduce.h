@@ -27,6 +27,8 @@ struct ReduceKernels {
   // The same along the first dimension of [rows, inner], for the columns begin to end; rows < 2^31.
   void (*arg_columns)(const T* x, std::int64_t rows, std::int64_t inner, std::int64_t begin, std::int64_t end,
                       bool largest, std::int64_t* out);
+  // Of the first n elements, how many from the front are surely none beyond `bar` (greater, or smaller) and no NaN.
+  std::int64_t (*within)(const T* x, std::int64_t n, T bar, bool largest);
   // Running sums (or products) along the first dimension of [n, inner], for the columns begin to end; from the end if
   // `reverse`.
   void (*scan)(const T* x, T* y, std::int64_t n, std::int64_t inner, std::int64_t begin, std::int64_t end, bool reverse,

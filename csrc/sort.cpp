@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "allocator.h"
+#include "reduce.h"
 #include "sizes.h"
 #include "thread_pool.h"
 
@@ -77,7 +78,7 @@ template <class Item> class Room {
 };
 
 constexpr int64_t kFew = 32;            // sorted by insertion
-constexpr int64_t kScan = 32;           // elements looked at together for candidates
+constexpr int64_t kScan = 16;           // elements looked at one by one where there may be a candidate
 constexpr int64_t kLongRow = 1 << 14;   // from here on digits of 11 bits pay, whose tables are larger
 constexpr int64_t kSharedRow = 1 << 16; // from here on several threads sort one row
 
@@ -216,6 +217,15 @@ void sort_of(const T* x, T* values, int64_t* indices, int64_t rows, int64_t n, b
   sort_by<PackOf<T>>(x, values, indices, rows, n, [=](T v) { return key_of(v, descending); });
 }
 
+// How many elements from the front are surely no candidates: those that do not come before the k-th so far.
+int64_t none_before(const float* x, int64_t n, float bar, bool descending) {
+  return reduce_kernels().f32.within(x, n, bar, descending);
+}
+int64_t none_before(const double* x, int64_t n, double bar, bool descending) {
+  return reduce_kernels().f64.within(x, n, bar, descending);
+}
+template <class T> int64_t none_before(const T*, int64_t, T, bool) { return 0; }
+
 // The k least items of a row, in order. Candidates are collected; when there are many, all but the k least are dropped,
 // and the k-th is the bar for further ones: among random numbers few pass it.
 template <class T>
@@ -227,18 +237,14 @@ void first_of_row(const T* x, typename PackOf<T>::Item* items, int64_t room, int
     std::nth_element(items, items + k - 1, items + found);
     found = k;
     const auto bar = Pack::key(items[k - 1]);
-    while (i + kScan <= n && found + kScan <= room) {  // most stretches have no candidate: the compiler vectorises this
-      unsigned some = 0;
-      for (int64_t j = 0; j < kScan; ++j) some |= key_of(x[i + j], descending) < bar;
-      for (int64_t j = some ? 0 : kScan; j < kScan; ++j) {
-        const auto key = key_of(x[i + j], descending);
-        if (key < bar) items[found++] = Pack::make(key, static_cast<uint64_t>(i + j));
+    const T last = x[Pack::index(items[k - 1])];
+    while (i < n && found < room) {
+      i += none_before(x + i, n - i, last, descending);
+      for (const int64_t end = std::min(n, i + kScan); i < end && found < room; ++i) {
+        const auto key = key_of(x[i], descending);
+        items[found] = Pack::make(key, static_cast<uint64_t>(i));  // no branch: it would be a guess
+        found += key < bar;                                        // an equal one comes later
       }
-      i += kScan;
-    }
-    for (; i < n && found < room; ++i) {  // an equal one comes later, so it is no candidate
-      const auto key = key_of(x[i], descending);
-      if (key < bar) items[found++] = Pack::make(key, static_cast<uint64_t>(i));
     }
   }
   if (found > k) std::nth_element(items, items + k - 1, items + found);
@@ -247,7 +253,7 @@ void first_of_row(const T* x, typename PackOf<T>::Item* items, int64_t room, int
 
 template <class T>
 void first_of(const T* x, T* values, int64_t* indices, int64_t rows, int64_t n, int64_t k, bool descending) {
-  const int64_t room = std::min(n, std::max<int64_t>(4 * k, 128));
+  const int64_t room = std::min(n, 3 * k + 4);
   parallel_for(0, rows, kGrain / n + 1, [=](int64_t begin, int64_t end) {
     const Room<typename PackOf<T>::Item> items(room);
     for (int64_t r = begin; r < end; ++r) {

@@ -345,6 +345,21 @@ void arg_columns(const T* x, int64_t rows, int64_t inner, int64_t begin, int64_t
     for (int64_t j = 0; j < count; ++j) out[begin + j] = at[j / L][j % L];
   }
 }
+
+template <class T>
+int64_t within(const T* x, int64_t n, T bar, bool largest) {
+  constexpr int L = kLanes<T>;
+  const Mask<T> sign = turning<T>(largest);
+  const Vec<T> limit = turned<T>(splat(bar), sign);
+  const auto fits = [=](const T* from) __attribute__((always_inline)) { return turned<T>(load(from), sign) <= limit; };
+  int64_t i = 0;
+  while (i + 4 * L <= n && !any(~((fits(x + i) & fits(x + i + L)) & (fits(x + i + 2 * L) & fits(x + i + 3 * L))))) {
+    i += 4 * L;
+  }
+  while (i + L <= n && !any(~fits(x + i))) i += L;
+  return i;
+}
+
 // -- running sums and products
 
 template <class T, bool Product> PYFRAME_INLINE Vec<T> accumulate(Vec<T> a, Vec<T> b) { return Product ? a * b : a + b; }
@@ -416,7 +431,7 @@ void scan(const T* x, T* y, int64_t n, int64_t inner, int64_t begin, int64_t end
 
 template <class T>
 constexpr ReduceKernels<T> kernels() {
-  return {{row<T>, columns<T>}, arg<T>, arg_columns<T>, scan<T>};
+  return {{row<T>, columns<T>}, arg<T>, arg_columns<T>, within<T>, scan<T>};
 }
 
 }  // namespace
