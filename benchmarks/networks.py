@@ -1,4 +1,8 @@
-"""Networks written once and built with pyframe or torch: only the framework's name differs."""
+"""Networks written once and built with pyframe or torch: only the framework's name differs.
+
+Except with ``fused=True``, for pyframe: it has calls for what follows a product, a residual above
+all, which a program that calls one op after the other cannot tell it of in time.
+"""
 
 from __future__ import annotations
 
@@ -62,6 +66,7 @@ def gpt(
     heads: int = 8,
     length: int = 128,
     layers: int = 4,
+    fused: bool = False,
 ) -> Any:
     """A decoder with pre-norm blocks and learned positions (Radford et al., 2019)."""
     nn, functional = fw.nn, fw.nn.functional
@@ -84,6 +89,10 @@ def gpt(
             )
             y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
             y = y.transpose(1, 2).contiguous().view(batch, time, width)
+            if fused:
+                x = functional.linear_residual(y, self.proj.weight, self.proj.bias, x)
+                weights = (self.up.weight, self.down.weight, self.up.bias, self.down.bias)
+                return functional.feed_forward(self.norm2(x), *weights, x, activation="gelu")
             x = x + self.proj(y)
             return x + self.down(functional.gelu(self.up(self.norm2(x))))
 
@@ -142,7 +151,9 @@ def resnet18(fw: ModuleType, classes: int = 10, width: int = 64) -> Any:
 _RESNET50 = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 
 
-def resnet50(fw: ModuleType, classes: int = 1000, stages: Any = _RESNET50) -> Any:
+def resnet50(
+    fw: ModuleType, classes: int = 1000, stages: Any = _RESNET50, fused: bool = False
+) -> Any:
     """ResNet-50 (He et al., arXiv:1512.03385), the stride in a block's 3×3 convolution."""
     nn = fw.nn
 
@@ -161,6 +172,8 @@ def resnet50(fw: ModuleType, classes: int = 1000, stages: Any = _RESNET50) -> An
             self.relu = nn.ReLU(inplace=True)
 
         def forward(self, x: Any) -> Any:
+            if fused:
+                return nn.fusing.chain(self.body, x, self.shortcut(x), self.relu)
             y = self.body(x)
             y += self.shortcut(x)
             return self.relu(y)

@@ -22,29 +22,19 @@ DepthwiseShape shape_of(const Value* v) {
 }
 
 // (x, weight, bias or None, y, shape…)
-template <class T>
-void forward_of(const Value* v) {
-  depthwise_forward<T>(shape_of(v + 4), v[0].as<T>(), v[1].as<T>(), v[2].as<T>(), v[3].as<T>());
+void forward(const Value* v) {
+  depthwise_forward(shape_of(v + 4), v[0].as<float>(), v[1].as<float>(), v[2].as<float>(), v[3].as<float>());
 }
 
 // (g, weight, gx, shape…)
-template <class T>
-void grad_input_of(const Value* v) {
-  depthwise_grad_input<T>(shape_of(v + 3), v[0].as<T>(), v[1].as<T>(), v[2].as<T>());
+void grad_input(const Value* v) {
+  depthwise_grad_input(shape_of(v + 3), v[0].as<float>(), v[1].as<float>(), v[2].as<float>());
 }
 
 // (g, x, gw, shape…)
-template <class T>
-void grad_weight_of(const Value* v) {
-  depthwise_grad_weight<T>(shape_of(v + 3), v[0].as<T>(), v[1].as<T>(), v[2].as<T>());
+void grad_weight(const Value* v) {
+  depthwise_grad_weight(shape_of(v + 3), v[0].as<float>(), v[1].as<float>(), v[2].as<float>());
 }
-
-#define BOTH(name, of) \
-  void name(const Value* v) { v[0].is_double() ? of<double>(v) : of<float>(v); }
-BOTH(forward, forward_of)
-BOTH(grad_input, grad_input_of)
-BOTH(grad_weight, grad_weight_of)
-#undef BOTH
 
 PyMethodDef methods[] = {PYFRAME_METHOD("depthwise", forward, 26),
                          PYFRAME_METHOD("depthwise_grad_input", grad_input, 25),

@@ -17,7 +17,7 @@ using std::int64_t;
 // K, all taps of all channels, is summed in parts of about kDepth in registers. A strip of kColumns pixels and what it
 // needs of the source for one part lies in the second-level cache. Only kDepth has an effect on the bits of the result.
 constexpr int64_t kDepth = 320;
-constexpr int64_t kColumns = 240;
+constexpr int64_t kColumns = 400;
 
 // With fewer panels there is too little to do meanwhile for fetching the next window's source to pay.
 constexpr int64_t kFetchPanels = 4;
@@ -340,7 +340,9 @@ class Sums {
 template <class T>
 void choose(const Correlation<T>& problem) {
   if (const WinogradForm<T>* const form = winograd_form(problem)) return winograd(problem, *form);
-  if (fits_batched(problem)) return batched(problem);
+  if constexpr (sizeof(T) == sizeof(float)) {  // rare in float64
+    if (fits_batched(problem)) return batched(problem);
+  }
   Sums<T>(problem).run();
 }
 

@@ -1,4 +1,4 @@
-// Sliding sums over many small images: a vector holds one pixel of several images.
+// Sliding sums over many small images: a vector holds one pixel of several images. For float only.
 #pragma once
 
 #include "conv.h"

@@ -143,7 +143,10 @@ void convolve_transposed(const Convolution<T>& l) {
 
 template <class T>
 void convolve_weight(const Convolution<T>& layer) {
-  correlate_weight(sums_of(layer), layer.weight);
+  const Correlation<T> p = sums_of(layer);
+  Correlation<T> sliced = p;
+  const bool apart_rows = apart(p, 1) > 1 && slice_rows(sliced, apart(p, 1)) && fits_winograd_weight(sliced);
+  correlate_weight(apart_rows ? sliced : p, layer.weight);
 }
 
 template void convolve(const Convolution<float>&);

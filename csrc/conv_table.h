@@ -81,6 +81,19 @@ struct TileRun {
 };
 constexpr std::int64_t kNoRow = INT64_MIN;
 
+// Minimal filtering for the gradient of the weight, with channels in the lanes: of tiles side by side, value (i, j) of
+// tile t is the vector at from + i * row + (t * tile + j) * pixel, its transform those at to + t * step, one per plane.
+template <class T>
+struct WinogradAdjoint {
+  void (*source)(const T* from, std::int64_t row, std::int64_t pixel, std::int64_t count, T* to, std::int64_t plane,
+                 std::int64_t step);
+  // Gradients of outputs.
+  void (*spread)(const T* from, std::int64_t row, std::int64_t pixel, std::int64_t count, T* to, std::int64_t plane,
+                 std::int64_t step);
+  // Sums of products of those, planes of [depth][width], to to[depth][taps][width].
+  void (*gather)(const T* from, std::int64_t plane, std::int64_t depth, std::int64_t width, T* to);
+};
+
 // Minimal filtering: a tile of outputs from fewer products of sums than a direct sum takes. The numbers of a transformed
 // tile, one per plane, lie `plane` apart.
 template <class T>
@@ -89,6 +102,7 @@ struct WinogradForm {
   std::int64_t taps[2], step[2], outs[2], reach[2];
   std::int64_t gap;       // between the taps along x, being dilated: every so manieth column is a line of its own
   std::int64_t channels;  // on either side from which on the transforms pay
+  const WinogradAdjoint<T>* adjoint;  // or nullptr
 
   std::int64_t planes() const { return reach[0] * reach[1]; }
   // The source values of runs of tiles to to[planes][width]; `size` is the rows' length, `first` is added to i. Behind
@@ -105,25 +119,20 @@ struct WinogradForm {
 
 template <class T>
 struct WinogradKernels {
-  // The first is F(2×2, 3×3), for which alone there are the functions below.
+  // The first is F(2×2, 3×3), for which alone, and for float alone, there are the functions below.
   const WinogradForm<T>* forms;
   std::int64_t count;
-  // Its `source` with channels in the lanes, for `count` tiles side by side: value (i, j) of tile t is the vector at
-  // from + i * row + (2 * t + j) * lanes, its transform the vectors at to + t * step.
-  void (*source_lanes)(const T* from, std::int64_t row, std::int64_t count, T* to, std::int64_t plane, std::int64_t step);
+  // F(2, 5) for lines along x with one tile of several images in the lanes: outputs of a tile are vectors side by side.
+  // It reads no tiles. For float only.
+  const WinogradForm<T>* five;
   // Weights of `width` output channels in lanes, from[depth][9][width], tap t of row major order at order[t], to
   // to[16 planes][depth][width].
   void (*weight_lanes)(const T* from, const std::int32_t* order, std::int64_t depth, std::int64_t width, T* to,
                        std::int64_t plane);
   // Its `result` with one vector of channels in the lanes, tile t at from + t * step, plus the channels' bias, then relu;
-  // laid out as for `source_lanes`.
+  // laid out as values of tiles are for `adjoint`.
   void (*result_lanes)(const T* from, std::int64_t plane, std::int64_t step, std::int64_t count, const T* bias, bool relu,
                        T* to, std::int64_t row);
-  // The adjoint of that for the 2×2 gradients of outputs, laid out as for `source_lanes`.
-  void (*gradient_lanes)(const T* from, std::int64_t row, std::int64_t count, T* to, std::int64_t plane,
-                         std::int64_t step);
-  // The adjoint of `weight_lanes`: 16 planes of [depth][width] to to[depth][9][width].
-  void (*weight_gradient)(const T* from, std::int64_t plane, std::int64_t depth, std::int64_t width, T* to);
 };
 
 struct ConvTable {

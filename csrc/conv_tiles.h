@@ -15,8 +15,6 @@ namespace winograd_detail {
 
 using std::int64_t;
 
-constexpr int64_t kPlanes = 16;  // numbers of a transformed tile of F(2×2, 3×3)
-
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t even_part(int64_t n, int64_t most) { return n > most ? ceil_div(n, ceil_div(n, most)) : n; }
 
@@ -146,31 +144,45 @@ class TileReader {
   int64_t channel_ = 0;
 };
 
-// The 2×2 tiles of all outputs, and the source index that the first value of tile 0 has in each dimension.
+// The tiles of a form, and what they see of images: `reach` values along y and x, `apart` from tile to tile. Every
+// `gap`th column being a line of its own, a row's tiles are those of the first line, then those of the next ones.
 struct TileGrid {
-  int64_t size[3], first[3], step;  // `step`: between source planes
+  int64_t size[3], first[3], step;  // tiles; the first index that tile 0 sees; between source planes
+  int64_t apart[2], reach[2], gap;
+
+  int64_t line() const { return size[2] / gap; }  // tiles
 };
 
+// The grid of the source.
 template <class T>
-TileGrid tile_grid(const Correlation<T>& p) {
+TileGrid tile_grid(const Correlation<T>& p, const WinogradForm<T>& form) {
   TileGrid grid{};
   grid.size[0] = p.out.size[0], grid.first[0] = p.place[0][0], grid.step = p.step[0];
+  grid.gap = form.gap;
   for (int d = 1; d < 3; ++d) {
-    grid.size[d] = ceil_div(p.out.size[d], 2);
+    const int64_t lines = d == 2 ? form.gap : 1, outs = form.outs[d - 1];
+    grid.size[d] = ceil_div(ceil_div(p.out.size[d], lines), outs) * lines;
     grid.first[d] = *std::min_element(p.place[d].begin(), p.place[d].end());
+    grid.apart[d - 1] = outs * form.step[d - 1], grid.reach[d - 1] = form.reach[d - 1];
   }
   return grid;
 }
 
-// The pixels that the tiles of a strip see, with one vector of channels side by side and zeros around the image.
+// The same tiles on the outputs.
+template <class T>
+TileGrid output_grid(TileGrid grid, const WinogradForm<T>& form) {
+  grid.first[0] = grid.first[1] = grid.first[2] = 0, grid.step = 1;
+  for (int d = 0; d < 2; ++d) grid.apart[d] = grid.reach[d] = form.outs[d];
+  return grid;
+}
+
+// The pixels that the tiles of a strip see, with one vector of channels side by side and zeros around the image. Strips
+// are of whole rows where there are gaps.
 template <class T>
 class TilePixels {
  public:
-  // Tiles are 2 apart and `taps` wide: 4 for the source, 2 for the outputs, which start with tile 0.
-  TilePixels(const Images<const T>& images, const TileGrid& grid, int64_t taps, const ConvStrips& strips)
-      : images_(images), grid_(grid), taps_(taps), pixels_(room(strips, false)), staged_(room(strips, true)) {
-    if (taps == 2) grid_.first[0] = grid_.first[1] = grid_.first[2] = 0, grid_.step = 1;
-  }
+  TilePixels(const Images<const T>& images, const TileGrid& grid, const ConvStrips& strips)
+      : images_(images), grid_(grid), pixels_(room(strips, false)), staged_(room(strips, true)) {}
 
   void move_to(const ConvStrip& strip) {
     strip_ = strip;
@@ -178,20 +190,22 @@ class TilePixels {
     const int64_t row = strip.first / size[2], last_row = last / size[2];
     z_ = strip.first / area, planes_ = last / area - z_ + 1;
     y_ = planes_ > 1 ? 0 : row % size[1];
-    rows_ = 2 * ((planes_ > 1 ? size[1] : last_row - row + 1) - 1) + taps_;
+    rows_ = grid_.apart[0] * ((planes_ > 1 ? size[1] : last_row - row + 1) - 1) + grid_.reach[0];
     x_ = row == last_row ? strip.first % size[2] : 0;
-    columns_ = 2 * ((row == last_row ? strip.count : size[2]) - 1) + taps_;
+    const int64_t tiles = (row == last_row ? strip.count : size[2]) / grid_.gap;
+    columns_ = (grid_.apart[1] * (tiles - 1) + grid_.reach[1]) * grid_.gap;
   }
 
   // Elements from one row of pixels to the next.
   int64_t row() const { return columns_ * lanes_; }
+  int64_t pixel() const { return grid_.gap * lanes_; }
 
   // Reads channels [channel, channel + count), so many planes deeper; the other lanes become zeros.
   void read(int64_t channel, int64_t count, int64_t deeper = 0) {
     T* to = pixels_.template as<T>();
-    const int64_t x = 2 * x_ + grid_.first[2], before = std::min(columns_, std::max<int64_t>(0, -x));
+    const int64_t x = grid_.apart[1] * x_ + grid_.first[2], before = std::min(columns_, std::max<int64_t>(0, -x));
     const int64_t inside = std::max<int64_t>(0, std::min(columns_, images_.size[2] - x) - before);
-    const int64_t y = 2 * y_ + grid_.first[1], top = std::min(rows_, std::max<int64_t>(0, -y));
+    const int64_t y = grid_.apart[0] * y_ + grid_.first[1], top = std::min(rows_, std::max<int64_t>(0, -y));
     const int64_t lines = std::max<int64_t>(0, std::min(rows_, images_.size[1] - y) - top);
     // Short rows that lie one after the other are read as one.
     const int64_t width = images_.size[2];
@@ -222,16 +236,31 @@ class TilePixels {
     }
   }
 
-  // Calls run(first pixel, count) for tiles side by side, in the order of the strip.
+  // Starts to bring what `read` will read from memory, where rows follow each other.
+  void fetch(int64_t channel, int64_t count) const {
+    const int64_t width = images_.size[2], y = std::max<int64_t>(0, grid_.apart[0] * y_ + grid_.first[1]);
+    if (planes_ > 1 || images_.stride[2] != 1 || images_.stride[1] != width) return;
+    const int64_t z = z_ * grid_.step + grid_.first[0], lines = std::min(rows_, images_.size[1] - y);
+    if (z < 0 || z >= images_.size[0]) return;
+    const T* const from = images_.data + strip_.image * images_.image + z * images_.stride[0] + y * width;
+    for (int64_t n = 0; n < strip_.images; ++n) {
+      for (int64_t c = channel; c < channel + count; ++c) {
+        fetch_run(from + n * images_.image + c * images_.channel, lines * width);
+      }
+    }
+  }
+
+  // Calls run(first pixel, count) for tiles of a line, in the order of the strip. Neighbours in it lie pixel() apart.
   template <class Run>
   void each_run(Run run) {
-    const int64_t *const size = grid_.size, area = size[1] * size[2];
+    const int64_t *const size = grid_.size, area = size[1] * size[2], length = grid_.line();
     for (int64_t n = 0; n < strip_.images; ++n) {
       for (int64_t at = strip_.first, end = strip_.first + strip_.count, count; at < end; at += count) {
         const int64_t x = at % size[2], y = at / size[2] % size[1], z = at / area;
-        count = std::min(size[2] - x, end - at);
-        const int64_t line = (n * planes_ + z - z_) * rows_ + 2 * (y - y_);
-        run(pixels_.template as<T>() + line * row() + 2 * (x - x_) * lanes_, count);
+        count = std::min(length - x % length, end - at);
+        const int64_t row_at = (n * planes_ + z - z_) * rows_ + grid_.apart[0] * (y - y_);
+        const int64_t column = grid_.apart[1] * (x % length - x_) * grid_.gap + x / length;
+        run(pixels_.template as<T>() + row_at * row() + column * lanes_, count);
       }
     }
   }
@@ -257,8 +286,7 @@ class TilePixels {
   const ConvKernels<T>& use_ = conv_kernels_of<T>();
   const int64_t lanes_ = use_.lanes;
   const Images<const T> images_;
-  TileGrid grid_;
-  const int64_t taps_;
+  const TileGrid grid_;
   ConvStrip strip_{};
   int64_t z_ = 0, planes_ = 0, y_ = 0, rows_ = 0, x_ = 0, columns_ = 0;
   ConvScratch pixels_, staged_;

@@ -20,6 +20,7 @@ using std::int64_t;
 constexpr int64_t kPixels = 240;     // of a strip, summed in registers
 constexpr int64_t kRows = 640;       // taps of all channels of a block, about
 constexpr int64_t kSlices = 4;       // of output channels, that share what a block reads of the source
+constexpr int64_t kRowsAtOnce = 24;  // a multiple of the tile's; meanwhile a part of the next gradients is fetched
 constexpr int64_t kTasks = 16;       // parts of the batch are made where there are fewer than half as many blocks
 constexpr int64_t kPartWork = 1 << 20;  // the least multiplications of one
 constexpr int64_t kThreadWork = 1 << 18;
@@ -37,6 +38,9 @@ class WeightGradient {
     channel_blocks_ = ceil_div(p_.ins, std::max<int64_t>(1, channels_));
     outs_ = even_part(ceil_div(p_.outs, use_.lanes), use_.grad_vectors) * use_.lanes;
     slices_ = even_part(ceil_div(p_.outs, outs_), kSlices);
+    // Slices as blocks of their own, where those are then so many that no parts have to be added up.
+    const int64_t blocks = p_.groups * channel_blocks_, few = blocks * ceil_div(p_.outs, slices_ * outs_);
+    if (2 * few < kTasks && 2 * blocks * ceil_div(p_.outs, outs_) >= kTasks) slices_ = 1;
     out_blocks_ = ceil_div(p_.outs, slices_ * outs_);
   }
 
@@ -113,9 +117,9 @@ class WeightGradient {
       const int64_t channels = std::min(s_.channels_, p_.ins - at.channel);
       const int64_t slice_size = s_.channels_ * s_.taps_ * s_.outs_;
       T* const to = sums ? sums : own_.template as<T>();
+      const int64_t all = channels * s_.taps_;
       ConvGradBlock<T> b{};
       b.width = s_.outs_;
-      b.rows = channels * s_.taps_;
       if (first >= last) std::memset(static_cast<void*>(to), 0, s_.slices_ * slice_size * sizeof(T));
       for (int64_t i = first; i < last; ++i) {
         const ConvStrip strip = strips_.at(i);
@@ -127,22 +131,39 @@ class WeightGradient {
           for (int64_t t = 0; t < s_.taps_; ++t) *row++ = here + window_.tap(t);
         }
         b.window = window_.data();
-        b.rows_at = rows_at_.data();
         b.pixels = pixels_.data();
         b.depth = strip.images * strip.count;
         b.right = lined_.template as<T>();
         b.add = i > first;
         for (int64_t slice = 0, out = at.out; slice < s_.slices_ && out < p_.outs; ++slice, out += s_.outs_) {
           line_up(strip, at.group * p_.outs + out, std::min(s_.outs_, p_.outs - out));
-          b.sums = to + slice * slice_size;
-          s_.use_.accumulate(b);
+          const bool more = out + s_.outs_ < std::min(p_.outs, at.out + s_.slices_ * s_.outs_);
+          const ConvStrip next = more ? strip : strips_.at(std::min(i + 1, last - 1));
+          const int64_t next_out = more ? out + s_.outs_ : at.out, outs = std::min(s_.outs_, p_.outs - next_out);
+          for (int64_t r = 0; r < all; r += kRowsAtOnce) {
+            const int64_t from = outs * r / all, end = outs * std::min(all, r + kRowsAtOnce) / all;
+            fetch(next, at.group * p_.outs + next_out + from, end - from);
+            b.rows = std::min(kRowsAtOnce, all - r), b.rows_at = rows_at_.data() + r;
+            b.sums = to + slice * slice_size + r * s_.outs_;
+            s_.use_.accumulate(b);
+          }
         }
       }
       if (sums) return;
-      for (int64_t slice = 0; slice < s_.slices_; ++slice) s_.write(at, slice, to + slice * slice_size, 0, b.rows);
+      for (int64_t slice = 0; slice < s_.slices_; ++slice) s_.write(at, slice, to + slice * slice_size, 0, all);
     }
 
    private:
+    // Starts to bring gradients from memory that will be lined up next, where an image's pixels follow each other.
+    void fetch(const ConvStrip& strip, int64_t channel, int64_t outs) const {
+      const Images<T>& g = p_.out;
+      if (g.stride[2] != 1) return;
+      for (int64_t n = 0; n < strip.images; ++n) {
+        const T* const from = g.data + (strip.image + n) * g.image + channel * g.channel + strip.first;
+        for (int64_t o = 0; o < outs; ++o) fetch_run(from + o * g.channel, strip.count);
+      }
+    }
+
     // Writes the gradient of a strip's pixels with output channels side by side, and where the pixels are.
     void line_up(const ConvStrip& strip, int64_t channel, int64_t outs) {
       const Images<T>& g = p_.out;

@@ -223,12 +223,9 @@ void ConvWindow<T>::fetch(const ConvStrip& strip, int64_t group, int64_t first, 
   };
   const int64_t begin = row_of(strip.first, least_[0], least_[1]) * width;
   const int64_t end = (row_of(strip.first + strip.count - 1, least_[0] + span_[0], least_[1] + span_[1]) + 1) * width;
-  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
   for (int64_t n = 0; n < strip.images; ++n) {
     const T* from = s.data + (strip.image + n) * s.image + (group * problem_.ins + first) * s.channel;
-    for (int64_t c = 0; c < count; ++c, from += s.channel) {
-      for (int64_t i = begin; i < end; i += kLine) __builtin_prefetch(from + i, 0, 2);
-    }
+    for (int64_t c = 0; c < count; ++c, from += s.channel) fetch_run(from + begin, end - begin);
   }
 }
 

@@ -209,7 +209,10 @@ const WinogradForm<T>* winograd_form(const Correlation<T>& p) {
 
 template <class T>
 void winograd(const Correlation<T>& problem, const WinogradForm<T>& form) {
-  fits_deep_winograd(problem, form) ? deep_winograd(problem) : Winograd<T>(problem, form).run();
+  if constexpr (sizeof(T) == sizeof(float)) {  // rare in float64
+    if (fits_deep_winograd(problem, form)) return deep_winograd(problem);
+  }
+  Winograd<T>(problem, form).run();
 }
 
 template const WinogradForm<float>* winograd_form(const Correlation<float>&);

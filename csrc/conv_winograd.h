@@ -12,7 +12,7 @@ struct WinogradForm;
 // The form that fits and pays, or nullptr.
 template <class T>
 const WinogradForm<T>* winograd_form(const Correlation<T>& problem);
-// Whether F(2×2, 3×3) pays for the gradient of the weight.
+// Whether one pays for the gradient of the weight.
 template <class T>
 bool fits_winograd_weight(const Correlation<T>& problem);
 
@@ -22,7 +22,7 @@ void winograd(const Correlation<T>& problem, const WinogradForm<T>& form);
 template <class T>
 void winograd_weight(const Correlation<T>& problem, T* target);
 
-// As winograd(), which calls it, for problems where the weights are the larger part by far.
+// As winograd(), which calls it, for problems where the weights are the larger part by far. For float only.
 template <class T>
 bool fits_deep_winograd(const Correlation<T>& problem, const WinogradForm<T>& form);
 template <class T>

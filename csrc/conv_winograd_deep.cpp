@@ -13,6 +13,7 @@ namespace {
 
 using namespace winograd_detail;
 
+constexpr int64_t kPlanes = 16;              // numbers of a transformed tile
 constexpr int64_t kStrip = 128;              // tiles
 constexpr int64_t kFewTiles = 256;           // of all images
 constexpr int64_t kManyWeights = 1 << 14;    // pairs of channels: transformed, they take 1 MB
@@ -23,7 +24,7 @@ template <class T>
 class DeepWinograd {
  public:
   explicit DeepWinograd(const Correlation<T>& problem)
-      : p_(problem), grid_(tile_grid(problem)),
+      : p_(problem), grid_(tile_grid(problem, *transforms_.forms)),
         strips_(p_.batch, grid_.size[0] * grid_.size[1] * grid_.size[2], kStrip, std::min(grid_.size[2], kStrip)) {
     columns_ = strips_.longest();
     vectors_ = ceil_div(p_.ins, lanes_);
@@ -51,14 +52,14 @@ class DeepWinograd {
     ConvScratch memory(blocks * size * sizeof(T));
     T* const source = memory.template as<T>();
     parallel_for(0, blocks * vectors_, 1, [&](int64_t begin, int64_t end) {
-      TilePixels<T> pixels(p_.source, grid_, 4, strips_);
+      TilePixels<T> pixels(p_.source, grid_, strips_);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t block = i / vectors_, channel = i % vectors_ * lanes_;
         pixels.move_to(strips_.at(block / p_.groups));
         pixels.read(block % p_.groups * p_.ins + channel, std::min(lanes_, p_.ins - channel));
         T* to = source + block * size + channel * columns_;
         pixels.each_run([&](const T* from, int64_t count) {
-          transforms_.source_lanes(from, pixels.row(), count, to, source_plane_, lanes_);
+          transforms_.forms->adjoint->source(from, pixels.row(), lanes_, count, to, source_plane_, lanes_);
           to += count * lanes_;
         });
       }
@@ -204,7 +205,7 @@ class DeepWinograd {
 template <class T>
 bool fits_deep_winograd(const Correlation<T>& p, const WinogradForm<T>& form) {
   if (&form != winograd_kernels_of<T>().forms || p.place[0].size() > 1) return false;
-  const TileGrid grid = tile_grid(p);
+  const TileGrid grid = tile_grid(p, form);
   const int64_t tiles = p.batch * grid.size[0] * grid.size[1] * grid.size[2];
   return tiles <= kFewTiles && tiles <= p.outs && p.ins * p.outs >= kManyWeights;
 }
@@ -215,8 +216,6 @@ void deep_winograd(const Correlation<T>& problem) {
 }
 
 template bool fits_deep_winograd(const Correlation<float>&, const WinogradForm<float>&);
-template bool fits_deep_winograd(const Correlation<double>&, const WinogradForm<double>&);
 template void deep_winograd(const Correlation<float>&);
-template void deep_winograd(const Correlation<double>&);
 
 }  // namespace pyframe

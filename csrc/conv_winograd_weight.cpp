@@ -1,6 +1,6 @@
-// The gradient of a 3×3 kernel by Winograd's transforms: the adjoint of the forward sums. Gradients of outputs and source
-// values are transformed tile by tile, their products summed over all tiles in each of sixteen planes, and the sums
-// transformed to nine taps at the end.
+// The gradient of a kernel by minimal filtering: the adjoint of the forward sums. Gradients of outputs and source
+// values are transformed tile by tile, their products summed over all tiles in each plane, and the sums transformed to
+// taps at the end.
 #include <algorithm>
 #include <cstring>
 
@@ -16,16 +16,19 @@ using namespace winograd_detail;
 constexpr int64_t kTiles = 128;      // of a strip, summed in registers
 constexpr int64_t kRows = 128;       // source channels of a block times their taps along the depth
 constexpr int64_t kOuts = 128;       // output channels of a block
+constexpr int64_t kPiece = 16;       // rows whose sums are transformed at a time
 constexpr int64_t kMemory = 1 << 23;  // bytes of all parts' sums
-constexpr int64_t kTasks = 16;     // parts of the batch are made until there are so many tasks
+constexpr int64_t kTasks = 16, kLeastTasks = 4;  // parts of the batch are made until there are so many tasks
+constexpr int64_t kPartStrips = 4;  // with fewer of them, adding up a part's sums would be 5 % of its work
 constexpr int64_t kPartWork = 1 << 20;
 constexpr int64_t kThreadWork = 1 << 18;
 
 template <class T>
 class WinogradWeight {
  public:
-  WinogradWeight(const Correlation<T>& problem, T* target)
-      : p_(problem), target_(target), grid_(tile_grid(problem)) {
+  WinogradWeight(const Correlation<T>& problem, const WinogradForm<T>& form, T* target)
+      : p_(problem), form_(form), target_(target), grid_(tile_grid(problem, form)) {
+    planes_ = form.planes(), taps_ = form.taps[0] * form.taps[1];
     pixels_ = grid_.size[0] * grid_.size[1] * grid_.size[2];
     deep_ = static_cast<int64_t>(p_.place[0].size());
     const int64_t vectors = ceil_div(p_.outs, use_.lanes);
@@ -41,10 +44,12 @@ class WinogradWeight {
 
   void run() {
     const int64_t blocks = p_.groups * channel_blocks_ * out_blocks_;
-    const ConvStrips strips(p_.batch, pixels_, kTiles, std::min(grid_.size[2], kTiles));
-    const int64_t work = p_.groups * p_.outs * p_.ins * deep_ * kPlanes * p_.batch * pixels_;
-    const int64_t wanted = std::min(ceil_div(kTasks, blocks), ceil_div(work, blocks * kPartWork));
-    const int64_t size = kPlanes * plane_;
+    const int64_t unit = grid_.gap > 1 ? grid_.size[2] : std::min(grid_.size[2], kTiles);
+    const ConvStrips strips(p_.batch, pixels_, kTiles, unit);
+    const int64_t work = p_.groups * p_.outs * p_.ins * deep_ * planes_ * p_.batch * pixels_;
+    const int64_t enough = std::min(kTasks, std::max(kLeastTasks, blocks * strips.count() / kPartStrips));
+    const int64_t wanted = std::min(ceil_div(enough, blocks), ceil_div(work, blocks * kPartWork));
+    const int64_t size = planes_ * plane_;
     const int64_t room = kMemory / (blocks * size * static_cast<int64_t>(sizeof(T)));
     const int64_t parts = std::max<int64_t>(1, std::min({wanted, strips.count(), room}));
     ConvScratch memory(parts > 1 ? parts * blocks * size * sizeof(T) : 0);
@@ -59,45 +64,49 @@ class WinogradWeight {
       }
     });
     if (parts == 1) return;
-    parallel_for(0, blocks, alone ? blocks : 1, [&](int64_t begin, int64_t end) {
-      for (int64_t block = begin; block < end; ++block) {
-        T* const total = sums + block * parts * size;
-        for (int64_t plane = 0; plane < kPlanes; ++plane) {
-          T* const to = total + plane * plane_;
-          for (int64_t part = 1; part < parts; ++part) {
-            for (int64_t i = 0; i < rows_ * outs_; ++i) to[i] += to[part * size + i];
-          }
-        }
-        write(block, total);
-      }
+    const int64_t pieces = slices_ * ceil_div(rows_, kPiece), all = blocks * pieces;
+    parallel_for(0, all, alone ? all : 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) write(i / pieces, i % pieces, sums + i / pieces * parts * size, parts);
     });
   }
 
  private:
-  // Transforms a block's sums, 16 planes of [slice][channel][tap of the depth][width], and writes them to the target.
-  void write(int64_t block, const T* sums) const {
-    const int64_t out = block % out_blocks_ * outs_, channel = block / out_blocks_ % channel_blocks_ * channels_;
-    const int64_t group = block / out_blocks_ / channel_blocks_, channels = std::min(channels_, p_.ins - channel);
-    const int64_t rows = channels * deep_;
-    ConvScratch memory(9 * rows * width_ * sizeof(T));
-    T* const taps = memory.as<T>();
-    for (int64_t slice = 0; slice < slices_; ++slice) {
-      const int64_t first = out + slice * width_, outs = std::min(width_, p_.outs - first);
-      if (outs <= 0) break;
-      transforms_.weight_gradient(sums + slice * rows_ * width_, plane_, rows, width_, taps);
-      T* const to = target_ + (group * p_.outs + first) * p_.weight_out + channel * deep_ * 9;
-      use_.copy_channels(taps, width_, outs, 9 * rows, to, p_.weight_out);
+  // Adds up the parts of the sums of one piece of a block, and writes their transform to the target. They are laid out
+  // as planes of [slice][channel][tap of the depth][width].
+  void write(int64_t block, int64_t piece, const T* sums, int64_t parts) const {
+    const int64_t row = piece / slices_ * kPiece, slice = piece % slices_;
+    const int64_t out = block % out_blocks_ * outs_ + slice * width_;
+    const int64_t channel = block / out_blocks_ % channel_blocks_ * channels_;
+    const int64_t group = block / out_blocks_ / channel_blocks_;
+    const int64_t rows = std::min(kPiece, std::min(channels_, p_.ins - channel) * deep_ - row);
+    const int64_t outs = std::min(width_, p_.outs - out);
+    if (rows <= 0 || outs <= 0) return;
+    const int64_t count = rows * width_, plane = apart<T>(count);
+    ConvScratch memory((planes_ * plane + taps_ * count) * sizeof(T));
+    T *const total = memory.as<T>(), *const taps = total + planes_ * plane;
+    for (int64_t i = 0; i < planes_; ++i) {
+      T* const to = total + i * plane;
+      const T* from = sums + i * plane_ + (slice * rows_ + row) * width_;
+      std::copy_n(from, count, to);
+      for (int64_t part = 1; part < parts; ++part) {
+        from += planes_ * plane_;
+        for (int64_t j = 0; j < count; ++j) to[j] += from[j];
+      }
     }
+    form_.adjoint->gather(total, plane, rows, width_, taps);
+    T* const to = target_ + (group * p_.outs + out) * p_.weight_out + (channel * deep_ + row) * taps_;
+    use_.copy_channels(taps, width_, outs, taps_ * rows, to, p_.weight_out);
   }
 
   class Worker {
    public:
     Worker(const WinogradWeight& all, const ConvStrips& strips)
         : s_(all), p_(all.p_), strips_(strips), columns_(strips.longest()),
-          source_(all.p_.source, all.grid_, 4, strips), gradients_(gradient_of(all.p_), all.grid_, 2, strips),
+          source_(all.p_.source, all.grid_, strips),
+          gradients_(gradient_of(all.p_), output_grid(all.grid_, all.form_), strips),
           source_plane_(apart<T>(all.deep_ * whole(all.channels_) * columns_)), gradient_plane_(apart<T>(all.outs_ * columns_)),
-          left_(kPlanes * source_plane_ * sizeof(T)), right_(kPlanes * gradient_plane_ * sizeof(T)),
-          own_(kPlanes * all.plane_ * sizeof(T)) {
+          left_(all.planes_ * source_plane_ * sizeof(T)), right_(all.planes_ * gradient_plane_ * sizeof(T)),
+          own_(all.planes_ * all.plane_ * sizeof(T)) {
       const int64_t lanes = all.use_.lanes;
       for (int64_t r = 0; r < all.rows_; ++r) {
         const int64_t c = r / all.deep_, line = r % all.deep_ * whole(all.channels_) + c / lanes * lanes;
@@ -112,7 +121,7 @@ class WinogradWeight {
       const int64_t group = block / s_.out_blocks_ / s_.channel_blocks_;
       const int64_t channels = std::min(s_.channels_, p_.ins - channel), outs = std::min(s_.outs_, p_.outs - out);
       T* const to = sums ? sums : own_.template as<T>();
-      if (first >= last) std::memset(static_cast<void*>(to), 0, kPlanes * s_.plane_ * sizeof(T));
+      if (first >= last) std::memset(static_cast<void*>(to), 0, s_.planes_ * s_.plane_ * sizeof(T));
       ConvGradBlock<T> b{};
       b.rows_at = rows_at_.data(), b.rows = channels * s_.deep_, b.pixels = pixels_.data(), b.width = s_.width_;
       for (int64_t i = first; i < last; ++i) {
@@ -121,7 +130,7 @@ class WinogradWeight {
         transform_gradient(strip, group * p_.outs + out, outs);
         b.depth = strip.images * strip.count;
         b.add = i > first;
-        for (int64_t plane = 0; plane < kPlanes; ++plane) {
+        for (int64_t plane = 0; plane < s_.planes_; ++plane) {
           b.window = left_.template as<T>() + plane * source_plane_;
           for (int64_t slice = 0; slice * s_.width_ < outs; ++slice) {
             b.right = right_.template as<T>() + plane * gradient_plane_ + slice * columns_ * s_.width_;
@@ -130,7 +139,8 @@ class WinogradWeight {
           }
         }
       }
-      if (!sums) s_.write(block, to);
+      if (sums) return;
+      for (int64_t piece = 0; piece < s_.slices_ * ceil_div(s_.rows_, kPiece); ++piece) s_.write(block, piece, to, 1);
     }
 
    private:
@@ -144,7 +154,7 @@ class WinogradWeight {
       return g;
     }
 
-    // To 16 planes of [tap of the depth][vector of channels][tile][lanes].
+    // To planes of [tap of the depth][vector of channels][tile][lanes].
     void transform_source(const ConvStrip& strip, int64_t channel, int64_t channels) {
       const int64_t lanes = s_.use_.lanes;
       source_.move_to(strip);
@@ -152,24 +162,26 @@ class WinogradWeight {
         const int64_t deeper = p_.place[0][static_cast<std::size_t>(t)] - p_.place[0][0];
         for (int64_t c = 0; c < channels; c += lanes) {
           source_.read(channel + c, std::min(lanes, channels - c), deeper);
+          source_.fetch(channel + c + lanes, std::min(lanes, channels - c - lanes));
           T* to = left_.template as<T>() + (t * whole(s_.channels_) + c) * columns_;
           source_.each_run([&](const T* from, int64_t count) {
-            s_.transforms_.source_lanes(from, source_.row(), count, to, source_plane_, lanes);
+            s_.form_.adjoint->source(from, source_.row(), source_.pixel(), count, to, source_plane_, lanes);
             to += count * lanes;
           });
         }
       }
     }
 
-    // To 16 planes of [slice][tile][width].
+    // To planes of [slice][tile][width].
     void transform_gradient(const ConvStrip& strip, int64_t channel, int64_t outs) {
       const int64_t lanes = s_.use_.lanes, width = s_.width_;
       gradients_.move_to(strip);
       for (int64_t o = 0; o < ceil_div(outs, width) * width; o += lanes) {
         gradients_.read(channel + o, std::min(lanes, std::max<int64_t>(0, outs - o)));
+        gradients_.fetch(channel + o + lanes, std::min(lanes, outs - o - lanes));
         T* to = right_.template as<T>() + o / width * width * columns_ + o % width;
         gradients_.each_run([&](const T* from, int64_t count) {
-          s_.transforms_.gradient_lanes(from, gradients_.row(), count, to, gradient_plane_, width);
+          s_.form_.adjoint->spread(from, gradients_.row(), gradients_.pixel(), count, to, gradient_plane_, width);
           to += count * width;
         });
       }
@@ -186,10 +198,11 @@ class WinogradWeight {
   };
 
   const Correlation<T>& p_;
+  const WinogradForm<T>& form_;
   T* const target_;
   const TileGrid grid_;
   const ConvKernels<T>& use_ = conv_kernels_of<T>();
-  const WinogradKernels<T>& transforms_ = winograd_kernels_of<T>();
+  int64_t planes_, taps_;
   int64_t pixels_, deep_, width_, slices_, outs_, out_blocks_, channels_, channel_blocks_, rows_, plane_;
 };
 
@@ -197,12 +210,13 @@ class WinogradWeight {
 
 template <class T>
 bool fits_winograd_weight(const Correlation<T>& p) {
-  return winograd_form(p) == winograd_kernels_of<T>().forms;
+  const WinogradForm<T>* const form = winograd_form(p);
+  return form && form->adjoint;
 }
 
 template <class T>
 void winograd_weight(const Correlation<T>& problem, T* target) {
-  WinogradWeight<T>(problem, target).run();
+  WinogradWeight<T>(problem, *winograd_form(problem), target).run();
 }
 
 template bool fits_winograd_weight(const Correlation<float>&);

@@ -196,6 +196,10 @@ constexpr PointwiseOp kToValue[kValueTypes] = {PointwiseOp::to_f32, PointwiseOp:
 constexpr Storage kPlainStorage[kValueTypes] = {Storage::f32, Storage::f64, Storage::i32, Storage::i64, Storage::b8};
 
 void convert_range(char* out, Storage to, const char* in, Storage from, int64_t count) {
+  if (from == Storage::u8 && to == Storage::f32) {  // images; at once, not through integers in a buffer
+    return copy_kernels().bytes_to_floats(reinterpret_cast<float*>(out), reinterpret_cast<const std::uint8_t*>(in),
+                                          count);
+  }
   const PointwiseKernels& k = pointwise_kernels();
   const ValueType a = kValueOf[static_cast<int>(from)], b = kValueOf[static_cast<int>(to)];
   const bool loads = kPlainStorage[static_cast<int>(a)] != from, stores = kPlainStorage[static_cast<int>(b)] != to;

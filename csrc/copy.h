@@ -21,6 +21,10 @@ struct CopyTable {
   // `count` runs of adjacent bytes.
   void (*rows)(char* out, const char* in, std::int64_t count, std::int64_t bytes, std::int64_t out_step,
                std::int64_t in_step, bool past_cache);
+  void (*bytes_to_floats)(float* out, const std::uint8_t* in, std::int64_t count);
+  // out[j] = in[index[j]]: adjacent rows of `bytes` bytes, of which `in` has n. A negative index counts from the end.
+  void (*chosen_rows)(char* out, const char* in, const std::int64_t* index, std::int64_t count, std::int64_t n,
+                      std::int64_t bytes);
 };
 PYFRAME_ISA_TABLE(CopyTable, copy_table, copy_kernels)
 

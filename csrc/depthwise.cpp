@@ -73,8 +73,8 @@ DepthwiseAxis gradient_axis(const DepthwiseShape& s, int i) {
 }
 
 // Tiles whose window fits the budget; a tile has at least one row and some vectors.
-void cut(DepthwisePlan& p, int64_t element_bytes) {
-  const int64_t budget = kWindowBytes / element_bytes;
+void cut(DepthwisePlan& p) {
+  const int64_t budget = kWindowBytes / static_cast<int64_t>(sizeof(float));
   const DepthwiseAxis &h = p.axis[1], &w = p.axis[2];
   const int64_t height = ceil_div(h.to, h.phases), width = ceil_div(w.to, w.phases);
   const auto lane = [&](int64_t columns) { return rounded(columns, kWidest) + w.reach / w.stride; };
@@ -101,7 +101,7 @@ void cut(DepthwisePlan& p, int64_t element_bytes) {
            h.stride * h.phases * w.stride * w.phases == 1 && h.to * w.to <= kFlatMost;
 }
 
-DepthwisePlan plan_of(const DepthwiseShape& s, bool gradient, int64_t element_bytes) {
+DepthwisePlan plan_of(const DepthwiseShape& s, bool gradient) {
   DepthwisePlan p{};
   const int64_t taps = s.kernel[0] * s.kernel[1] * s.kernel[2];
   p.batch = s.batch;
@@ -114,38 +114,34 @@ DepthwisePlan plan_of(const DepthwiseShape& s, bool gradient, int64_t element_by
     p.kernel[i] = s.kernel[i];
     p.axis[i] = gradient ? gradient_axis(s, i) : forward_axis(s, i);
   }
-  cut(p, element_bytes);
+  cut(p);
   const DepthwiseAxis &d = p.axis[0], &h = p.axis[1], &w = p.axis[2];
   p.above = std::max<int64_t>(0, -h.low);
   p.below = std::max<int64_t>(0, (ceil_div(h.to, h.phases) - 1) * h.stride + h.low + h.reach + 1 - h.from);
   const bool plane = d.from * d.to * p.kernel[0] * p.ins * p.outs == 1 && d.low == 0 && w.to <= kNarrow;
-  // Without a stride, and for few taps, rows of pixels cost less than transposing.
-  const bool pays = h.phases * w.phases > 1 || (h.stride * w.stride > 1 && p.kernel[1] * p.kernel[2] > 9);
-  const int64_t bytes = (p.above + h.from + p.below) * w.from * kWidest * element_bytes;
-  p.across = element_bytes == sizeof(float) && plane && pays && bytes <= kAcrossBytes &&
+  // For few taps rows of pixels cost less than transposing; without a stride also for many, unless half of a vector is
+  // outside of the image.
+  const bool sparse = h.stride * w.stride > 1 || 2 * w.to <= kNarrow;
+  const bool pays = h.phases * w.phases > 1 || (sparse && p.kernel[1] * p.kernel[2] > 9);
+  const int64_t bytes = (p.above + h.from + p.below) * w.from * kWidest * static_cast<int64_t>(sizeof(float));
+  p.across = plane && pays && bytes <= kAcrossBytes &&
              4 * p.groups >= 3 * rounded(p.groups, kWidest);
   return p;
 }
 
-template <class T>
-const DepthwiseKernels<T>& table() {
-  if constexpr (sizeof(T) == 4) return depthwise_kernels().f32;
-  else return depthwise_kernels().f64;
-}
-
-template <class T>
 class Scratch {
  public:
-  explicit Scratch(int64_t elements) : data_(static_cast<T*>(allocate(static_cast<std::size_t>(elements) * sizeof(T)))) {
+  explicit Scratch(int64_t elements)
+      : data_(static_cast<float*>(allocate(static_cast<std::size_t>(elements) * sizeof(float)))) {
     if (!data_) throw std::bad_alloc();
   }
   ~Scratch() { deallocate(data_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
-  T* data() { return data_; }
+  float* data() { return data_; }
 
  private:
-  T* data_;
+  float* data_;
 };
 
 int64_t windows(const DepthwisePlan& p) { return (p.window <= kSmallWindow ? 2 : 1) * rounded(p.window, kWidest); }
@@ -158,31 +154,30 @@ int64_t mask_elements(const DepthwisePlan& p) {
 
 // Starts to bring elements to the first-level cache. Lines that are 196 bytes long, say, are no pattern that the hardware
 // would see coming, neither those read nor those written.
-template <class T>
-void fetch(const T* from, int64_t count) {
-  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+void fetch(const float* from, int64_t count) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(float));
   for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(from + i, 1);
 }
 
 // Blocks of as many groups as there are lanes, image by image: their pixels are transposed, and the sums back.
-template <class T>
-void correlate_across(const DepthwisePlan& p, const T* from, const T* weight, const T* bias, T* to) {
-  const DepthwiseKernels<T>& use = table<T>();
-  const ConvKernels<T>& move = conv_kernels_of<T>();
+void correlate_across(const DepthwisePlan& p, const float* from, const float* weight, const float* bias, float* to) {
+  const DepthwiseKernels<float>& use = depthwise_kernels().f32;
+  const ConvKernels<float>& move = conv_kernels_of<float>();
   const int64_t lanes = use.lanes, blocks = ceil_div(p.groups, lanes), taps = p.kernel[1] * p.kernel[2];
   const int64_t width = p.axis[2].from, slice = p.axis[1].from * width, to_slice = p.axis[1].to * p.axis[2].to;
   parallel_for(0, blocks * p.batch, row_grain(to_slice * lanes), [&](int64_t begin, int64_t end) {
     const int64_t rows = p.above + p.axis[1].from + p.below;
-    Scratch<T> scratch((rows * width + to_slice + taps + 1) * lanes);
-    T *const window = scratch.data(), *const sums = window + rows * width * lanes, *const lined = sums + to_slice * lanes;
-    T *const first = lined + taps * lanes, *const pixels = window + p.above * width * lanes;
-    std::fill(window, pixels, T{0});
-    std::fill(pixels + slice * lanes, sums, T{0});
+    Scratch scratch((rows * width + to_slice + taps + 1) * lanes);
+    float *const window = scratch.data(), *const sums = window + rows * width * lanes;
+    float* const lined = sums + to_slice * lanes;
+    float *const first = lined + taps * lanes, *const pixels = window + p.above * width * lanes;
+    std::fill(window, pixels, float{0});
+    std::fill(pixels + slice * lanes, sums, float{0});
     for (int64_t i = begin; i < end; ++i) {
       const int64_t group = i / p.batch * lanes, groups = std::min(lanes, p.groups - group);
       if (i == begin || i % p.batch == 0) {
         move.transpose(weight + group * taps, taps, 1, groups, taps, lined, lanes);
-        std::fill(first, first + lanes, T{0});
+        std::fill(first, first + lanes, float{0});
         if (bias) std::copy(bias + group, bias + group + groups, first);
       }
       const int64_t plane = i % p.batch * p.groups + group;
@@ -195,67 +190,56 @@ void correlate_across(const DepthwisePlan& p, const T* from, const T* weight, co
   });
 }
 
-template <class T>
-void correlate(const DepthwisePlan& p, const T* from, const T* weight, const T* bias, T* to) {
+void correlate(const DepthwisePlan& p, const float* from, const float* weight, const float* bias, float* to) {
   if (p.across) return correlate_across(p, from, weight, bias, to);
   const int64_t items = p.batch * p.groups * p.axis[0].to * p.tiles[0] * p.tiles[1];
   const int64_t work = p.tile[0] * p.tile[1] * p.axis[1].phases * p.axis[2].phases * p.ins * p.outs;
   const int64_t taps = p.kernel[0] * p.kernel[1] * p.kernel[2];
   parallel_for(0, items, row_grain(work), [&](int64_t begin, int64_t end) {
     const int64_t room = std::max(windows(p), p.ins * rounded(p.window, kWidest));
-    Scratch<T> scratch(room + p.spare + taps + mask_elements(p) + 4 * kWidest);
-    table<T>().correlate(p, from, weight, bias, to, begin, end, scratch.data());
+    Scratch scratch(room + p.spare + taps + mask_elements(p) + 4 * kWidest);
+    depthwise_kernels().f32.correlate(p, from, weight, bias, to, begin, end, scratch.data());
   });
 }
 
 }  // namespace
 
-template <class T>
-void depthwise_forward(const DepthwiseShape& shape, const T* x, const T* weight, const T* bias, T* y) {
-  correlate(plan_of(shape, false, sizeof(T)), x, weight, bias, y);
+void depthwise_forward(const DepthwiseShape& shape, const float* x, const float* weight, const float* bias, float* y) {
+  correlate(plan_of(shape, false), x, weight, bias, y);
 }
 
-template <class T>
-void depthwise_grad_input(const DepthwiseShape& shape, const T* g, const T* weight, T* gx) {
-  correlate<T>(plan_of(shape, true, sizeof(T)), g, weight, nullptr, gx);
+void depthwise_grad_input(const DepthwiseShape& shape, const float* g, const float* weight, float* gx) {
+  correlate(plan_of(shape, true), g, weight, nullptr, gx);
 }
 
-template <class T>
-void depthwise_grad_weight(const DepthwiseShape& shape, const T* g, const T* x, T* gw) {
-  const DepthwisePlan p = plan_of(shape, false, sizeof(T));
+void depthwise_grad_weight(const DepthwiseShape& shape, const float* g, const float* x, float* gw) {
+  const DepthwisePlan p = plan_of(shape, false);
   const int64_t taps = p.kernel[0] * p.kernel[1] * p.kernel[2], per_group = p.ins * p.outs * taps;
   // Blocks of groups, so that images are read in long stretches; where those are few, also blocks of images. Both
   // depend on the shape alone, and so does the order of the sums.
   const int64_t sums = per_group * kWidest;
-  const int64_t block = std::clamp<int64_t>(kSumsBytes / (sums * static_cast<int64_t>(sizeof(T))), 1, 16);
+  const int64_t block = std::clamp<int64_t>(kSumsBytes / (sums * static_cast<int64_t>(sizeof(float))), 1, 16);
   const int64_t blocks = ceil_div(p.groups, block);
   const int64_t images = ceil_div(p.batch, std::min(p.batch, ceil_div(16, blocks)));
   const int64_t parts = ceil_div(p.batch, images);
   const int64_t weights = p.groups * per_group;
   const int64_t work = images * block * p.ins * p.outs * shape.out[0] * shape.out[1] * shape.out[2];
-  Scratch<T> partial(parts > 1 ? parts * weights : 1);
-  T* const into = parts > 1 ? partial.data() : gw;
+  Scratch partial(parts > 1 ? parts * weights : 1);
+  float* const into = parts > 1 ? partial.data() : gw;
   parallel_for(0, blocks * parts, row_grain(work), [&](int64_t begin, int64_t end) {
-    Scratch<T> scratch(windows(p) + mask_elements(p) + block * sums + 4 * kWidest);
+    Scratch scratch(windows(p) + mask_elements(p) + block * sums + 4 * kWidest);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t part = i / blocks, first = i % blocks * block;
-      table<T>().weight(p, x, g, into + part * weights, first, std::min(first + block, p.groups), part * images,
-                        std::min((part + 1) * images, p.batch), scratch.data());
+      depthwise_kernels().f32.weight(p, x, g, into + part * weights, first, std::min(first + block, p.groups),
+                                     part * images, std::min((part + 1) * images, p.batch), scratch.data());
     }
   });
   if (parts == 1) return;
   for (int64_t i = 0; i < weights; ++i) {
-    T total = into[i];
+    float total = into[i];
     for (int64_t part = 1; part < parts; ++part) total += into[part * weights + i];
     gw[i] = total;
   }
 }
-
-template void depthwise_forward(const DepthwiseShape&, const float*, const float*, const float*, float*);
-template void depthwise_forward(const DepthwiseShape&, const double*, const double*, const double*, double*);
-template void depthwise_grad_input(const DepthwiseShape&, const float*, const float*, float*);
-template void depthwise_grad_input(const DepthwiseShape&, const double*, const double*, double*);
-template void depthwise_grad_weight(const DepthwiseShape&, const float*, const float*, float*);
-template void depthwise_grad_weight(const DepthwiseShape&, const double*, const double*, double*);
 
 }  // namespace pyframe

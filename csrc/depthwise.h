@@ -51,13 +51,12 @@ struct DepthwiseKernels {
   void (*weight)(const DepthwisePlan& plan, const T* from, const T* gradient, T* weight, std::int64_t begin,
                  std::int64_t end, std::int64_t first, std::int64_t last, T* scratch);
   // The sums of `lanes` groups at once: window[above + row + below][column][lanes], weight[tap][lanes] and `first`, what
-  // sums start from, to to[row][column][lanes]. For float only.
+  // sums start from, to to[row][column][lanes].
   void (*across)(const DepthwisePlan& plan, const T* window, const T* weight, const T* first, T* to);
 };
 
 struct DepthwiseTable {
-  DepthwiseKernels<float> f32;
-  DepthwiseKernels<double> f64;
+  DepthwiseKernels<float> f32;  // double would be 50 KB of a wheel that has a limit, for what tests compute with
 };
 PYFRAME_ISA_TABLE(DepthwiseTable, depthwise_table, depthwise_kernels)
 
@@ -68,11 +67,8 @@ struct DepthwiseShape {
 };
 
 // y = convolution of x, or x's gradient from y's; `bias` may be nullptr.
-template <class T>
-void depthwise_forward(const DepthwiseShape& shape, const T* x, const T* weight, const T* bias, T* y);
-template <class T>
-void depthwise_grad_input(const DepthwiseShape& shape, const T* g, const T* weight, T* gx);
-template <class T>
-void depthwise_grad_weight(const DepthwiseShape& shape, const T* g, const T* x, T* gw);
+void depthwise_forward(const DepthwiseShape& shape, const float* x, const float* weight, const float* bias, float* y);
+void depthwise_grad_input(const DepthwiseShape& shape, const float* g, const float* weight, float* gx);
+void depthwise_grad_weight(const DepthwiseShape& shape, const float* g, const float* x, float* gw);
 
 }  // namespace pyframe

@@ -17,6 +17,9 @@ struct GatherTable {
   void (*add_row_f64)(double* to, const double* from, std::int64_t width);
   // The least and the greatest of count > 0 numbers.
   void (*range)(const std::int64_t* index, std::int64_t count, std::int64_t* least_and_greatest);
+  // places[i] = the number in C order of the element (index[i], index[step + i], ...) of an array with `dims` lengths.
+  void (*places)(const std::int64_t* index, std::int64_t step, const std::int64_t* lengths, std::int64_t dims,
+                 std::int64_t count, std::int64_t* places);
 };
 PYFRAME_ISA_TABLE(GatherTable, gather_table, gather_kernels)
 

@@ -137,6 +137,7 @@ struct Machine {
   alignas(64) char single[kMostOperands * kUniformBytes];  // inputs that are one element
   bool stream[kMostOperands] = {};
   bool chained = false;
+  bool straight = false;  // one instruction from arrays to arrays, which needs no blocks
 
   Machine(const Program& p, const Call& call);
   bool can_chain(const Call& call) const;
@@ -204,6 +205,10 @@ Machine::Machine(const Program& p, const Call& call) : program(p), outputs(stati
                   reinterpret_cast<std::uintptr_t>(layout.data[k]) % 64 == 0;
       if (stream[k]) access = Access::contiguous;
     }
+  }
+  straight = p.body.size() == 1;
+  for (int k = 0; k < operands; ++k) {
+    straight &= layout.access[k] == Access::direct || (k >= outputs && layout.access[k] == Access::single);
   }
   block = kCacheBytes / ((live < 1 ? 1 : live) * widest) / 64 * 64;
   block = block < 128 ? 128 : block > 4096 ? 4096 : block;
@@ -306,8 +311,10 @@ void Machine::run(std::int64_t begin, std::int64_t end) const {
   const std::int64_t needed = scratch_bytes();
   char* const scratch = needed <= kStackBytes ? stack : static_cast<char*>(allocate(static_cast<std::size_t>(needed)));
   if (!scratch) throw std::bad_alloc();
-  for (std::int64_t b = begin; b < end; ++b) {
-    const std::int64_t start = b * block, left = layout.size - start, count = left < block ? left : block;
+  const std::int64_t step = straight ? end - begin : 1;
+  for (std::int64_t b = begin; b < end; b += step) {
+    const std::int64_t start = b * block, left = layout.size - start;
+    const std::int64_t count = left < step * block ? left : step * block;
     // Whole groups straight from and to the arrays, the rest through buffers: every element is computed alike.
     const std::int64_t whole = count / kGroup * kGroup;
     if (whole) run_block(start, whole, scratch);

@@ -17,7 +17,7 @@ struct Maker {
   bool selects = false;            // by a comparison with a uniform value
   bool swaps = false;              // operands 0 and 1 are the factors of a product or terms of a sum
   int form = 0;                    // of the link
-  bool loads = false;              // operand 0 into registers, by a link of its own
+  int loaded = -1;                 // the operand that a link of its own loads into registers
   int others[4], other_count = 0;  // the operands that the link itself looks for
   bool saved = false;              // some user finds it in a slot
   int slot = -1;
@@ -149,7 +149,7 @@ class Builder {
       choose_form(m, kept);
       list_others(m);
       for (int k = 0; k < m.other_count; ++k) save(m.from[m.others[k]]);
-      if (m.loads) save(m.from[0]);
+      if (m.loaded >= 0) save(m.from[m.loaded]);
     }
   }
   // The operands that are not in registers, those that must be uniform last.
@@ -157,10 +157,13 @@ class Builder {
     const bool twice = m.form == kLinkTwice, sum = m.operands == 4 && !m.selects;  // (a * b + c) * d
     const auto add = [&m](int n) { m.others[m.other_count++] = n; };
     if (m.selects) {
+      const bool ends = m.form == kLinkEnds, uniform = ends || m.form == kLinkUniform;
       for (int n : {0, 2, 3}) {
-        if (twice ? n == 0 : n != m.form) add(n);
+        if (twice || uniform ? n == 0 && !ends : n != m.form) add(n);
       }
-      return add(1);
+      add(1);
+      if (uniform) add(2);
+      return;
     }
     if (sum && (twice || m.form == kLinkUniform)) {
       add(3);
@@ -177,14 +180,22 @@ class Builder {
 
   template <class Kept> static void choose_form(Maker& m, Kept kept) {
     const auto is_uniform = [&m](int n) { return m.in[n].kind == ChainOperand::uniform; };
-    if (m.forms.at[kLinkUniform] && is_uniform(1) && (m.operands == 2 || is_uniform(2))) {
-      m.form = kLinkUniform;
-      m.loads = !kept(0);
-      return;
+    const auto same = [&m](int a, int b) {
+      return m.from[a] == m.from[b] && m.in[a].kind == m.in[b].kind && m.in[a].index == m.in[b].index;
+    };
+    const auto take = [&m, kept](int form, int operand) {  // into registers, where it is not there yet
+      m.form = form;
+      m.loaded = kept(operand) ? -1 : operand;
+    };
+    if (m.selects && is_uniform(2)) {
+      if (m.forms.at[kLinkEnds] && same(0, 3)) return take(kLinkEnds, 0);
+      if (!is_uniform(3) && !kept(0)) return take(kLinkUniform, 3);
     }
-    const bool same = m.from[0] == m.from[2] && m.in[0].kind == m.in[2].kind && m.in[0].index == m.in[2].index;
+    if (!m.selects && m.forms.at[kLinkUniform] && is_uniform(1) && (m.operands == 2 || is_uniform(2))) {
+      return take(kLinkUniform, 0);
+    }
     const bool square = kept(0) && kept(1) && (m.operands == 2 || is_uniform(2));
-    if (m.forms.at[kLinkTwice] && (m.selects ? kept(3) && same : square)) {
+    if (m.forms.at[kLinkTwice] && (m.selects ? kept(3) && same(0, 2) : square)) {
       m.form = kLinkTwice;
       return;
     }
@@ -193,8 +204,8 @@ class Builder {
       m.form = n;
       return;
     }
-    m.loads = !m.forms.at[kLinkFresh];
-    m.form = m.loads ? 0 : kLinkFresh;
+    if (m.forms.at[kLinkFresh]) m.form = kLinkFresh;
+    else take(0, 0);
   }
 
   ChainOperand find(const Maker& m, int n) const {
@@ -213,10 +224,10 @@ class Builder {
         step.run = m.forms.at[0];
         step.at[0] = m.in[0];
       } else {
-        if (m.loads) {
+        if (m.loaded >= 0) {
           ChainStep before;
           before.run = load;
-          before.at[0] = find(m, 0);
+          before.at[0] = find(m, m.loaded);
           steps_.push_back(before);
         }
         step.run = m.forms.at[m.form];

@@ -89,9 +89,10 @@ constexpr std::int64_t kArrayMoves = -1, kSlotMoves = 127;
 // The code of an operation as a link, by the operand that is in registers; nullptr where there is none.
 constexpr int kLinkTwice = 4;    // operands 0 and 1 both are; of a selection, operand 3 is, and 0 and 2 are the same
 constexpr int kLinkFresh = 5;    // none is
-constexpr int kLinkUniform = 6;  // operand 0 is, the next two (or the one there is) are uniform values
+constexpr int kLinkUniform = 6;  // operand 0 (of a selection 3) is, the next two (or the one there is) are uniform
+constexpr int kLinkEnds = 7;     // of a selection, operands 0 and 3 both are, and the two between are uniform
 struct LinkForms {
-  LinkCode at[7];
+  LinkCode at[8];
   int runs;  // links that it takes, one behind the other
 };
 

@@ -101,6 +101,25 @@ def _overhead(document: dict[str, Any]) -> str:
     )
 
 
+def _host_cost(document: dict[str, Any]) -> str:
+    rows = []
+    for name, kinds in document["cases"].items():
+        cells = []
+        for kind in ("forward", "recorded"):
+            case = kinds.get(kind)
+            times = ["", ""] if case is None else [_time(case[who]) for who in ("pyframe", "torch")]
+            cells += [*times, "" if case is None else _ratio(case["ratio"])]
+        rows.append([name, *cells])
+    each = ["pyframe", "PyTorch, CPU", "ratio"]
+    header = ["op", *each, *[f"{name}, recorded" for name in each]]
+    forward, recorded = (_ratio(document["geometric_mean"][k]) for k in ("forward", "recorded"))
+    return (
+        _table(header, rows)
+        + f"\nThe geometric means of the ratios are {forward} and, recorded for a gradient, "
+        f"{recorded}.\n"
+    )
+
+
 def _allocator(document: dict[str, Any]) -> str:
     rows = [
         [name, _time(case["numpy"]), _time(case["cached"]), _ratio(case["ratio"])]
@@ -211,10 +230,10 @@ def _summary(document: dict[str, Any]) -> str:
     ]
     kernels = {case["instance"]: _resources(case) for case in document["cases"]}
     header = ["kernel", "registers", "shared", "blocks at once"]
-    return (
-        f"\n{_table(summary['header'], rows)}\n{_table(header, list(kernels.values()))}"
-        f"\nComputed with `{document['computed']}`.\n\n"
-    )
+    tables = _table(summary["header"], rows)
+    if kernels:
+        tables += f"\n{_table(header, list(kernels.values()))}"
+    return f"\n{tables}\nComputed with `{document['computed']}`.\n\n"
 
 
 def _all_reduce(document: dict[str, Any]) -> str:
@@ -284,6 +303,7 @@ def _kernel_table(name: str) -> tuple[Callable[[dict[str, Any]], str], str]:
 
 TABLES: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
     "overhead": (_overhead, "python -m benchmarks.overhead"),
+    "host_cost": (_host_cost, "python -m benchmarks.gpu.host_cost"),
     "allocator": (_allocator, "python -m benchmarks.allocator"),
     "dataloader": (_dataloader, "python -m benchmarks.dataloader"),
     "import_time": (_import_time, "python -m benchmarks.import_time"),

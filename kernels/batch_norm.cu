@@ -70,6 +70,26 @@ __global__ void __launch_bounds__(256)
 
 namespace {
 
+// `value`, or the limit that it is beyond; NaN stays.
+template <class C>
+__device__ __forceinline__ C between(C value, C low, C high) {
+  return value < low ? low : value > high ? high : value;
+}
+
+// Adds what is given at `from`, if that is not null, to each value, and keeps them between the limits.
+template <class T, int V, class C>
+__device__ __forceinline__ pf::Pack<T, V> finished(C (&values)[V], const T* from, C low, C high) {
+  pf::Pack<T, V> pack;
+  if (from != nullptr) {
+    pack = pf::load<V>(from);
+#pragma unroll
+    for (int k = 0; k < V; ++k) values[k] += pf::widen(pack.values[k]);
+  }
+#pragma unroll
+  for (int k = 0; k < V; ++k) pack.values[k] = pf::narrow<T>(between(values[k], low, high));
+  return pack;
+}
+
 // Calls f(i, c, Width) for this thread's values of an array with `total` values; c is the first one's channel, and the
 // others have it too: `vector` says that positions are a multiple of V.
 template <int V, class F>
@@ -85,42 +105,47 @@ __device__ __forceinline__ void at_channel(long long total, int channels, int po
 
 }  // namespace
 
-// y = (x - mean) · scale · weight + bias, where scale is `statistic`, or 1/√(statistic + eps) if it is a variance.
+// y = (x - mean) · scale · weight + bias + residual, not below `low` or above `high`; scale is `statistic`, or
+// 1/√(statistic + eps) if it is a variance. Weight, bias and residual may be null.
 template <class T, int V>
 __global__ void __launch_bounds__(256)
     channel_apply(const T* __restrict__ x, const pf::compute_t<T>* __restrict__ mean,
                   const pf::compute_t<T>* __restrict__ statistic, const pf::compute_t<T>* __restrict__ weight,
-                  const pf::compute_t<T>* __restrict__ bias, T* __restrict__ y, long long total, int channels,
-                  int positions, int is_variance, double eps) {
+                  const pf::compute_t<T>* __restrict__ bias, const T* __restrict__ residual, T* __restrict__ y,
+                  long long total, int channels, int positions, int is_variance, double eps, double low, double high) {
   using C = pf::compute_t<T>;
   at_channel<V>(total, channels, positions, [&](long long i, int c) {
     C scale = is_variance ? C(1) / sqrt(statistic[c] + C(eps)) : statistic[c];
     if (weight) scale *= weight[c];
     const C center = mean[c], shift = bias ? bias[c] : C(0);
-    auto pack = pf::load<V>(x + i);
+    const auto pack = pf::load<V>(x + i);
+    C values[V];
 #pragma unroll
-    for (int k = 0; k < V; ++k) pack.values[k] = pf::narrow<T>((pf::widen(pack.values[k]) - center) * scale + shift);
-    pf::store(y + i, pack);
+    for (int k = 0; k < V; ++k) values[k] = (pf::widen(pack.values[k]) - center) * scale + shift;
+    pf::store(y + i, finished(values, residual ? residual + i : nullptr, C(low), C(high)));
   });
 }
 
-// gx = weight · rstd · (g - mean(g) - z · mean(g · z)), with the sums of channel_sums.cu.
+// gx = weight · rstd · (g - mean(g) - z · mean(g · z)), with the sums of channel_sums.cu. With `limited`, g counts only
+// where the output z · weight + bias lies between the limits.
 template <class T, int V>
 __global__ void __launch_bounds__(256)
     channel_backward(const T* __restrict__ grad, const T* __restrict__ x, const pf::compute_t<T>* __restrict__ mean,
                      const pf::compute_t<T>* __restrict__ rstd, const pf::compute_t<T>* __restrict__ weight,
-                     const pf::compute_t<T>* __restrict__ product, const pf::compute_t<T>* __restrict__ sum,
-                     T* __restrict__ gx, long long total, int channels, int positions, int pairs) {
+                     const pf::compute_t<T>* __restrict__ bias, const pf::compute_t<T>* __restrict__ product,
+                     const pf::compute_t<T>* __restrict__ sum, T* __restrict__ gx, long long total, int channels,
+                     int positions, int pairs, int limited, double low, double high) {
   using C = pf::compute_t<T>;
   at_channel<V>(total, channels, positions, [&](long long i, int c) {
     const C center = mean[c], r = rstd[c], scale = weight ? r * weight[c] : r;
-    const C along_z = product[c] / C(pairs) * r, along_1 = sum[c] / C(pairs);
+    const C along_z = product[c] / C(pairs) * r, along_1 = sum[c] / C(pairs), shift = bias ? bias[c] : C(0);
     auto gs = pf::load<V>(grad + i);
     const auto xs = pf::load<V>(x + i);
 #pragma unroll
     for (int k = 0; k < V; ++k) {
       const C d = pf::widen(xs.values[k]) - center;
-      gs.values[k] = pf::narrow<T>((pf::widen(gs.values[k]) - along_1 - d * along_z) * scale);
+      const C g = !limited || pf::inside(d * scale + shift, C(low), C(high)) ? C(pf::widen(gs.values[k])) : C(0);
+      gs.values[k] = pf::narrow<T>((g - along_1 - d * along_z) * scale);
     }
     pf::store(gx + i, gs);
   });
@@ -148,8 +173,8 @@ template <class T, int V>
 __global__ void __launch_bounds__(256, 2)
     rows_apply(const T* __restrict__ x, const pf::compute_t<T>* __restrict__ mean,
                const pf::compute_t<T>* __restrict__ statistic, const pf::compute_t<T>* __restrict__ weight,
-               const pf::compute_t<T>* __restrict__ bias, T* __restrict__ y, long long rows, int channels,
-               int is_variance, double eps) {
+               const pf::compute_t<T>* __restrict__ bias, const T* __restrict__ residual, T* __restrict__ y,
+               long long rows, int channels, int is_variance, double eps, double low, double high) {
   using C = pf::compute_t<T>;
   const int channel = channels_here<V>();
   if (channel >= channels) return;
@@ -163,12 +188,11 @@ __global__ void __launch_bounds__(256, 2)
     shift[k] = bias ? bias[c] : C(0);
   }
   down_rows(rows, channels, channel, [&](long long i) {
-    auto pack = pf::load<V>(x + i);
+    const auto pack = pf::load<V>(x + i);
+    C values[V];
 #pragma unroll
-    for (int k = 0; k < V; ++k) {
-      pack.values[k] = pf::narrow<T>((pf::widen(pack.values[k]) - center[k]) * scale[k] + shift[k]);
-    }
-    pf::store(y + i, pack);
+    for (int k = 0; k < V; ++k) values[k] = (pf::widen(pack.values[k]) - center[k]) * scale[k] + shift[k];
+    pf::store(y + i, finished(values, residual ? residual + i : nullptr, C(low), C(high)));
   });
 }
 
@@ -177,17 +201,19 @@ template <class T, int V>
 __global__ void __launch_bounds__(256, 2)
     rows_backward(const T* __restrict__ grad, const T* __restrict__ x, const pf::compute_t<T>* __restrict__ mean,
                   const pf::compute_t<T>* __restrict__ rstd, const pf::compute_t<T>* __restrict__ weight,
-                  const pf::compute_t<T>* __restrict__ product, const pf::compute_t<T>* __restrict__ sum,
-                  T* __restrict__ gx, long long rows, int channels) {
+                  const pf::compute_t<T>* __restrict__ bias, const pf::compute_t<T>* __restrict__ product,
+                  const pf::compute_t<T>* __restrict__ sum, T* __restrict__ gx, long long rows, int channels,
+                  int limited, double low, double high) {
   using C = pf::compute_t<T>;
   const int channel = channels_here<V>();
   if (channel >= channels) return;
-  C center[V], scale[V], along_z[V], along_1[V];
+  C center[V], scale[V], shift[V], along_z[V], along_1[V];
 #pragma unroll
   for (int k = 0; k < V; ++k) {
     const int c = channel + k;
     center[k] = mean[c];
     scale[k] = weight ? rstd[c] * weight[c] : rstd[c];
+    shift[k] = bias ? bias[c] : C(0);
     along_z[k] = product[c] / C(rows) * rstd[c];
     along_1[k] = sum[c] / C(rows);
   }
@@ -197,7 +223,9 @@ __global__ void __launch_bounds__(256, 2)
 #pragma unroll
     for (int k = 0; k < V; ++k) {
       const C d = pf::widen(xs.values[k]) - center[k];
-      gs.values[k] = pf::narrow<T>((pf::widen(gs.values[k]) - along_1[k] - d * along_z[k]) * scale[k]);
+      const C v = d * scale[k] + shift[k];
+      const C g = !limited || pf::inside(v, C(low), C(high)) ? C(pf::widen(gs.values[k])) : C(0);
+      gs.values[k] = pf::narrow<T>((g - along_1[k] - d * along_z[k]) * scale[k]);
     }
     pf::store(gx + i, gs);
   });

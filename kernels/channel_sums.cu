@@ -3,13 +3,15 @@
 #include "pyframe/channels.cuh"
 
 // Statistics of element (n, c) are at n · stride + c / per_group: batch norm has stride 0 and per_group 1, group norm
-// `groups` and the channels of a group, layer norm 1 and all columns. `mean` is null for RMS norm.
+// `groups` and the channels of a group, layer norm 1 and all columns. `mean` is null for RMS norm. With `limited`, g counts
+// only where the output (x - mean) · rstd · weight + bias lies between the limits.
 template <class T, bool COLUMNS>
 __global__ void __launch_bounds__(256)
     channel_sums(const T* __restrict__ grad, const T* __restrict__ x, const pf::compute_t<T>* __restrict__ mean,
-                 const pf::compute_t<T>* __restrict__ rstd, pf::compute_t<T>* __restrict__ products,
+                 const pf::compute_t<T>* __restrict__ rstd, const pf::compute_t<T>* __restrict__ weight,
+                 const pf::compute_t<T>* __restrict__ bias, pf::compute_t<T>* __restrict__ products,
                  pf::compute_t<T>* __restrict__ sums, int pairs, int channels, int positions, int chunk, int stride,
-                 int per_group, int vector) {
+                 int per_group, int vector, int limited, double low, double high) {
   using C = pf::compute_t<T>;
   constexpr int V = pf::kPack<T>;
   const int channel = pf::channel_here<COLUMNS>();
@@ -17,6 +19,12 @@ __global__ void __launch_bounds__(256)
   const int group = channel / per_group;
   C product = 0, sum = 0;
   if (channel < channels) {
+    const C factor = limited && weight ? weight[channel] : C(1), shift = limited && bias ? bias[channel] : C(0);
+    auto add = [&](C g, C d, C scale) {
+      if (limited && !pf::inside(d * (scale * factor) + shift, C(low), C(high))) g = 0;
+      sum += g;
+      product += g * (d * scale);
+    };
     if (!COLUMNS && vector) {
       pf::for_pairs<COLUMNS, V>(first, last, positions, [&](int n, int s) {
         const long long at = (static_cast<long long>(n) * channels + channel) * positions + s;
@@ -25,19 +33,13 @@ __global__ void __launch_bounds__(256)
         const auto gs = pf::load<V>(grad + at);
         const auto xs = pf::load<V>(x + at);
 #pragma unroll
-        for (int k = 0; k < V; ++k) {
-          const C g = pf::widen(gs.values[k]);
-          sum += g;
-          product += g * ((pf::widen(xs.values[k]) - center) * scale);
-        }
+        for (int k = 0; k < V; ++k) add(pf::widen(gs.values[k]), pf::widen(xs.values[k]) - center, scale);
       });
     } else {
       pf::for_pairs<COLUMNS, 1>(first, last, positions, [&](int n, int s) {
         const long long at = (static_cast<long long>(n) * channels + channel) * positions + s;
         const long long statistic = static_cast<long long>(n) * stride + group;
-        const C g = pf::widen(grad[at]);
-        sum += g;
-        product += g * ((pf::widen(x[at]) - (mean ? mean[statistic] : C(0))) * rstd[statistic]);
+        add(pf::widen(grad[at]), pf::widen(x[at]) - (mean ? mean[statistic] : C(0)), rstd[statistic]);
       });
     }
   }

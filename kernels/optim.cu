@@ -204,6 +204,32 @@ struct RAdam {
   }
 };
 
+struct NAdam {
+  // lr, beta 1, beta 2, epsilon, weight decay, momentum decay. out[2] is the product of all momenta before; it is float32
+  // on the host too.
+  __device__ __forceinline__ static void numbers(const double* settings, double before, int flags, double* out) {
+    const double beta1 = settings[1], beta2 = settings[2], step = before + 1;
+    const double now = beta1 * (1 - 0.5 * pow(0.96, step * settings[5]));
+    const double next = beta1 * (1 - 0.5 * pow(0.96, (step + 1) * settings[5]));
+    const double product = static_cast<float>(out[2]) * static_cast<float>(now);
+    out[0] = lerp_weight(1 - beta1), out[1] = beta2, out[2] = product, out[3] = 1 - pow(beta2, step);
+    out[4] = settings[3], out[5] = -settings[0] * (1 - now) / (1 - product);
+    out[6] = -settings[0] * next / (1 - product * next);
+    out[7] = flags & kDecoupled ? 1 - settings[0] * settings[4] : settings[4];
+  }
+  __device__ __forceinline__ static double next(double before) { return before + 1; }
+
+  template <class T>
+  __device__ __forceinline__ static T step(T value, T g, T* s, const double* numbers, int flags) {
+    const T decay = T(numbers[7]), d = effective(g, value, decay, flags);
+    if ((flags & kDecay) && (flags & kDecoupled)) value *= decay;
+    s[0] = lerp(s[0], d, T(numbers[0]), flags);
+    s[1] = s[1] * T(numbers[1]) + d * T(1 - numbers[1]) * d;
+    const T root = sqrt(s[1] / T(numbers[3])) + T(numbers[4]);
+    return value + d * T(numbers[5]) / root + s[0] * T(numbers[6]) / root;
+  }
+};
+
 }  // namespace
 
 // The numbers of a step, 8 per row, and one update more in `counts`. A thread per row. Where *skip, if not null, is not 0,

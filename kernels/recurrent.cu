@@ -2,15 +2,12 @@
 // recurrence, forward and backward. A thread has one element of the hidden state of one row.
 //
 // Arrays are [steps, rows, …] and contiguous; `step` is the step in question, `before` the one that came before it in the
-// layer's order, or -1. The gates' orders are those of PyTorch: i, f, g, o and r, z, n.
-#include "pyframe/device.cuh"
+// layer's order, or -1.
+#include "pyframe/recurrent.cuh"
 
 namespace {
 
 enum Cell { kLstm, kGru, kTanh, kRelu };
-
-template <class T>
-__device__ __forceinline__ T sigmoid(T a) { return 1 / (1 + exp(-a)); }
 
 }  // namespace
 
@@ -28,29 +25,25 @@ __global__ void __launch_bounds__(256)
   if (CELL == kLstm) {
     const T* const p = product + 4LL * row * hidden + column;
     T* const a = gates + 4 * (step * states + static_cast<long long>(row) * hidden) + column;
-    const T in = sigmoid(a[0] + p[0]), forget = sigmoid(a[hidden] + p[hidden]);
-    const T fresh = tanh(a[2 * hidden] + p[2 * hidden]), out = sigmoid(a[3 * hidden] + p[3 * hidden]);
-    const T cell = forget * (before < 0 ? first[i] : saved[before * states + i]) + in * fresh;
-    a[0] = in;
-    a[hidden] = forget;
-    a[2 * hidden] = fresh;
-    a[3 * hidden] = out;
+    T gate[4];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) gate[k] = a[k * hidden] + p[k * hidden];
+    const T cell = pf::lstm_cell(gate, before < 0 ? first[i] : saved[before * states + i]);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) a[k * hidden] = gate[k];
     saved[here] = cell;
-    y[here] = out * tanh(cell);
+    y[here] = gate[3] * tanh(cell);
   } else if (CELL == kGru) {
     const T* const p = product + 3LL * row * hidden + column;
     T* const a = gates + 3 * (step * states + static_cast<long long>(row) * hidden) + column;
     const T* const b = bias + column;
-    const T reset = sigmoid(a[0] + p[0] + (bias ? b[0] : T(0)));
-    const T update = sigmoid(a[hidden] + p[hidden] + (bias ? b[hidden] : T(0)));
     const T inner = p[2 * hidden] + (bias ? b[2 * hidden] : T(0));
-    const T fresh = tanh(a[2 * hidden] + reset * inner);
-    const T state = before < 0 ? first[i] : y[before * states + i];
-    a[0] = reset;
-    a[hidden] = update;
-    a[2 * hidden] = fresh;
+    T gate[3] = {a[0] + p[0] + (bias ? b[0] : T(0)), a[hidden] + p[hidden] + (bias ? b[hidden] : T(0)), a[2 * hidden]};
+    const T state = pf::gru_cell(gate, inner, before < 0 ? first[i] : y[before * states + i]);
+#pragma unroll
+    for (int k = 0; k < 3; ++k) a[k * hidden] = gate[k];
     saved[here] = inner;
-    y[here] = (state - fresh) * update + fresh;
+    y[here] = state;
   } else {
     const T a = y[here] + product[i];
     y[here] = CELL == kTanh ? tanh(a) : a < 0 ? T(0) : a;
@@ -70,28 +63,25 @@ __global__ void __launch_bounds__(256)
   if (i >= rows * hidden) return;
   const int row = i / hidden, column = i % hidden;
   const long long states = static_cast<long long>(rows) * hidden, here = step * states + i;
-  const T dh = g_y[here] + product[i];
+  const T by_state = g_y[here] + product[i];
   if (CELL == kLstm) {
     const long long at = 4 * (step * states + static_cast<long long>(row) * hidden) + column;
-    const T in = gates[at], forget = gates[at + hidden], fresh = gates[at + 2 * hidden], out = gates[at + 3 * hidden];
-    const T squashed = tanh(saved[here]), cell = before < 0 ? first[i] : saved[before * states + i];
-    const T dc = carry[i] + dh * out * (1 - squashed * squashed);
-    d[at] = dc * fresh * in * (1 - in);
-    d[at + hidden] = dc * cell * forget * (1 - forget);
-    d[at + 2 * hidden] = dc * in * (1 - fresh * fresh);
-    d[at + 3 * hidden] = dh * squashed * out * (1 - out);
-    carry[i] = dc * forget;
+    T gate[4];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) gate[k] = gates[at + k * hidden];
+    pf::lstm_cell_backward(gate, by_state, saved[here], before < 0 ? first[i] : saved[before * states + i], carry[i]);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) d[at + k * hidden] = gate[k];
   } else if (CELL == kGru) {
     const long long at = 3 * (step * states + static_cast<long long>(row) * hidden) + column;
-    const T reset = gates[at], update = gates[at + hidden], fresh = gates[at + 2 * hidden];
-    const T state = before < 0 ? first[i] : y[before * states + i], whole = dh + carry[i];
-    const T by_new = whole * (1 - update) * (1 - fresh * fresh);
-    d[at] = by_new * saved[here] * reset * (1 - reset);
-    d[at + hidden] = whole * (state - fresh) * update * (1 - update);
-    d[at + 2 * hidden] = by_new * reset;
-    d_new[here] = by_new;
-    carry[i] = whole * update;
+    T gate[3];
+#pragma unroll
+    for (int k = 0; k < 3; ++k) gate[k] = gates[at + k * hidden];
+    const T state = before < 0 ? first[i] : y[before * states + i];
+    d_new[here] = pf::gru_cell_backward(gate, by_state, saved[here], state, carry[i]);
+#pragma unroll
+    for (int k = 0; k < 3; ++k) d[at + k * hidden] = gate[k];
   } else {
-    d[here] = CELL == kTanh ? dh * (1 - y[here] * y[here]) : y[here] > 0 ? dh : T(0);
+    d[here] = CELL == kTanh ? by_state * (1 - y[here] * y[here]) : y[here] > 0 ? by_state : T(0);
   }
 }

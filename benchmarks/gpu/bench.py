@@ -16,6 +16,7 @@ from benchmarks.gpu import (
     bench_gemm,
     bench_host,
     bench_memory,
+    bench_recurrent,
     bench_steps,
     prepare,
 )
@@ -31,6 +32,7 @@ ITEMS = (
     *bench_attention.ITEMS,
     *bench_memory.ITEMS,
     *bench_steps.ITEMS,
+    *bench_recurrent.ITEMS,
     *bench_conv.ITEMS,
     *bench_host.ITEMS,
     bench_memory.against_cupy,

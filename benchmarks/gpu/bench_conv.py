@@ -136,7 +136,10 @@ def _layer(
 
 
 def fused_block(box: Box) -> dict[str, Any]:
-    """Convolution, batch norm with known statistics, residual and relu: one kernel against four."""
+    """Convolution, batch norm with known statistics, residual and relu: two kernels against four.
+
+    Ours are a small one, of the statistics, and the convolution's.
+    """
     rows: dict[str, Any] = {}
     for mode, dtype, allowed in _MODES:
         for channels, kernel, size in box.pick(
@@ -165,10 +168,10 @@ def _block(
     x, w = values(batch, channels, size, size), values(channels, channels, kernel, kernel)
     scale, shift = abs(values(channels)) + 0.5, values(channels) + 1
     a, b, r = (_last(ours(v, dtype)) for v in (x, w, x))
-    factor, summand = ours(scale, dtype), ours(shift, dtype)
+    statistics = [ours(v, dtype) for v in (0 * shift, 0 * shift + 1, scale, shift)]
     cases: dict[str, Call] = {
-        "pyframe": lambda: pf.nn.functional.conv_affine(
-            a, b, factor, summand, r, padding=kernel // 2, min=0.0
+        "pyframe": lambda: pf.nn.functional.conv_batch_norm(
+            a, b, None, *statistics, r, padding=kernel // 2, min=0.0
         )
     }
     other = torch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,40 +10,36 @@ import numpy as np
 import pyframe as pf
 from benchmarks.gpu import device_time
 from benchmarks.gpu.device_time import Call, host_us, row, times, torch
+from benchmarks.gpu.host_cost import AIM, forward_and_recorded, values
 from benchmarks.gpu.runner import Box
 from pyframe.backend.cuda_file import CudaFile
 
 _EMPTY = 'extern "C" __global__ void k(const float* x, float* y, int n) {}'
-_AIM = 1 / 1.2  # of torch's speed
 
 
 def host_cost(box: Box) -> dict[str, Any]:
-    """Microseconds of the host per small op, recorded for a gradient."""
+    """Microseconds of the host per small op, without gradient and recorded for one."""
     other = torch()
+    found = {"pyframe": forward_and_recorded(pf, partial(_made, pf, "cuda"))}
+    if other is not None:
+        found["torch"] = forward_and_recorded(other, partial(_made, other, device_time.PEER))
     rows: dict[str, Any] = {}
-    for name, function in (
-        ("add", lambda x: x + x),
-        ("relu", lambda x: x.relu()),
-        ("sum", lambda x: x.sum()),
-        ("softmax", lambda x: x.softmax(dim=1)),
-        ("matmul", lambda x: x @ x),
-        ("transpose", lambda x: x.t()),
-        ("add and backward", lambda x: (x + x).sum().backward()),
-    ):
-        x = pf.ones(64, 64, device="cuda").requires_grad_()
-        cases: dict[str, Call] = {"pyframe": lambda f=function, x=x: f(x)}
-        if other is not None:
-            z = other.ones(64, 64, device=device_time.PEER).requires_grad_()
-            cases["torch"] = lambda f=function, z=z: f(z)
-        took = box.attempt(name, lambda c=cases: host_us(c))
-        if took is None:
-            continue
-        rows[name] = row(took, "us")
-        if "torch" in took:
-            rows[name]["times torch"] = times(took, "pyframe", "torch")
-            if "backward" not in name:
-                box.target(f"host time of {name}", rows[name]["times torch"], round(_AIM, 3))
+    for name, kinds in found["pyframe"].items():
+        for kind in kinds:
+            calls: dict[str, Call] = {lib: case[name][kind] for lib, case in found.items()}
+            label = f"{name}, {kind}"
+            took = box.attempt(label, lambda c=calls: host_us(c))
+            if took is None:
+                continue
+            rows[label] = row(took, "us")
+            if "torch" in took:
+                rows[label]["times torch"] = times(took, "pyframe", "torch")
+                box.target(f"host time of {label}", rows[label]["times torch"], round(1 / AIM, 3))
     return rows
+
+
+def _made(lib: Any, device: str, *shape: int, classes: int = 0) -> Any:
+    return lib.from_numpy(values(*shape, classes=classes)).to(device)
 
 
 def launch_cost(box: Box) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from benchmarks.gpu.device_time import Call, row, times, torch, wall_us
 from benchmarks.gpu.runner import Box
 from benchmarks.networks import gpt, lenet, mlp, resnet50
 
-Build = Callable[[Any], Any]
+Build = Callable[..., Any]  # of a framework; ``fused=True``: see benchmarks.networks
 
 
 def small_steps(box: Box) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def gpt2_step(box: Box) -> dict[str, Any]:
     sizes = {"vocabulary": 50257, "width": 768, "heads": 12, "length": 1024, "layers": 12}
     sizes = box.pick(sizes, {"vocabulary": 64, "width": 32, "heads": 2, "length": 8, "layers": 1})
     tokens = np.random.default_rng(0).integers(0, sizes["vocabulary"], (8, sizes["length"]))
-    return _large(box, "GPT-2 small", lambda fw: gpt(fw, **sizes), tokens, tokens.ravel(), _adamw)
+    return _large(box, "GPT-2 small", partial(gpt, **sizes), tokens, tokens.ravel(), _adamw)
 
 
 def resnet50_step(box: Box) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def resnet50_step(box: Box) -> dict[str, Any]:
     return _large(
         box,
         "ResNet-50",
-        lambda fw: resnet50(fw, box.pick(1000, 10), stages),
+        partial(resnet50, classes=box.pick(1000, 10), stages=stages),
         images,
         np.arange(batch) % 10,
         _sgd,
@@ -75,12 +76,12 @@ def resnet50_step(box: Box) -> dict[str, Any]:
 def _large(
     box: Box, name: str, build: Build, x: Any, y: Any, make: Callable, last: bool = False
 ) -> dict[str, Any]:
-    def step(fw: Any) -> Call:
-        return _step(fw, build(fw), x, y, make, half=True, last=last)
+    def step(fw: Any, **options: Any) -> Call:
+        return _step(fw, build(fw, **options), x, y, make, half=True, last=last)
 
     def graph() -> Call:
         found = pf.cuda.Graph()
-        found.capture(step(pf), warmup=3)
+        found.capture(step(pf, fused=True), warmup=3)
         return found.replay
 
     cases: dict[str, Call] = {}
@@ -88,6 +89,7 @@ def _large(
     for title, case in (
         ("pyframe", lambda: step(pf)),
         *([("torch", lambda: step(other))] if other is not None else []),
+        ("pyframe fused", lambda: step(pf, fused=True)),
         ("pyframe graph", graph),
     ):
         found = box.attempt(f"{name}: {title}", case)
@@ -97,7 +99,7 @@ def _large(
     if took is None:
         return {"result": "failed, or no time"}
     rows = row(took, "us")
-    for title in ("pyframe", "pyframe graph"):
+    for title in ("pyframe", "pyframe fused", "pyframe graph"):
         if "torch" in took and title in took:
             rows[f"{title} times torch"] = times(took, title, "torch")
     if "torch" in took:

@@ -7,10 +7,10 @@ has the times with the driver.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import time
 
+from benchmarks.gpu.no_device import Array, Driver, Host
 from pyframe.backend import driver, launch, native
 from pyframe.backend.cuda_file import CudaFile
 
@@ -22,48 +22,12 @@ __global__ void k(const float* a, const float* b, float* c, long long n, int m, 
 LAUNCHES, ROUNDS = 5000, 20
 
 
-class _Memory:
-    ptr, device_id = 1 << 20, 0
-
-
-class _Array:
-    data, shape = _Memory, (4, 5)
-
-
-class _Stream:
-    ptr = 7
-
-
-class _Host:
-    several = False
-    current_stream = staticmethod(lambda device: _Stream)
-
-    def capability(self, device: int) -> tuple[int, int]:
-        return 9, 0
-
-    def enter(self, device: int) -> None:
-        pass
-
-
-class _Driver:
-    """Calls that succeed at once. By address it is C's ``labs``, which returns its argument, 0."""
-
-    def __init__(self, by_address: bool) -> None:
-        labs = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
-        if by_address:
-            self.cuGetProcAddress = lambda *args: (0, labs, 0)
-        self.CUstream = lambda pointer: pointer
-        self.cuModuleLoadData = lambda image: (0, 1)
-        self.cuModuleGetFunction = lambda module, name: (0, 0)
-        self.cuLaunchKernel = lambda *args: (0,)
-
-
 def measure(by_address: bool) -> float:
     """Microseconds per launch with six arguments: the best of the rounds."""
-    a = _Array()
-    before, launch.host = launch.host, lambda: _Host()  # type: ignore[assignment]
+    a = Array((4, 5), "float32")
+    before, launch.host = launch.host, lambda: Host()  # type: ignore[assignment]
     try:
-        with driver.using(_Driver(by_address)):
+        with driver.using(Driver(by_address)):
             file = CudaFile("launch_cost.cu", ["k"], KERNEL)
             times = []
             for _ in range(ROUNDS):

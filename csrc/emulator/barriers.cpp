@@ -50,6 +50,7 @@ void complete_if_due(Phases& b) {
 void barriers_start_block() { barriers.clear(); }
 
 void start_phases(const void* barrier, unsigned count, const char* site) {
+  if (running->cooperative) fail("%s: the emulator has no mbarriers in a cooperative launch", site);
   if (!is_shared(barrier) || reinterpret_cast<std::uintptr_t>(barrier) % 8) {
     fail("%s: an mbarrier lies in shared memory, at a multiple of 8 bytes", site);
   }

@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <set>
 #include <unordered_map>
 
@@ -38,37 +39,37 @@ namespace {
 constexpr unsigned kMostThreads = 1024;
 constexpr double kMostSeconds = 120;
 
-std::uint32_t block_serial = 0, first_of_launch = 1, now = 0;
-std::uint32_t last_barrier = 0;
-std::uint32_t last_of_warp[kMostThreads / kWarp];         // a __syncwarp of all its lanes
-std::uint32_t last_of_lanes[kMostThreads][kWarp];         // one that named at least these two
 constexpr unsigned kClock = kMostThreads + kEngines;
-std::vector<Clock> seen;  // by thread: what mbarriers have shown it; empty until one is used
-std::uint32_t last_proxy_fence[kMostThreads];
+
+// What is known of a block.
+struct BlockHistory {
+  std::uint32_t serial = 0, last_barrier = 0;
+  std::uint32_t last_of_warp[kMostThreads / kWarp] = {};  // a __syncwarp of all its lanes
+  std::uint32_t last_of_lanes[kMostThreads][kWarp] = {};  // one that named at least these two
+  std::vector<Clock> seen;  // by thread: what mbarriers have shown it; empty until one is used
+  std::uint32_t last_proxy_fence[kMostThreads] = {};
+  std::set<std::uint32_t> acquired;  // blocks before it; in a cooperative launch cooperative.cpp knows
+  bool fenced = false;
+};
+
+std::deque<BlockHistory> histories(1);  // of the blocks that run side by side
+BlockHistory* history = &histories[0];
+std::uint32_t last_serial = 0, first_of_launch = 1, now = 0;
 std::unordered_map<std::uint32_t, unsigned> block_numbers;  // by serial number, of this launch
 std::unordered_map<const void*, std::set<std::uint32_t>> released;
-std::set<std::uint32_t> acquired;
-bool fenced = false;
 const char* library = nullptr;
 std::uint64_t touches = 0;
 std::chrono::steady_clock::time_point started;
 
-// Up to which time the running thread sees the accesses of `other`.
-std::uint32_t seen_of(unsigned other) {
-  const unsigned self = current->number, warp = self / kWarp;
-  std::uint32_t time = seen.empty() ? 0 : seen[self][other];
-  if (other >= kMostThreads) return time;
-  time = std::max(time, last_barrier);
-  return other / kWarp != warp ? time : std::max({time, last_of_warp[warp], last_of_lanes[self][other % kWarp]});
-}
-
 bool ordered(const Access& before) {
-  if (before.block != block_serial) return acquired.count(before.block) != 0;
-  return before.time < seen_of(before.thread);
+  if (before.block == history->serial) return before.time < seen_of(before.thread);
+  if (running->cooperative) return grid_ordered(before.block, before.thread, before.time);
+  return history->acquired.count(before.block) != 0;
 }
 
 // Threads `first` to `first + count` of those in `mask` (of 32; 0: all) have seen the same.
 void share_clocks(unsigned first, unsigned count, unsigned mask, unsigned from) {
+  auto& seen = history->seen;
   if (seen.empty()) return;
   for (unsigned slot = from; slot < kClock; ++slot) {
     std::uint32_t latest = 0;
@@ -82,13 +83,13 @@ void share_clocks(unsigned first, unsigned count, unsigned mask, unsigned from) 
 }
 
 void need_clocks() {
-  if (seen.empty()) seen.assign(block_shape.count(), Clock(kClock, 0));
+  if (history->seen.empty()) history->seen.assign(block_shape.count(), Clock(kClock, 0));
 }
 
 bool conflicts(const Access& before, Kind kind, bool in_shared) {
   // Each block has shared memory of its own; earlier launches are over.
-  if (before.kind == Kind::none || before.block < (in_shared ? block_serial : first_of_launch)) return false;
-  if (before.block == block_serial && before.thread == current->number) return false;
+  if (before.kind == Kind::none || before.block < (in_shared ? history->serial : first_of_launch)) return false;
+  if (before.block == history->serial && before.thread == current->number) return false;
   if (before.kind == Kind::atomic && kind == Kind::atomic) return false;
   return !ordered(before);
 }
@@ -99,10 +100,10 @@ const char* verb(Kind kind) {
 
 [[noreturn]] void report_race(const Area& area, std::size_t element, const Access& before, Kind kind,
                               const char* where) {
-  const bool same = before.block == block_serial;
+  const bool same = before.block == history->serial;
   const bool copied = before.thread >= kMostThreads;
-  const unsigned block = same ? ~0u : block_numbers[before.block];
-  const std::string other = copied ? "a tensor copy" : place_of(block, before.thread);
+  const unsigned number = same ? ~0u : block_numbers[before.block];
+  const std::string other = copied ? "a tensor copy" : place_of(number, before.thread);
   char there[24] = "";  // what the emulator itself did, as cp.async's landing, has no place in the kernel
   if (before.code) std::snprintf(there, sizeof there, " at <0x%x>", before.code);
   const char* const missing = !same    ? "order of blocks"
@@ -152,17 +153,17 @@ void check(Area& area, const char* address, std::size_t bytes, Kind kind, std::u
     if (!area.cells) fail("the emulator has no memory to check %zu bytes", area.bytes);
   }
   Access mine;
-  mine.block = block_serial, mine.time = now, mine.code = code, mine.kind = kind;
+  mine.block = history->serial, mine.time = now, mine.code = code, mine.kind = kind;
   mine.thread = static_cast<std::uint16_t>(current->number);
   const auto first = static_cast<std::size_t>(offset) >> area.shift;
   const auto last = (static_cast<std::size_t>(offset) + bytes - 1) >> area.shift;
   for (std::size_t i = first; i <= last; ++i) {
     Cell& cell = area.cells[i];
     const bool reads = kind == Kind::read || kind == Kind::atomic;
-    if (in_shared && reads && cell.write.kind == Kind::pending && cell.write.block == block_serial) {
+    if (in_shared && reads && cell.write.kind == Kind::pending && cell.write.block == history->serial) {
       fail("%s shared memory that a cp.async copy is still to fill%s", verb(kind), where);
     }
-    if (in_shared && reads && (cell.write.block != block_serial || cell.write.kind == Kind::none)) {
+    if (in_shared && reads && (cell.write.block != history->serial || cell.write.kind == Kind::none)) {
       fail("%s shared memory that no thread of the block has written%s", verb(kind), where);
     }
     if (conflicts(cell.write, kind, in_shared)) report_race(area, i, cell.write, kind, where);
@@ -194,26 +195,48 @@ void check(Area& area, const char* address, std::size_t bytes, Kind kind, std::u
 }  // namespace
 
 void checks_start_launch() {
-  first_of_launch = block_serial + 1;
+  first_of_launch = last_serial + 1;
   block_numbers.clear(), released.clear();
+  checks_select(0);
   Dl_info info;
   library = dladdr(reinterpret_cast<const void*>(running->invoke), &info) ? static_cast<const char*>(info.dli_fbase) : nullptr;
   started = std::chrono::steady_clock::now();
 }
 
+void checks_select(std::size_t slot) {
+  while (histories.size() <= slot) histories.emplace_back();
+  history = &histories[slot];
+}
+
 void checks_start_block() {
-  ++block_serial, ++now;
-  last_barrier = now;
+  history->serial = ++last_serial;
+  history->last_barrier = ++now;
   const auto at = block_index.x + grid_shape.x * (block_index.y + grid_shape.y * block_index.z);
-  block_numbers[block_serial] = at;
-  acquired.clear();
-  seen.clear();
-  fenced = false;
+  block_numbers[history->serial] = at;
+  history->acquired.clear();
+  history->seen.clear();
+  history->fenced = false;
+}
+
+std::uint32_t block_serial() { return history->serial; }
+
+std::uint32_t tick() { return ++now; }
+
+std::uint32_t last_barrier() { return history->last_barrier; }
+
+// Up to which time the running thread sees the accesses of `other`, of its block.
+std::uint32_t seen_of(unsigned other) {
+  const unsigned self = current->number, warp = self / kWarp;
+  std::uint32_t time = history->seen.empty() ? 0 : history->seen[self][other];
+  if (other >= kMostThreads) return time;
+  time = std::max(time, history->last_barrier);
+  if (other / kWarp != warp) return time;
+  return std::max({time, history->last_of_warp[warp], history->last_of_lanes[self][other % kWarp]});
 }
 
 void checks_barrier() {
-  last_barrier = ++now;
-  share_clocks(0, static_cast<unsigned>(seen.size()), 0, kMostThreads);
+  history->last_barrier = ++now;
+  share_clocks(0, static_cast<unsigned>(history->seen.size()), 0, kMostThreads);
 }
 
 void checks_warp(unsigned first_thread, unsigned mask) {
@@ -221,12 +244,12 @@ void checks_warp(unsigned first_thread, unsigned mask) {
   const auto lanes = static_cast<unsigned>(block_shape.count()) - first_thread;
   share_clocks(first_thread, std::min(lanes, kWarp), mask, 0);
   if (mask == (lanes < kWarp ? (1u << lanes) - 1 : 0xffffffffu)) {
-    last_of_warp[first_thread / kWarp] = now;
+    history->last_of_warp[first_thread / kWarp] = now;
     return;
   }
   for (unsigned a = 0; a < kWarp; ++a) {
     for (unsigned b = 0; b < kWarp; ++b) {
-      if (mask >> a & mask >> b & 1) last_of_lanes[first_thread + a][b] = now;
+      if (mask >> a & mask >> b & 1) history->last_of_lanes[first_thread + a][b] = now;
     }
   }
 }
@@ -260,17 +283,17 @@ void clock_release_engine(Clock& into, unsigned engine) {
 void clock_acquire(unsigned thread, const Clock& from) {
   need_clocks();
   if (from.empty()) return;
-  Clock& mine = seen[thread];
+  Clock& mine = history->seen[thread];
   for (unsigned slot = 0; slot < kClock; ++slot) mine[slot] = std::max(mine[slot], from[slot]);
 }
 
-void proxy_fence() { last_proxy_fence[current->number] = ++now; }
+void proxy_fence() { history->last_proxy_fence[current->number] = ++now; }
 
 void engine_wrote(const void* address, std::size_t bytes, unsigned engine) {
   const Area& area = shared_area();
   if (!area.cells) return;
   Access written;
-  written.block = block_serial, written.time = now, written.kind = Kind::write;
+  written.block = history->serial, written.time = now, written.kind = Kind::write;
   written.thread = static_cast<std::uint16_t>(kMostThreads + engine);
   const auto first = static_cast<std::size_t>(static_cast<const char*>(address) - area.data);
   for (std::size_t i = first; i < first + bytes; ++i) area.cells[i].write = written;
@@ -283,19 +306,27 @@ void async_read(const void* address, std::size_t bytes, const char* site) {
   const auto first = static_cast<std::size_t>(static_cast<const char*>(address) - area.data);
   for (std::size_t i = first; i < first + bytes; ++i) {
     const Access& write = area.cells[i].write;
-    if (write.thread < kMostThreads && write.time >= last_proxy_fence[write.thread]) {
+    if (write.thread < kMostThreads && write.time >= history->last_proxy_fence[write.thread]) {
       fail("%s: %s wrote byte %zu of its operands, with no fence.proxy.async since", site,
            place_of(~0u, write.thread).c_str(), i - first);
     }
   }
 }
 
-void fence() { fenced = true; }
+void fence() {
+  history->fenced = true;
+  if (running->cooperative) grid_fence();
+}
 
 void atomic_done(const void* address) {
-  auto& blocks = released[address];
-  acquired.insert(blocks.begin(), blocks.end());
-  if (fenced) blocks.insert(block_serial);
+  if (running->cooperative) {
+    grid_acquire(address);
+    grid_release(address, false);
+    return;
+  }
+  auto& serials = released[address];
+  history->acquired.insert(serials.begin(), serials.end());
+  if (history->fenced) serials.insert(history->serial);
 }
 
 }  // namespace pf_emulator

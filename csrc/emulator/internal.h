@@ -33,6 +33,8 @@ struct Area {
 extern std::map<void*, Area> arguments;  // by their data
 std::size_t page_size();
 
+// Goes on with the shared memory of block `slot` of those that run side by side.
+void select_shared(std::size_t slot);
 // Gives the next block its shared memory; nothing of it is initialised.
 void reset_shared(std::size_t dynamic_bytes, std::size_t most);
 bool shared_intact();
@@ -45,10 +47,15 @@ const char* outside_of_shared(std::size_t offset, std::size_t bytes);
 // ---------------------------------------------------------------- checks.cpp
 
 void checks_start_launch();
+void checks_select(std::size_t slot);  // goes on with what is known of this block, of those that run side by side
 void checks_start_block();
 void checks_barrier();                                  // all threads of the block passed one
 void checks_warp(unsigned first_thread, unsigned mask);  // these lanes did
 void forget_cells(Area& area);
+std::uint32_t block_serial();            // of the running block, over all launches
+std::uint32_t last_barrier();            // what its threads did before, all of them see
+std::uint32_t tick();                    // accesses from now on have this time or a later one
+std::uint32_t seen_of(unsigned thread);  // up to which time the running thread sees what that one of its block did
 
 // Up to which time a thread's accesses are seen, by thread; empty: nothing. Behind the threads come the copy engines,
 // one for each mbarrier: what it writes is ordered by that barrier's phases alone.
@@ -60,6 +67,15 @@ void clock_acquire(unsigned thread, const Clock& from);   // the thread sees tha
 void engine_wrote(const void* address, std::size_t bytes, unsigned engine);
 // A read of shared memory by the asynchronous proxy: what threads wrote there must be fenced.
 void async_read(const void* address, std::size_t bytes, const char* site);
+
+// ---------------------------------------------------------------- cooperative.cpp
+
+// What threads have seen of other blocks in a cooperative launch, as far as they told each other by atomics.
+void grid_checks_start_launch();
+void grid_fence();                           // by the running thread
+void grid_release(const void* address, bool all);  // tells what the thread has seen; else what it had at its fence
+void grid_acquire(const void* address);      // hears what was told at this address
+bool grid_ordered(std::uint32_t block, unsigned thread, std::uint32_t time);
 
 // ---------------------------------------------------------------- faults.cpp
 

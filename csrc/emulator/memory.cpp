@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <utility>
 
 #include <sys/mman.h>
@@ -59,19 +60,25 @@ struct Shared {
   }
 };
 
-Shared shared;
+std::deque<Shared> shared_of_blocks(1);  // of those that run side by side
+Shared* shared = &shared_of_blocks[0];
 
 }  // namespace
 
-Area& shared_area() { return shared.area; }
+Area& shared_area() { return shared->area; }
+
+void select_shared(std::size_t slot) {
+  while (shared_of_blocks.size() <= slot) shared_of_blocks.emplace_back();
+  shared = &shared_of_blocks[slot];
+}
 
 bool is_shared(const void* address) {
   const auto* at = static_cast<const char*>(address);
-  return at >= shared.area.data && at < shared.area.data + shared.area.bytes;
+  return at >= shared->area.data && at < shared->area.data + shared->area.bytes;
 }
 
 void reset_shared(std::size_t dynamic_bytes, std::size_t most) {
-  Area& area = shared.area;
+  Area& area = shared->area;
   const std::size_t room = most + kPieces * (kCanary + 128);
   if (area.bytes < room) {
     if (area.data) {
@@ -85,26 +92,26 @@ void reset_shared(std::size_t dynamic_bytes, std::size_t most) {
     area.data = area.mapping, area.bytes = area.mapped;
   }
   PF_FORBID(area.data, area.bytes);
-  shared.limit = most, shared.used = 0, shared.counted = 0;
-  shared.pieces.clear();
-  shared.add(nullptr, dynamic_bytes, 128);
+  shared->limit = most, shared->used = 0, shared->counted = 0;
+  shared->pieces.clear();
+  shared->add(nullptr, dynamic_bytes, 128);
 }
 
 void* shared_memory(const void* tag, std::size_t bytes, std::size_t alignment) {
-  for (const Piece& piece : shared.pieces) {
-    if (piece.tag == tag) return shared.area.data + piece.begin;
+  for (const Piece& piece : shared->pieces) {
+    if (piece.tag == tag) return shared->area.data + piece.begin;
   }
-  const std::size_t total = shared.counted + bytes, fixed = total - shared.pieces[0].bytes;
+  const std::size_t total = shared->counted + bytes, fixed = total - shared->pieces[0].bytes;
   if (fixed > kStaticLimit) fail("%zu bytes of static shared memory; 48 KB are the limit", fixed);
-  if (total > shared.limit) fail("%zu bytes of shared memory; this device has %zu for a block", total, shared.limit);
-  return shared.add(tag, bytes, alignment);
+  if (total > shared->limit) fail("%zu bytes of shared memory; this device has %zu for a block", total, shared->limit);
+  return shared->add(tag, bytes, alignment);
 }
 
-void* dynamic_shared_memory() { return shared.area.data; }
+void* dynamic_shared_memory() { return shared->area.data; }
 
 const char* outside_of_shared(std::size_t offset, std::size_t bytes) {
   static char text[160];
-  for (const Piece& piece : shared.pieces) {
+  for (const Piece& piece : shared->pieces) {
     if (offset < piece.begin || offset >= piece.begin + piece.bytes + kCanary) continue;
     if (offset + bytes <= piece.begin + piece.bytes) return "";
     std::snprintf(text, sizeof text, "%zu bytes at byte %zu of %zu bytes of %s shared memory", bytes,
@@ -115,8 +122,8 @@ const char* outside_of_shared(std::size_t offset, std::size_t bytes) {
 }
 
 bool shared_intact() {
-  for (const Piece& piece : shared.pieces) {
-    const char* const end = shared.area.data + piece.begin + piece.bytes;
+  for (const Piece& piece : shared->pieces) {
+    const char* const end = shared->area.data + piece.begin + piece.bytes;
     PF_ALLOW(end, kCanary);
     const auto whole = [](char c) { return static_cast<unsigned char>(c) == kPoison; };
     if (!std::all_of(end, end + kCanary, whole)) return false;
@@ -175,7 +182,7 @@ void guarded_delete(void* pointer) {
 
 Area* find_area(const char* address) {
   const auto holds = [&](const Area& area) { return address >= area.mapping && address < area.mapping + area.mapped; };
-  if (holds(shared.area)) return &shared.area;
+  if (holds(shared->area)) return &shared->area;
   for (auto& [data, area] : arguments) {
     if (holds(area)) return &area;
   }

@@ -1,7 +1,8 @@
 // The CUDA emulator's runtime: runs a kernel compiled as C++ on the CPU, each thread of a block a fiber.
 //
 // What hardware would punish is found here and reported with block, thread and line:
-//  * scheduler.cpp: barriers that not all threads of a block reach, warp functions whose lanes do not all take part;
+//  * scheduler.cpp: barriers that not all threads of a block reach, warp functions whose lanes do not all take part,
+//    blocks of a cooperative launch that wait for each other for ever;
 //  * checks.cpp: each access to an argument or to shared memory, for its bounds, for values that nobody wrote and for
 //    other threads that touch the same place with no barrier between (the compiler calls a function for each access);
 //  * faults.cpp: misaligned vector accesses, indices outside of arrays, integer overflow, stack overflow.
@@ -31,7 +32,7 @@ struct alignas(16) Slot {
   unsigned char bytes[kSlotBytes];
 };
 
-enum class State : std::uint8_t { ready, at_barrier, at_warp, at_phase, finished };
+enum class State : std::uint8_t { ready, at_barrier, at_warp, at_phase, at_grid, finished };
 
 // A cp.async copy that has not landed yet.
 struct PendingCopy {
@@ -54,6 +55,8 @@ struct Thread {
   unsigned group = 0;  // cp.async groups committed so far
   unsigned parity = 0;      // of the phase of an mbarrier that it waits for
   bool phase_over = false;  // it was over at some time since
+  const unsigned* arrived = nullptr;  // the blocks that have; it waits for `expected` of them
+  unsigned expected = 0;
 };
 
 // The thread that is running, and where it is.
@@ -79,6 +82,10 @@ void fence();                        // __threadfence
 void atomic_done(const void* address);  // orders blocks that meet at `address` after a fence
 bool is_shared(const void* address);
 
+// Blocks of a cooperative launch that wait for each other by a count in global memory.
+void count_arrival(unsigned* counter, const char* site);
+void wait_for_arrivals(const unsigned* counter, unsigned arrivals, const char* site);
+
 // cp.async of `bytes` (4, 8 or 16), the last `bytes - used` of them zeros.
 void copy_async(void* target, const void* source, unsigned bytes, unsigned used, const char* site);
 void copy_commit();
@@ -97,6 +104,7 @@ struct Launch {
   std::size_t dynamic_shared = 0;
   std::size_t most_shared = 0;  // the device's limit, static and dynamic together
   std::uint64_t seed = 0;
+  bool cooperative = false;  // its blocks run side by side and may wait for each other; else one after the other
 };
 
 // Runs a launch; returns an empty string or what went wrong. `<0x12>` in it is a place in the kernel's library.

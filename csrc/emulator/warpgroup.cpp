@@ -173,6 +173,7 @@ std::uint64_t matrix_descriptor(const void* start, unsigned leading, unsigned st
 void fence_products() { states[current->number].fenced = true; }
 
 void multiply(float* d, const Product& product, const char* site) {
+  if (running->cooperative) fail("%s: the emulator has no wgmma in a cooperative launch", site);
   UnderWay& state = states[current->number];
   const unsigned end = (current->number / kWarpgroup + 1) * kWarpgroup;
   if (block_shape.count() < end) fail("%s: the warpgroup is not whole", site);

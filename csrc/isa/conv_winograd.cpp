@@ -164,29 +164,78 @@ void result(const T* from, int64_t plane, int64_t columns, T* to, int64_t row) {
   }
 }
 
-// F(2×2, 3×3) with channels in the lanes: value (i, j) of tile t at from[i * row + (2t + j) lanes].
-template <class T>
-void source_lanes(const T* from, int64_t row, int64_t count, T* to, int64_t plane, int64_t step) {
-  constexpr int kLane = kLanes<T>;
-  for (int64_t t = 0; t < count; ++t, from += 2 * kLane, to += step) {
-    Vec<T> rows[4][4];
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      const T* const at = from + j * kLane;
-      const Vec<T> d0 = load(at), d1 = load(at + row), d2 = load(at + 2 * row), d3 = load(at + 3 * row);
-      rows[0][j] = d0 - d2, rows[1][j] = d1 + d2, rows[2][j] = d2 - d1, rows[3][j] = d1 - d3;
+template <class T, class Y, class X>
+void source_lanes(const T* from, int64_t row, int64_t pixel, int64_t count, T* to, int64_t plane, int64_t step) {
+  for (int64_t t = 0; t < count; ++t, from += X::kOuts * X::kStep * pixel, to += step) {
+    Vec<T> rows[Y::kReach][X::kReach];
+#pragma GCC unroll 8
+    for (int j = 0; j < X::kReach; ++j) {
+      Vec<T> d[Y::kReach], m[Y::kReach];
+#pragma GCC unroll 8
+      for (int i = 0; i < Y::kReach; ++i) d[i] = load(from + i * row + j * pixel);
+      Y::template source<T>(d, m);
+#pragma GCC unroll 8
+      for (int i = 0; i < Y::kReach; ++i) rows[i][j] = m[i];
     }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      T* const at = to + 4 * i * plane;
-      store<T>(at, rows[i][0] - rows[i][2]);
-      store<T>(at + plane, rows[i][1] + rows[i][2]);
-      store<T>(at + 2 * plane, rows[i][2] - rows[i][1]);
-      store<T>(at + 3 * plane, rows[i][1] - rows[i][3]);
+#pragma GCC unroll 8
+    for (int i = 0; i < Y::kReach; ++i) {
+      Vec<T> m[X::kReach];
+      X::template source<T>(rows[i], m);
+#pragma GCC unroll 8
+      for (int j = 0; j < X::kReach; ++j) store<T>(to + (i * X::kReach + j) * plane, m[j]);
     }
   }
 }
 
+template <class T, class Y, class X>
+void spread_lanes(const T* from, int64_t row, int64_t pixel, int64_t count, T* to, int64_t plane, int64_t step) {
+  for (int64_t t = 0; t < count; ++t, from += X::kOuts * pixel, to += step) {
+    Vec<T> rows[Y::kReach][X::kOuts];
+#pragma GCC unroll 2
+    for (int j = 0; j < X::kOuts; ++j) {
+      Vec<T> e[Y::kOuts], m[Y::kReach];
+#pragma GCC unroll 2
+      for (int i = 0; i < Y::kOuts; ++i) e[i] = load(from + i * row + j * pixel);
+      Y::template spread<T>(e, m);
+#pragma GCC unroll 8
+      for (int i = 0; i < Y::kReach; ++i) rows[i][j] = m[i];
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < Y::kReach; ++i) {
+      Vec<T> m[X::kReach];
+      X::template spread<T>(rows[i], m);
+#pragma GCC unroll 8
+      for (int j = 0; j < X::kReach; ++j) store<T>(to + (i * X::kReach + j) * plane, m[j]);
+    }
+  }
+}
+
+template <class T, class Y, class X>
+void gather_lanes(const T* from, int64_t plane, int64_t depth, int64_t width, T* to) {
+  for (int64_t k = 0; k < depth; ++k, from += width, to += Y::kTaps * X::kTaps * width) {
+    for (int64_t c = 0; c < width; c += kLanes<T>) {
+      Vec<T> rows[Y::kTaps][X::kReach];
+#pragma GCC unroll 8
+      for (int j = 0; j < X::kReach; ++j) {
+        Vec<T> m[Y::kReach], g[Y::kTaps];
+#pragma GCC unroll 8
+        for (int i = 0; i < Y::kReach; ++i) m[i] = load(from + (i * X::kReach + j) * plane + c);
+        Y::template gather<T>(m, g);
+#pragma GCC unroll 8
+        for (int i = 0; i < Y::kTaps; ++i) rows[i][j] = g[i];
+      }
+#pragma GCC unroll 8
+      for (int i = 0; i < Y::kTaps; ++i) {
+        Vec<T> g[X::kTaps];
+        X::template gather<T>(rows[i], g);
+#pragma GCC unroll 8
+        for (int j = 0; j < X::kTaps; ++j) store<T>(to + (i * X::kTaps + j) * width + c, g[j]);
+      }
+    }
+  }
+}
+
+// F(2×2, 3×3) with channels in the lanes.
 template <class T>
 void weight_lanes(const T* from, const int32_t* order, int64_t depth, int64_t width, T* to, int64_t plane) {
   for (int64_t k = 0; k < depth; ++k, from += 9 * width, to += width) {
@@ -235,79 +284,34 @@ void result_lanes(const T* from, int64_t plane, int64_t step, int64_t count, con
   }
 }
 
-template <class T>
-void gradient_lanes(const T* from, int64_t row, int64_t count, T* to, int64_t plane, int64_t step) {
-  constexpr int kLane = kLanes<T>;
-  for (int64_t t = 0; t < count; ++t, from += 2 * kLane, to += step) {
-    Vec<T> rows[4][2];
-#pragma GCC unroll 2
-    for (int j = 0; j < 2; ++j) {
-      const Vec<T> a = load(from + j * kLane), b = load(from + row + j * kLane);
-      rows[0][j] = a, rows[1][j] = a + b, rows[2][j] = a - b, rows[3][j] = -b;
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      T* const at = to + 4 * i * plane;
-      store<T>(at, rows[i][0]);
-      store<T>(at + plane, rows[i][0] + rows[i][1]);
-      store<T>(at + 2 * plane, rows[i][0] - rows[i][1]);
-      store<T>(at + 3 * plane, -rows[i][1]);
-    }
-  }
-}
-
-// The transpose of G applied to four numbers.
-#define PYFRAME_GATHER(a, b, c, d, out)   \
-  {                                       \
-    out[0] = (a) + half * ((b) + (c));    \
-    out[1] = half * ((b) - (c));          \
-    out[2] = half * ((b) + (c)) + (d);    \
-  }
-
-template <class T>
-void weight_gradient(const T* from, int64_t plane, int64_t depth, int64_t width, T* to) {
-  const T half = T(0.5);
-  for (int64_t k = 0; k < depth; ++k, from += width, to += 9 * width) {
-    for (int64_t c = 0; c < width; c += kLanes<T>) {
-      Vec<T> columns[4][3];
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
-        const T* const at = from + j * plane + c;
-        PYFRAME_GATHER(load(at), load(at + 4 * plane), load(at + 8 * plane), load(at + 12 * plane), columns[j])
-      }
-#pragma GCC unroll 3
-      for (int i = 0; i < 3; ++i) {
-        Vec<T> out[3];
-        PYFRAME_GATHER(columns[0][i], columns[1][i], columns[2][i], columns[3][i], out)
-#pragma GCC unroll 3
-        for (int j = 0; j < 3; ++j) store<T>(to + (3 * i + j) * width + c, out[j]);
-      }
-    }
-  }
-}
+template <class T, class Y, class X>
+constexpr WinogradAdjoint<T> adjoint{&source_lanes<T, Y, X>, &spread_lanes<T, Y, X>, &gather_lanes<T, Y, X>};
 
 template <class T, class Y, class X, int Gap = 1>
-constexpr WinogradForm<T> form(int64_t channels) {
+constexpr WinogradForm<T> form(int64_t channels, const WinogradAdjoint<T>* adjoint) {
   return {{Y::kTaps, X::kTaps}, {Y::kStep, X::kStep}, {Y::kOuts, X::kOuts}, {Y::kReach, X::kReach}, Gap, channels,
-          &read<T, Y, X, Gap>, &source<T, Y, X>, &weight<T, Y, X>, &result<T, Y, X, Gap>};
+          adjoint, &read<T, Y, X, Gap>, &source<T, Y, X>, &weight<T, Y, X>, &result<T, Y, X, Gap>};
 }
+template <class T>
+constexpr const WinogradAdjoint<T>* dense = &adjoint<T, Three, Three>;
+constexpr const WinogradAdjoint<float>* strided = &adjoint<float, ThreeApart, ThreeApart>;
 // The last ones are rare in float64.
 template <class T>
-constexpr WinogradForm<T> forms[] = {form<T, Three, Three>(16)};
+constexpr WinogradForm<T> forms[] = {form<T, Three, Three>(16, dense<T>)};
 template <>
-constexpr WinogradForm<float> forms<float>[] = {form<float, Three, Three>(16), form<float, ThreeApart, ThreeApart>(32),
-                                                form<float, Two, Two>(32), form<float, One, Five>(32),
-                                                form<float, Three, Three, 2>(16), form<float, Three, Three, 4>(16)};
-
-template <class T>
-constexpr WinogradKernels<T> kernels_for{forms<T>,         sizeof forms<T> / sizeof(WinogradForm<T>),
-                                         &source_lanes<T>, &weight_lanes<T>,
-                                         &result_lanes<T>, &gradient_lanes<T>,
-                                         &weight_gradient<T>};
+constexpr WinogradForm<float> forms<float>[] = {
+    form<float, Three, Three>(16, dense<float>),    form<float, ThreeApart, ThreeApart>(32, strided),
+    form<float, Two, Two>(32, nullptr),             form<float, One, Five>(32, nullptr),
+    form<float, Three, Three, 2>(16, dense<float>), form<float, Three, Three, 4>(16, dense<float>)};
+constexpr WinogradForm<float> five_lanes{{1, 5}, {1, 1}, {1, 2}, {1, 6}, 1, 24,
+                                         nullptr, nullptr, &source<float, One, Five>, &weight<float, One, Five>,
+                                         &result<float, One, Five, kLanes<float>>};
 
 }  // namespace
 
-extern const WinogradTable winograd_table{kernels_for<float>, kernels_for<double>};
+extern const WinogradTable winograd_table{
+    {forms<float>, sizeof forms<float> / sizeof(WinogradForm<float>), &five_lanes, &weight_lanes<float>, &result_lanes<float>},
+    {forms<double>, 1, nullptr, nullptr, nullptr}};
 
 }  // namespace PYFRAME_ISA
 }  // namespace pyframe

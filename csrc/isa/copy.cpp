@@ -172,6 +172,12 @@ template <class T> PYFRAME_INLINE void line(char* out, const char* in, int64_t n
 template <class T>
 void lines(char* out, const char* in, int64_t count, int64_t n, int64_t out_outer, int64_t in_outer, int64_t out_step,
            int64_t in_step) {
+  if (n < 4) {  // one column after the other: less to decide for each line
+    for (int64_t i = 0; i < n; ++i, out += out_step, in += in_step) {
+      for (int64_t k = 0; k < count; ++k) put<T>(out + k * out_outer, get<T>(in + k * in_outer));
+    }
+    return;
+  }
   for (int64_t k = 0; k < count; ++k) line<T>(out + k * out_outer, in + k * in_outer, n, out_step, in_step);
 }
 
@@ -184,6 +190,7 @@ template <class T> PYFRAME_INLINE void two(char* out, const char* in, int64_t by
 }
 
 using Bytes = Vec<std::uint64_t>;
+constexpr int64_t kShortRun = 1024;  // from here on the C library's copy is as fast
 
 PYFRAME_INLINE void short_run(char* out, const char* in, int64_t bytes) {
   typedef std::uint64_t Half __attribute__((vector_size(16)));
@@ -218,11 +225,23 @@ void stream_run(char* out, const char* in, int64_t bytes) {
   __builtin_memcpy(out + i, in + i, static_cast<std::size_t>(bytes - i));
 }
 
+void bytes_to_floats(float* out, const std::uint8_t* in, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(in[i]);
+}
+
+void chosen_rows(char* out, const char* in, const int64_t* index, int64_t count, int64_t n, int64_t bytes) {
+  for (int64_t j = 0; j < count; ++j) {
+    const char* const row = in + (index[j] < 0 ? index[j] + n : index[j]) * bytes;
+    if (bytes <= kShortRun) short_run(out + j * bytes, row, bytes);
+    else __builtin_memcpy(out + j * bytes, row, static_cast<std::size_t>(bytes));
+  }
+}
+
 void rows(char* out, const char* in, int64_t count, int64_t bytes, int64_t out_step, int64_t in_step, bool past_cache) {
   if (past_cache && bytes >= 1024) {
     for (int64_t k = 0; k < count; ++k) stream_run(out + k * out_step, in + k * in_step, bytes);
     stream_end();
-  } else if (bytes <= 1024) {
+  } else if (bytes <= kShortRun) {
     for (int64_t k = 0; k < count; ++k) short_run(out + k * out_step, in + k * in_step, bytes);
   } else {
     for (int64_t k = 0; k < count; ++k) {
@@ -237,7 +256,9 @@ extern const CopyTable copy_table;  // a constant would be local to this file
 const CopyTable copy_table = {
     {transpose<std::uint8_t>, transpose<std::uint16_t>, transpose<std::uint32_t>, transpose<std::uint64_t>},
     {lines<std::uint8_t>, lines<std::uint16_t>, lines<std::uint32_t>, lines<std::uint64_t>},
-    rows};
+    rows,
+    bytes_to_floats,
+    chosen_rows};
 
 }  // namespace PYFRAME_ISA
 }  // namespace pyframe

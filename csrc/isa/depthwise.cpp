@@ -406,8 +406,7 @@ void across(const DepthwisePlan& p, const T* window, const T* weight, const T* f
 
 }  // namespace
 
-extern const DepthwiseTable depthwise_table = {{kLanes<float>, correlate<float>, weight<float>, across<float>},
-                                               {kLanes<double>, correlate<double>, weight<double>, nullptr}};
+extern const DepthwiseTable depthwise_table = {{kLanes<float>, correlate<float>, weight<float>, across<float>}};
 
 }  // namespace PYFRAME_ISA
 }  // namespace pyframe

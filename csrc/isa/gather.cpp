@@ -58,9 +58,23 @@ void range(const int64_t* index, int64_t count, int64_t* least_and_greatest) {
   }
 }
 
+PYFRAME_INLINE int64_t wrapped(int64_t k, int64_t n) { return k + (k >> 63 & n); }
+
+void places(const int64_t* index, int64_t step, const int64_t* lengths, int64_t dims, int64_t count,
+            int64_t* __restrict__ places) {
+  const int64_t first = lengths[0];
+  for (int64_t i = 0; i < count; ++i) places[i] = wrapped(index[i], first);
+  for (int64_t d = 1; d < dims; ++d) {
+    const int64_t* const next = index + d * step;
+    const int64_t n = lengths[d];
+    for (int64_t i = 0; i < count; ++i) places[i] = places[i] * n + wrapped(next[i], n);
+  }
+}
+
 }  // namespace
 
-extern const GatherTable gather_table = {sum_rows<float>, sum_rows<double>, add_row<float>, add_row<double>, range};
+extern const GatherTable gather_table = {sum_rows<float>, sum_rows<double>, add_row<float>,
+                                         add_row<double>, range,            places};
 
 }  // namespace PYFRAME_ISA
 }  // namespace pyframe

@@ -36,14 +36,19 @@ template <class T, class F> void unary(const PointwiseArgs& s) {
     for (int i = 0; i < kGroup; i += kLanes<T>) store<T>(y + i, F::run(load<T>(x + i)));
   }
 }
-template <class T, class F> void binary(const PointwiseArgs& s) {
+template <class T, class F, int Bytes = kVectorBytes> void binary(const PointwiseArgs& s) {
+  typedef T V __attribute__((vector_size(Bytes)));
   const char *a = s.in[0], *b = s.in[1];
   char* out = s.out;
   const std::int64_t step_a = s.step[0], step_b = s.step[1];
   for (std::int64_t g = 0; g < s.groups; ++g, a += step_a, b += step_b, out += kGroup * sizeof(T)) {
-    const T *x = reinterpret_cast<const T*>(a), *z = reinterpret_cast<const T*>(b);
-    T* y = reinterpret_cast<T*>(out);
-    for (int i = 0; i < kGroup; i += kLanes<T>) store<T>(y + i, F::run(load<T>(x + i), load<T>(z + i)));
+    for (int i = 0; i < kGroup * static_cast<int>(sizeof(T)); i += Bytes) {
+      V x, z;
+      __builtin_memcpy(&x, a + i, sizeof x);
+      __builtin_memcpy(&z, b + i, sizeof z);
+      const V y = (V)F::run(x, z);
+      __builtin_memcpy(out + i, &y, sizeof y);
+    }
   }
 }
 template <class T, class F> void ternary(const PointwiseArgs& s) {

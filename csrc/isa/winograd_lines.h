@@ -2,6 +2,7 @@
 // products as they see source values, kReach. With the vectors d of source values and g of weights, the sums are
 //   Aᵀ [(G g) ⊙ (Bᵀ d)],
 // where `source` applies Bᵀ, `weight` G and `result` Aᵀ. Evaluated at 0, 1, -1, ∞ and so on (Toom and Cook, Winograd).
+// The gradient of the weights from that of the sums, e, is Gᵀ [(A e) ⊙ (Bᵀ d)]: `spread` applies A, `gather` Gᵀ.
 #pragma once
 
 #include "isa/vec.h"
@@ -51,6 +52,15 @@ struct Three {  // 4 products instead of 6
   static PYFRAME_INLINE void result(const V* m, V* y) {
     y[0] = m[0] + m[1] + m[2], y[1] = m[1] - m[2] - m[3];
   }
+  template <class T, class V>
+  static PYFRAME_INLINE void spread(const V* e, V* m) {
+    m[0] = e[0], m[1] = e[0] + e[1], m[2] = e[0] - e[1], m[3] = -e[1];
+  }
+  template <class T, class V>
+  static PYFRAME_INLINE void gather(const V* m, V* g) {
+    const V outer = T(0.5) * (m[1] + m[2]);
+    g[0] = m[0] + outer, g[1] = T(0.5) * (m[1] - m[2]), g[2] = outer + m[3];
+  }
 };
 
 struct ThreeApart {  // 5 products instead of 6: those of the outer taps, two taps at stride 1, are saved
@@ -67,9 +77,18 @@ struct ThreeApart {  // 5 products instead of 6: those of the outer taps, two ta
   static PYFRAME_INLINE void result(const V* m, V* y) {
     y[0] = m[0] + m[1] + m[3], y[1] = m[1] - m[2] + m[4];
   }
+  template <class T, class V>
+  static PYFRAME_INLINE void spread(const V* e, V* m) {
+    m[0] = m[3] = e[0], m[1] = e[0] + e[1], m[2] = -e[1], m[4] = e[1];
+  }
+  template <class T, class V>
+  static PYFRAME_INLINE void gather(const V* m, V* g) {
+    g[0] = m[0] + m[1], g[1] = m[3] + m[4], g[2] = m[1] + m[2];
+  }
 };
 
-// 6 products instead of 10, evaluated at 0, ±3/4, ±4/3, ∞: rounding errors are half as large as with ±1 and ±2.
+// 6 products instead of 10, evaluated at 0, ±3/4, ±4/3, ∞: rounding errors are half as large as with ±1 and ±2. The
+// gradient of the weights would lose as many bits again, in sums as long as an image.
 struct Five {
   static constexpr int kTaps = 5, kStep = 1, kOuts = 2, kReach = 6;
   static constexpr double kA = 3.0 / 4, kB = 4.0 / 3, kA2 = kA * kA, kB2 = kB * kB;

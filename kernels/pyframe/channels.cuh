@@ -52,6 +52,10 @@ __device__ __forceinline__ void for_pairs(int first, int last, int positions, F 
   }
 }
 
+// Whether a limited value has a gradient: on the limits it has none.
+template <class C>
+__device__ __forceinline__ bool inside(C value, C low, C high) { return value > low && value < high; }
+
 // This thread's channel; blocks are along x for channels and along y for chunks. May be past the end with COLUMNS.
 template <bool COLUMNS>
 __device__ __forceinline__ int channel_here() {

@@ -70,18 +70,19 @@ def assign(target: Any, source: Any) -> None:
         target[...] = source
         return
     dtype = target.dtype
-    if source.__class__ is not np.ndarray:
+    shared = False
+    if source.__class__ is np.ndarray:
+        shared = np.may_share_memory(target, source)
+    else:
         source = np.asarray(source, dtype)
     if (
-        dtype.itemsize not in _SIZES
+        shared
+        or dtype.itemsize not in _SIZES
         or not target.flags.writeable
         or (source.dtype != dtype and not_converted(source.dtype, dtype))
-        or np.may_share_memory(target, source)
     ):
         target[...] = source
         return
     if source.dtype != dtype:
         source = converted(source, dtype)
-    if source.shape != target.shape:
-        source = np.broadcast_to(source, target.shape)
     native.module.copy_strided(target, source, dtype.itemsize)

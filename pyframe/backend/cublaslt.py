@@ -8,7 +8,7 @@ its first factor is our second one, and its rows are our columns.
 from __future__ import annotations
 
 import importlib.util
-from functools import cache
+from functools import cache, partial
 from threading import Lock
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..dtypes import bfloat16, float16, float32, float64
-from . import backend_of, launch
+from . import backend_of, launch, repeated
 from .cuda_geometry import address
 
 WORKSPACE = 32 << 20  # bytes: what cuBLAS itself takes on Hopper, the most of any architecture
@@ -104,12 +104,30 @@ def run(
         aux: the matrix that the epilogue reads.
         alpha, beta: numbers.
     """
-    plan, lt = _plan(kind), bindings().lt
+    plan = _plan(kind)
     assert plan is not None, "see supported()"
+    room = backend_of(out).empty((plan.workspace,), np.dtype(np.uint8)) if plan.workspace else None
+    operands = (left, right, out, added, bias, aux, room, alpha, beta)
+    repeated.queue(partial(_queue, kind, plan), *operands)
+
+
+def _queue(
+    kind: Kind,
+    plan: Plan,
+    left: Any,
+    right: Any,
+    out: Any,
+    added: Any,
+    bias: Any,
+    aux: Any,
+    room: Any,
+    alpha: Any,
+    beta: Any,
+) -> None:
+    lt = bindings().lt
     number = np.float64 if kind.dtype == float64 else np.float32
     factors = np.array([alpha, beta], number)
     pointer = factors.ctypes.data
-    room = backend_of(out).empty((plan.workspace,), np.dtype(np.uint8)) if plan.workspace else None
     target = address(out)
     source = target if added is None else address(added)
     stream = launch.host().current_stream(kind.device).ptr

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from .. import config
 from ..device import Device
 from ..errors import DeviceError, KernelError, OutOfMemoryError, fail, message
-from . import base, device_errors, driver
+from . import base, device_errors, driver, repeated
 from .base import Backend
+from .cuda_geometry import address
 
 
 def _load_cupy() -> Any:
@@ -71,14 +73,28 @@ class CudaBackend(Backend):
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         try:
             if self._here:
-                return self.array_type(shape, dtype)
-            with self.xp.cuda.Device(self.index):
-                return self.array_type(shape, dtype)
+                out = self.array_type(shape, dtype)
+            else:
+                with self.xp.cuda.Device(self.index):
+                    out = self.array_type(shape, dtype)
         except Exception as error:  # as _explaining does, which costs 1 µs
             better = self.explain(error)
             if better is None:
                 raise
             raise better from error
+        if repeated.active:
+            repeated.note_array(out)
+        return out
+
+    @staticmethod
+    def layout(*arrays: Any) -> Any:
+        """As that of any backend, and what else launches follow from: how far arrays begin from
+        multiples of 16 bytes, and the precision of products.
+        """
+        found: list[Any] = [config.get_float32_matmul_precision()]
+        for a in arrays:
+            found.append(None if a is None else (a.dtype.num, a.shape, a.strides, address(a) & 15))
+        return tuple(found)
 
     def asarray(self, value: Any, dtype: np.dtype | None = None, non_blocking: bool = False) -> Any:
         with self._explaining(), self.on():

@@ -28,6 +28,8 @@ class CudaFile:
             ``"softmax_forward<float, 128, false>"``.
         source: the text, where there is no such file.
         architectures: the only ones that have its instructions, as ``"sm_90a"``; empty: all.
+        cooperative: its blocks wait for each other, so a launch is refused if not all of them can
+            run at once.
     """
 
     def __init__(
@@ -36,9 +38,11 @@ class CudaFile:
         instances: Sequence[str],
         source: str | None = None,
         architectures: Sequence[str] = (),
+        cooperative: bool = False,
     ) -> None:
         self.name, self.instances = name, tuple(instances)
         self.architectures = tuple(architectures)
+        self.cooperative = cooperative
         self._source = source
         self._emulated: Any = None
         self._on_device: Any = None
@@ -104,7 +108,8 @@ class CudaFile:
         if self._emulated is None:
             from .emulator import EmulatedFile
 
-            self._emulated = EmulatedFile(self.source, self.name, self.instances)
+            text, names = self.source, self.instances
+            self._emulated = EmulatedFile(text, self.name, names, self.cooperative)
         self._emulated.launch(*args)
 
     def _launch_on_device(

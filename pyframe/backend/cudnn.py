@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..dtypes import bfloat16, float16, float32
-from . import backend_of, launch
+from . import backend_of, launch, repeated
 from .cuda_geometry import address, element_strides
 
 DTYPES = (float16, bfloat16, float32)
@@ -133,12 +133,16 @@ def _handle(device: int) -> Any:
 
 def run(kind: Kind, inputs: tuple, outputs: tuple) -> None:
     """Queues a kind that has a graph on the device's current stream."""
-    found, handle = graph_of(kind), _handle(kind.device)
+    found = graph_of(kind)
     assert found is not None, "see graph_of()"
     room = None
     if found.workspace:
         room = backend_of(outputs[0]).empty((found.workspace,), np.dtype(np.uint8))
-    stream = launch.host().current_stream(kind.device).ptr
-    bindings().set_stream(handle=handle, stream=stream)
-    places = {i: address(x) for i, x in enumerate((*inputs, *outputs), 1)}
-    found.graph.execute(places, 0 if room is None else address(room), handle=handle)
+    repeated.queue(partial(_queue, found.graph, kind.device), room, *inputs, *outputs)
+
+
+def _queue(graph: Any, device: int, room: Any, *operands: Any) -> None:
+    handle = _handle(device)
+    bindings().set_stream(handle=handle, stream=launch.host().current_stream(device).ptr)
+    places = {i: address(x) for i, x in enumerate(operands, 1)}
+    graph.execute(places, 0 if room is None else address(room), handle=handle)

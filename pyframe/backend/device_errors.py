@@ -9,18 +9,20 @@ write them too.
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from ..errors import PyframeError, RangeError, message
+from ..errors import PyframeError, RangeError, called, message
 
 WORDS = 4  # per op: noted, value, size, none
 _MOST = 256  # ops
+_LATER = ", noticed when the device was waited for"
 
 _memory: list[Any] = []  # the words of all ops and their address, once a device was used
-_slots: list[_Slot] = []
+_slots: list[Slot] = []
 
 
 class OutOfRange:
@@ -31,21 +33,34 @@ class OutOfRange:
         what: with ``{value}`` and ``{size}``.
         fix: with ``{size}`` and ``{last}``.
         error: the class that the CPU raises.
+        shared: whether several public functions call the op; messages then name the one that was
+            called, which each call has to look for.
     """
 
     def __init__(
-        self, op: str, what: str, fix: str, error: type[PyframeError] = RangeError
+        self,
+        op: str,
+        what: str,
+        fix: str,
+        error: type[PyframeError] = RangeError,
+        shared: bool = False,
     ) -> None:
         self.op, self.what, self.fix, self.error = op, what, fix, error
-        self._slot: _Slot | None = None
+        self.shared = shared
+        self.slots: dict[str, Slot] = {}  # by what is named
 
     def words(self, array: Any) -> Any:
         """Where a launch beside ``array`` notes it: an argument of the kernel."""
         if array.__class__ is np.ndarray:  # the emulator
             return np.zeros(WORDS, np.int64)
-        if self._slot is None:
-            self._slot = _Slot(self)
-        return self._slot
+        name = self._called()
+        slot = self.slots.get(name)
+        if slot is None:
+            slot = self.slots[name] = Slot(self, name)
+        return slot
+
+    def _called(self) -> str:
+        return (called(sys._getframe(2)) if self.shared else "") or self.op
 
     def look(self, words: Any) -> None:
         """After a launch: raises what was noted in the emulator; a device is not waited for.
@@ -54,26 +69,26 @@ class OutOfRange:
             RangeError: as ``error`` says.
         """
         if words.__class__ is np.ndarray and words[0]:
-            raise self.found(words, "")
+            raise self.found(words, self._called(), "")
 
-    def found(self, words: np.ndarray, when: str) -> PyframeError:
+    def found(self, words: np.ndarray, op: str, when: str) -> PyframeError:
         """The error for these words."""
         value, size = int(words[1]), int(words[2])
         what = self.what.format(value=value, size=size)
-        return self.error(message(self.op, what + when, self.fix.format(size=size, last=size - 1)))
+        return self.error(message(op, what + when, self.fix.format(size=size, last=size - 1)))
 
 
-class _Slot:
-    """The words of one op, as launching takes an array."""
+class Slot:
+    """The words of one op, as launching takes an array; ``name``: how messages call the op."""
 
-    def __init__(self, kind: OutOfRange) -> None:
+    def __init__(self, kind: OutOfRange, name: str) -> None:
         from . import launch
 
         if not _memory:
             _memory.extend(launch.host().host_words(_MOST * WORDS))
         words, address = _memory
         number = min(len(_slots), _MOST - 1)
-        self.kind = kind
+        self.kind, self.name = kind, name
         self.words = words[number * WORDS : (number + 1) * WORDS]
         self.data = SimpleNamespace(ptr=address + number * WORDS * 8, device_id=-1)
         self.shape = (WORDS,)
@@ -89,7 +104,7 @@ def raise_noted() -> None:
     if not _slots or not _memory[0].any():
         return
     found = [slot for slot in _slots if slot.words[0]]
-    errors = [s.kind.found(s.words, ", noticed when the device was waited for") for s in found]
+    errors = [s.kind.found(s.words, s.name, _LATER) for s in found]
     for slot in found:  # a kernel that runs may be noting something in another
         slot.words[:] = 0
     for error in errors:
@@ -99,6 +114,6 @@ def raise_noted() -> None:
 def forget() -> None:
     """Drops all words; for tests that put another device in the place of the last one."""
     for slot in _slots:
-        slot.kind._slot = None
+        slot.kind.slots.clear()
     _slots.clear()
     _memory.clear()

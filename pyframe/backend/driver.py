@@ -106,6 +106,11 @@ def load_function(cubin: bytes, symbol: str) -> Any:
     return call("cuModuleGetFunction", module, symbol.encode())
 
 
+def blocks_at_once(function: Any, threads: int, shared: int) -> int:
+    """How many blocks of a kernel a multiprocessor holds at the same time."""
+    return call("cuOccupancyMaxActiveBlocksPerMultiprocessor", function, threads, shared)
+
+
 def allow_shared(function: Any, size: int) -> None:
     """Let a kernel use so much dynamic shared memory; above 48 KB it has to be asked for."""
     attribute = bindings().CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES

@@ -42,10 +42,12 @@ def seeds(*values: int) -> Iterator[None]:
 
 
 class EmulatedFile:
-    """The compiled instances of one source file."""
+    """The compiled instances of one source file; ``cooperative``: see ``CudaFile``."""
 
-    def __init__(self, source: str, name: str, instances: Sequence[str]) -> None:
-        self.name = name
+    def __init__(
+        self, source: str, name: str, instances: Sequence[str], cooperative: bool = False
+    ) -> None:
+        self.name, self.cooperative = name, cooperative
         self.instances = tuple(instances)
         self._path = str(emulator_build.compiled(source, name, self.instances))
         library = ctypes.CDLL(self._path)
@@ -78,7 +80,9 @@ class EmulatedFile:
             with memory:
                 pairs = zip(signature, args, strict=True)
                 values = [memory.packed(code, arg) for code, arg in pairs]
-                why = _run(entry, values, grid, block, shared, seed) or memory.overwritten()
+                shapes = (grid, block)
+                why = _run(entry, values, shapes, shared, seed, self.cooperative)
+                why = why or memory.overwritten()
                 if why:
                     why = emulator_build.with_lines(why, self._path)
                     fail(KernelError, self.name, f"{instance}: {why}", grid=grid, block=block)
@@ -121,10 +125,10 @@ def _check_signature(name: str, instance: str, signature: str, entry: Any) -> No
 def _run(
     entry: Any,
     values: list[bytes],
-    grid: tuple[int, ...],
-    block: tuple[int, ...],
+    grid_and_block: tuple[tuple[int, ...], ...],
     shared: int,
     seed: int,
+    cooperative: bool,
 ) -> str:
     buffers = [ctypes.create_string_buffer(v, max(len(v), 1)) for v in values]
     pointers = (ctypes.c_void_p * len(buffers))(*[ctypes.addressof(b) for b in buffers])
@@ -134,10 +138,11 @@ def _run(
         [ctypes.c_void_p] * 2
         + [ctypes.POINTER(ctypes.c_uint)] * 2
         + [ctypes.c_size_t] * 2
-        + [ctypes.c_uint64]
+        + [ctypes.c_uint64, ctypes.c_bool]
     )
-    shapes = [(ctypes.c_uint * 3)(*s, *[1] * (3 - len(s))) for s in (grid, block)]
-    why = run(entry.run, ctypes.addressof(pointers), *shapes, shared, MOST_SHARED, seed)
+    shapes = [(ctypes.c_uint * 3)(*s, *[1] * (3 - len(s))) for s in grid_and_block]
+    numbers = (shared, MOST_SHARED, seed, cooperative)
+    why = run(entry.run, ctypes.addressof(pointers), *shapes, *numbers)
     return why.decode()
 
 

@@ -12,6 +12,7 @@ Errors of a running kernel arrive later, with some other call. They name the las
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import struct
 from collections import deque
@@ -23,7 +24,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..errors import KernelError, describe, fail, message
-from . import driver, native, nvrtc, tensor_map
+from . import driver, native, nvrtc, repeated, tensor_map
 
 _SLOT = 8  # bytes of room per argument, a tensor map excepted; the driver is given all addresses
 _UNASKED_SHARED = 16 << 10  # bytes of dynamic shared memory that need no asking beside the static
@@ -84,6 +85,14 @@ class Host:
         """The most bytes of shared memory that a block can ask for."""
         return self.cuda.runtime.deviceGetAttribute(97, device)
 
+    def shared_of_multiprocessor(self, device: int) -> int:
+        """The bytes of shared memory that the blocks of a multiprocessor have together."""
+        return self.cuda.runtime.deviceGetAttribute(81, device)
+
+    def cooperative(self, device: int) -> bool:
+        """Whether kernels can be launched so that all blocks run at once."""
+        return bool(self.cuda.runtime.deviceGetAttribute(95, device))
+
     def multiprocessors(self, device: int) -> int:
         """How many multiprocessors the device has."""
         found = self._multiprocessors.get(device)
@@ -108,9 +117,11 @@ class Plan:
         signature: a :mod:`struct` code per argument, ``P`` for arrays.
         function: the driver's handle.
         device: the device's index.
+        cooperative: whether all blocks have to run at once.
     """
 
     __slots__ = (
+        "_at_once",
         "_call",
         "_current_stream",
         "_maps",
@@ -120,6 +131,7 @@ class Plan:
         "_rooms",
         "_shared",
         "_streams",
+        "cooperative",
         "device",
         "file",
         "function",
@@ -128,12 +140,23 @@ class Plan:
     )
 
     def __init__(
-        self, file: str, instance: str, signature: str, function: Any, device: int
+        self,
+        file: str,
+        instance: str,
+        signature: str,
+        function: Any,
+        device: int,
+        cooperative: bool = False,
     ) -> None:
         self.file, self.instance, self.signature = file, instance, signature
         self.function, self.device = function, device
-        self._call = driver.bindings().cuLaunchKernel
-        self._quick = _quick_plan(function, signature)
+        self.cooperative = cooperative
+        if cooperative:  # rare and long: packed in Python
+            self._call, self._quick = driver.bindings().cuLaunchCooperativeKernel, None
+        else:
+            self._call = driver.bindings().cuLaunchKernel
+            self._quick = _quick_plan(function, signature)
+        self._at_once: dict[tuple[int, int], int] = {}
         self._current_stream = host().current_stream
         self._pointers = [i for i, code in enumerate(signature) if code == "P"]
         self._maps = [i for i, code in enumerate(signature) if code == tensor_map.CODE]
@@ -150,8 +173,12 @@ class Plan:
         Raises:
             KernelError: if it cannot be launched, or if an earlier kernel had failed.
         """
+        if repeated.active:
+            repeated.note_launch(self.launch, grid, block, args, shared)
         if shared > self._shared:
             self._ask_for(shared)
+        if self.cooperative:
+            self._check_at_once(math.prod(grid), math.prod(block), shared)
         if self._quick is None:
             self._launch_by_bindings(grid, block, args, shared)
             return
@@ -205,10 +232,11 @@ class Plan:
         u, v, w = block if len(block) == 3 else (*block, 1, 1)[:3]
         _history.append((self, grid, block, shapes))
         call, function, address = self._call, self.function, room[1]
-        (status,) = call(function, x, y, z, u, v, w, shared, stream, address, 0)
+        extra = () if self.cooperative else (0,)
+        (status,) = call(function, x, y, z, u, v, w, shared, stream, address, *extra)
         if status == driver.INVALID_CONTEXT:  # the first launch of this thread
             host().enter(self.device)
-            (status,) = call(function, x, y, z, u, v, w, shared, stream, address, 0)
+            (status,) = call(function, x, y, z, u, v, w, shared, stream, address, *extra)
         self._rooms.append(room)
         if status or _blocking:
             self._look_at(status, grid, block, args, shared, stream)
@@ -229,6 +257,17 @@ class Plan:
             what = f"{self.instance} cannot have {shared} bytes of dynamic shared memory"
             fail(KernelError, self.file, f"{what}: {driver.describe(error.status)}")
         self._shared = shared
+
+    def _check_at_once(self, blocks: int, threads: int, shared: int) -> None:
+        most = self._at_once.get((threads, shared))
+        if most is None:
+            host().enter(self.device)  # it may be this thread's first call
+            each = driver.blocks_at_once(self.function, threads, shared)
+            most = each * host().multiprocessors(self.device)
+            self._at_once[threads, shared] = most
+        if blocks > most:
+            what = f"{self.instance} needs {blocks} blocks at once; cuda:{self.device} holds {most}"
+            fail(KernelError, self.file, what, threads=threads, shared=shared)
 
     def _wrong_arguments(self, values: Sequence[Any], error: Exception) -> NoReturn:
         fail(
@@ -355,7 +394,7 @@ class DeviceFile:
                 fail(KernelError, self.name, what)
             check_signature(self.name, instance, signature, function)
         plan = self._plans[instance, device] = Plan(
-            self.name, instance, signature, function, device
+            self.name, instance, signature, function, device, self.file.cooperative
         )
         return plan
 

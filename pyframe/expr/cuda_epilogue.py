@@ -12,10 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..dtypes import compute_dtype
 from .c_source import c_name, c_source, c_type, preamble
 from .cuda_source import scalar_codes, storage_type, uses_index
 from .trace import ScalarFunction
 from .typing import program
+
+DROPOUT = "PQQQd"
+"""Codes of dropout's stream: words on the device or nothing, seed, offset, threshold and scale."""
 
 _COMMON = """int m, int n, int k, int inner, long long line_a, long long outer_a, long long inner_a,
     long long line_b, long long outer_b, long long inner_b, unsigned tiles, unsigned steps,
@@ -31,8 +35,8 @@ class Epilogue(NamedTuple):
     Entries are ``name::gemm_mma<…>``, ``name::gemm_simt<…>`` and ``name::gemm_reduce<T, M, N>``, or
     ``name::conv_gather_mma<…>`` and ``name::conv_gather_simt<…>``, with the template parameters of
     those in ``kernels/``. ``codes`` are the struct codes of the epilogue's arguments: a pointer per
-    output; a pointer and four strides per operand; scalars; with column sums, the pointer to their
-    parts and how many rows of those a tile has.
+    output; a pointer and four strides per operand; of dropout, what :data:`DROPOUT` says; scalars;
+    with column sums, the pointer to their parts and how many rows of those a tile has.
     """
 
     name: str
@@ -47,6 +51,7 @@ def epilogue(
     kinds: tuple[type, ...],
     family: str,
     sums: bool = False,
+    dropout: bool = False,
 ) -> Epilogue:
     """The :class:`Epilogue` of a function whose inputs have ``dtypes``, the sum's first.
 
@@ -56,27 +61,32 @@ def epilogue(
         kinds: ``bool``, ``int`` or ``float`` per runtime scalar.
         family: ``"mma"``, ``"simt"`` or ``"hopper"``, or ``"conv_mma"`` or ``"conv_simt"``.
         sums: whether the first output is added up along the columns too (``"mma"``, ``"hopper"``).
+        dropout: whether the last input is no array but the factors of dropout, which the kernel
+            makes of their stream; ``dtypes`` has that of the sum for it. Of products only.
     """
-    key = ("cuda epilogue", dtypes, kinds, family, sums)
+    key = ("cuda epilogue", dtypes, kinds, family, sums, dropout)
     found = function.cache.get(key)
     if found is None:
-        found = function.cache[key] = _epilogue(function, dtypes, kinds, family, sums)
+        found = function.cache[key] = _epilogue(function, dtypes, kinds, family, sums, dropout)
     return found
 
 
 def _epilogue(
-    function: ScalarFunction, dtypes: tuple, kinds: tuple, family: str, sums: bool
+    function: ScalarFunction, dtypes: tuple, kinds: tuple, family: str, sums: bool, dropout: bool
 ) -> Epilogue:
     typed = program(function, dtypes, kinds)
     outs = [storage_type(d) for d in typed.storage]
-    ins = [storage_type(d) for d in dtypes[1:]]
+    ins = [storage_type(d) for d in dtypes[1 : len(dtypes) - dropout]]
     scalars = [c_type(d) for d in typed.scalars]
 
     fields = [f"{t}* y{i};" for i, t in enumerate(outs)]
     fields += [f"GemmOperand<{t}> x{i};" for i, t in enumerate(ins)]
+    factor = c_type(compute_dtype(dtypes[0]))
+    fields += [f"GemmDropout<{factor}> kept;"] * dropout
     fields += [f"{t} v{i};" for i, t in enumerate(scalars)]
     fields += ["float* column_sums;", "int rows;"] * sums
     given = ["sums[j]"] + [f"widen(a{i}.values[j])" for i in range(len(ins))]
+    given += ["factors.values[j]"] * dropout
     given += [f"v{i}" for i in range(len(scalars))]
     if uses_index(typed):
         given.append("at.index + j")
@@ -88,6 +98,7 @@ def _epilogue(
         results = [f"const {c_type(typed.outputs[0])} o0 = "]
     call = f"{results[-1]}{c_name(function.name)}({', '.join(given)});"
     takes = [f"const auto a{i} = x{i}.template take<V>(at);" for i in range(len(ins))]
+    takes += ["const auto factors = kept.template take<V>(at);"] * dropout
     makes = [f"Pack<{t}, V> r{i};" for i, t in enumerate(outs)]
     each = [*results[:-1], call]
     each += [f"r{i}.values[j] = narrow<{t}>(o{i});" for i, t in enumerate(outs)]
@@ -108,6 +119,11 @@ def _epilogue(
         parameters += [f"long long {w}_{i}" for w in ("outer", "inner", "row", "column")]
         flag = f"(vector & {8 << i}) != 0"
         starts += [f"{{x{i}, outer_{i}, inner_{i}, row_{i}, column_{i}, {flag}}}"]
+    if dropout:
+        parameters += ["const unsigned long long* stream"]
+        parameters += [f"unsigned long long {w}" for w in ("seed", "offset", "threshold")]
+        parameters += ["double scale"]
+        starts += [f"{{stream, seed, offset, threshold, static_cast<{factor}>(scale)}}"]
     parameters += [f"{t} v{i}" for i, t in enumerate(scalars)]
     starts += [f"v{i}" for i in range(len(scalars))]
     starts[0] = f"({starts[0]}) != 0"
@@ -132,9 +148,10 @@ struct Function {{
         entries += _reduce(rest, made)
     digest = hashlib.sha256((struct + entries).encode()).hexdigest()[:10]
     name = f"{c_name(function.name)}_{digest}"
-    header = "conv_gemm" if family.startswith("conv") else f"gemm_{family}"
-    head = f'#include "pyframe/{header}.cuh"\n{preamble("cuda")}'
-    codes = "P" * len(outs) + "Pqqqq" * len(ins) + scalar_codes(typed)
+    headers = ["conv_gemm" if family.startswith("conv") else f"gemm_{family}"]
+    headers += ["gemm_dropout"] * dropout
+    head = "".join(f'#include "pyframe/{h}.cuh"\n' for h in headers) + preamble("cuda")
+    codes = "P" * len(outs) + "Pqqqq" * len(ins) + DROPOUT * dropout + scalar_codes(typed)
     codes += "Pi" * sums
     text = f"{head}namespace {name} {{\nusing namespace pf;\n{struct}{entries}}}\n"
     return Epilogue(name, text, codes, typed.storage)

@@ -124,6 +124,19 @@ class MultiheadAttention(Module):
         Returns:
             The output and the weights (or ``None``).
         """
+        return self.attend(
+            query,
+            key,
+            value,
+            key_padding_mask=key_padding_mask,
+            need_weights=need_weights,
+            attn_mask=attn_mask,
+            average_attn_weights=average_attn_weights,
+            is_causal=is_causal,
+        )
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, **rest: Any) -> tuple:
+        """Calls ``F.multi_head_attention_forward`` as this module is set; ``rest``: its options."""
         return F.multi_head_attention_forward(
             query,
             key,
@@ -139,14 +152,10 @@ class MultiheadAttention(Module):
             self.out_proj.weight,
             self.out_proj.bias,
             training=self.training,
-            key_padding_mask=key_padding_mask,
-            need_weights=need_weights,
-            attn_mask=attn_mask,
             use_separate_proj_weight=not self._qkv_same_embed_dim,
             q_proj_weight=self.q_proj_weight,
             k_proj_weight=self.k_proj_weight,
             v_proj_weight=self.v_proj_weight,
-            average_attn_weights=average_attn_weights,
-            is_causal=is_causal,
             batch_first=self.batch_first,
+            **rest,
         )

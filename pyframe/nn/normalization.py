@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -144,14 +145,23 @@ class _BatchNorm(_NormBase):
         )
 
     def forward(self, input: Tensor) -> Tensor:
+        return self.normalized_by(F.batch_norm, input)
+
+    def normalized_by(self, function: Callable, input: Tensor, *rest: Any) -> Tensor:
+        """Calls ``F.batch_norm``, or a function that takes ``rest`` too, as this module is set."""
         self._check_input_dim(input)
         training, tracking = self.training, self.track_running_stats
         factor = self._count_batch() if training and tracking else self.momentum or 0.0
         mean, var = self.running_mean, self.running_var
-        use_batch = training or (mean is None and var is None)
         if training and not tracking:
             mean = var = None
-        return F.batch_norm(input, mean, var, self.weight, self.bias, use_batch, factor, self.eps)
+        batch = self.uses_batch
+        return function(input, mean, var, self.weight, self.bias, batch, factor, self.eps, *rest)
+
+    @property
+    def uses_batch(self) -> bool:
+        """Whether it normalises by the batch's own statistics."""
+        return self.training or (self.running_mean is None and self.running_var is None)
 
     def _check_input_dim(self, input: Tensor) -> None:
         raise NotImplementedError

@@ -98,25 +98,34 @@ class _Layer(Module):
         self.activation = _activation(activation)
 
     def _attend(
-        self, attention: Module, x: Tensor, memory: Tensor, mask: Any, padding: Any, causal: bool
+        self,
+        attention: Any,
+        dropout: Module,
+        x: Tensor,
+        residual: Tensor,
+        memory: Tensor,
+        mask: Any,
+        padding: Any,
+        causal: bool,
     ) -> Tensor:
-        return attention(
-            x,
-            memory,
-            memory,
-            attn_mask=mask,
-            key_padding_mask=padding,
-            need_weights=False,
-            is_causal=causal,
-        )[0]
+        """The residual plus what x sees of memory."""
+        masks = {"attn_mask": mask, "key_padding_mask": padding, "is_causal": causal}
+        p = fusing.dropout_of(dropout) if fusing.on_cuda(x) else None
+        if p is not None and fusing.is_attention(attention):
+            return fusing.attention_residual(attention, x, memory, residual, p, **masks)
+        return residual + dropout(attention(x, memory, memory, need_weights=False, **masks)[0])
 
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        silent = self.dropout._call_hooks is None and not (self.dropout.training and self.dropout.p)
-        if silent and fusing.on_cuda(x):
-            name = fusing.activation_of(self.activation)
-            if name and fusing.is_linear(self.linear1) and fusing.is_linear(self.linear2):
-                return fusing.feed_forward(self.linear1, name, self.linear2, x)
-        return self.linear2(self.dropout(self.activation(self.linear1(x))))
+    def _feed_forward(self, dropout: Module, x: Tensor, residual: Tensor) -> Tensor:
+        """The residual plus the two linear layers of x."""
+        first, second = self.linear1, self.linear2
+        p = fusing.dropout_of(dropout) if fusing.on_cuda(x) else None
+        if p is None or not fusing.is_linear(second):
+            return residual + dropout(second(self.dropout(self.activation(first(x)))))
+        name = fusing.activation_of(self.activation)
+        if name and fusing.is_linear(first) and fusing.dropout_of(self.dropout) == 0:
+            return fusing.feed_forward(first, name, second, x, residual, p)
+        hidden = self.dropout(fusing.sequence((first, self.activation), x))
+        return fusing.linear_residual(second, hidden, residual, p)
 
 
 class TransformerEncoderLayer(_Layer):
@@ -132,17 +141,16 @@ class TransformerEncoderLayer(_Layer):
         src_key_padding_mask: Tensor | None = None,
         is_causal: bool = False,
     ) -> Tensor:
-        def attend(x: Tensor) -> Tensor:
-            return self.dropout1(
-                self._attend(self.self_attn, x, x, src_mask, src_key_padding_mask, is_causal)
-            )
+        def attend(x: Tensor, residual: Tensor) -> Tensor:
+            masks = (src_mask, src_key_padding_mask, is_causal)
+            return self._attend(self.self_attn, self.dropout1, x, residual, x, *masks)
 
         x = src
         if self.norm_first:
-            x = x + attend(self.norm1(x))
-            return x + self.dropout2(self._feed_forward(self.norm2(x)))
-        x = self.norm1(x + attend(x))
-        return self.norm2(x + self.dropout2(self._feed_forward(x)))
+            x = attend(self.norm1(x), x)
+            return self._feed_forward(self.dropout2, self.norm2(x), x)
+        x = self.norm1(attend(x, x))
+        return self.norm2(self._feed_forward(self.dropout2, x, x))
 
 
 class TransformerDecoderLayer(_Layer):
@@ -163,31 +171,22 @@ class TransformerDecoderLayer(_Layer):
         tgt_is_causal: bool = False,
         memory_is_causal: bool = False,
     ) -> Tensor:
-        def attend(x: Tensor) -> Tensor:
-            return self.dropout1(
-                self._attend(self.self_attn, x, x, tgt_mask, tgt_key_padding_mask, tgt_is_causal)
-            )
+        def attend(x: Tensor, residual: Tensor) -> Tensor:
+            masks = (tgt_mask, tgt_key_padding_mask, tgt_is_causal)
+            return self._attend(self.self_attn, self.dropout1, x, residual, x, *masks)
 
-        def look(x: Tensor) -> Tensor:
-            return self.dropout2(
-                self._attend(
-                    self.multihead_attn,
-                    x,
-                    memory,
-                    memory_mask,
-                    memory_key_padding_mask,
-                    memory_is_causal,
-                )
-            )
+        def look(x: Tensor, residual: Tensor) -> Tensor:
+            masks = (memory_mask, memory_key_padding_mask, memory_is_causal)
+            return self._attend(self.multihead_attn, self.dropout2, x, residual, memory, *masks)
 
         x = tgt
         if self.norm_first:
-            x = x + attend(self.norm1(x))
-            x = x + look(self.norm2(x))
-            return x + self.dropout3(self._feed_forward(self.norm3(x)))
-        x = self.norm1(x + attend(x))
-        x = self.norm2(x + look(x))
-        return self.norm3(x + self.dropout3(self._feed_forward(x)))
+            x = attend(self.norm1(x), x)
+            x = look(self.norm2(x), x)
+            return self._feed_forward(self.dropout3, self.norm3(x), x)
+        x = self.norm1(attend(x, x))
+        x = self.norm2(look(x, x))
+        return self.norm3(self._feed_forward(self.dropout3, x, x))
 
 
 class TransformerEncoder(Module):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import config
-from ..backend import backend_of, native
+from ..backend import backend_of, native, repeated
 from ..backend.base import several_devices
 from ..dtypes import compute_dtype, float32, is_half
 from ..errors import KernelError, fail
@@ -26,6 +26,9 @@ def _layout(array: Any) -> tuple:
     if array is None:
         return ()
     if array.__class__ in (list, tuple):
+        if array and array[0].__class__ is np.ndarray and native.layout is not None:
+            # What it writes to holds 8 arrays of 7 dimensions.
+            return tuple([native.layout(*array[k : k + 8]) for k in range(0, len(array), 8)])
         return tuple(_layout(a) for a in array)
     return (array.dtype.num, array.shape, array.strides)
 
@@ -175,18 +178,41 @@ def run_and_remember(
         given: the parameters as given, in order; ``params`` has what ``check`` made of them.
     """
     kernel = choose(op, arrays, params)
-    out = run_kernel(kernel, op, arrays, params)
-    if key is not None and kernel is not None:
-        checked = tuple(params.values())[: len(given)]  # without a random op's seed and offset
-        if _is_plain(given) and _is_plain(checked):
-            if len(memo) >= _MOST_CHOICES:  # shapes that never repeat
-                memo.clear()
-            memo[key] = (kernel.run, given, checked)
+    checked = tuple(params.values())[: len(given)]  # without a random op's seed and offset
+    if key is None or kernel is None or not (_is_plain(given) and _is_plain(checked)):
+        return run_kernel(kernel, op, arrays, params)
+    out, run = _run_and_write_down(kernel, op, arrays, params)
+    if len(memo) >= _MOST_CHOICES:  # shapes that never repeat
+        memo.clear()
+    memo[key] = (run, given, checked)
     return out
+
+
+def _run_and_write_down(
+    kernel: Kernel, op: Op, arrays: tuple, params: dict[str, Any]
+) -> tuple[Any, Callable]:
+    """The result, and what further calls of the same layouts and parameters run."""
+    if _backend(arrays).name != "cuda":
+        return run_kernel(kernel, op, arrays, params), kernel.run
+    if not kernel.repeats:
+        return run_kernel(kernel, op, arrays, params), partial(_unwritten, kernel.run)
+    if several_devices[0] or "seed" in params:  # another in every call
+        return run_kernel(kernel, op, arrays, params), kernel.run
+    arrays = repeated.distinct(arrays)
+    with repeated.Recording(arrays) as recording:
+        out = run_kernel(kernel, op, arrays, params)
+    return out, recording.finish(out) or kernel.run
+
+
+def _unwritten(run: Callable, *arrays: Any, **params: Any) -> Any:
+    repeated.refuse()
+    return run(*arrays, **params)
 
 
 def run_kernel(kernel: Kernel | None, op: Op, arrays: tuple, params: dict[str, Any]) -> Any:
     """Runs ``kernel``, or the portable forward if it is ``None``."""
+    if repeated.active and (kernel is None or not kernel.repeats):
+        repeated.refuse()
     try:
         if kernel is not None:
             return kernel.run(*arrays, **params)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..backend import backend_of
 from ..backend.cuda_geometry import address
-from ..dtypes import bfloat16, compute_dtype, float16, float32, float64
+from ..dtypes import bfloat16, float16, float32, float64
 
 TYPES = {float32: "float", float64: "double", float16: "pf::float16", bfloat16: "pf::bfloat16"}
 COMPUTED = ("float", "double")  # what TYPES are computed in
@@ -31,20 +30,6 @@ def not_cuda_floats(*arrays: Any) -> str:
         if array is not None and array.dtype != first:
             return f"dtypes differ: {first} and {array.dtype}"
     return ""
-
-
-def packed(array: Any) -> Any:
-    """``array`` in C order, itself if it is; ``None`` stays."""
-    if array is None or (array.flags.c_contiguous and address(array) % array.dtype.itemsize == 0):
-        return array
-    return backend_of(array).xp.array(array, order="C", copy=True)
-
-
-def computing(array: Any, dtype: Any) -> Any:
-    """A small array, such as a weight, in C order in the dtype that ``dtype`` is computed in."""
-    if array is None:
-        return None
-    return packed(array.astype(compute_dtype(dtype), copy=False))
 
 
 def can_vector(length: int, *arrays: Any) -> int:

@@ -38,7 +38,7 @@ def cuda_kernel(
             ``make gpu-check`` has passed on the device's architecture; elsewhere it can be forced.
     """
     trusted = _emulator_runs_it if emulated else partial(_checked, source)
-    return Kernel(name, run, supports, source=source, rounds=rounds, trusted=trusted)
+    return Kernel(name, run, supports, source=source, rounds=rounds, trusted=trusted, repeats=True)
 
 
 def library_kernel(
@@ -55,10 +55,11 @@ def library_kernel(
 
     Args:
         name: as ``explain`` and ``pyframe.kernels(name)`` have it.
-        run, supports, available, rounds: see :class:`pyframe.op.record.Kernel`.
+        run, supports, available, rounds: see :class:`pyframe.op.record.Kernel`; what ``run`` queues
+            of the library goes through :func:`pyframe.backend.repeated.queue`.
     """
     trusted = partial(_checked, name)
-    return Kernel(name, run, supports, available, rounds=rounds, trusted=trusted)
+    return Kernel(name, run, supports, available, rounds=rounds, trusted=trusted, repeats=True)
 
 
 def _emulator_runs_it(*arrays: Any) -> str:

@@ -16,7 +16,7 @@ from .cuda_arrays import TYPES, ceil_div, instances
 
 CHUNK = 4096  # kChunk of kernels/optim.cu
 # In the order of the numbers in pyframe/optim; the native extension has the first three.
-KINDS = ("Sgd", "Adam", "RmsProp", "Adagrad", "Adadelta", "Adamax", "RAdam")
+KINDS = ("Sgd", "Adam", "RmsProp", "Adagrad", "Adadelta", "Adamax", "RAdam", "NAdam")
 _FLOATS = ("float", "double")
 
 OPTIM = CudaFile(

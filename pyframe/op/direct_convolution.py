@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..backend import native
+from ..dtypes import float32
 from .native_arrays import not_floats, packed
 from .native_kernel import native_kernel
 from .record import Kernel
@@ -19,6 +20,12 @@ _SOURCE = "csrc/isa/depthwise.cpp"
 _MOST_IN, _MOST_OUT = 4, 8  # channels per group
 _MOST_WIDTH = 64  # taps along the width (kMostWidth in csrc/isa/depthwise_window.h)
 _MOST_STRIDE = 8  # kMostPhases in csrc/depthwise.h
+
+
+def _not_single(*arrays: Any) -> str:
+    """Why the kernel cannot take these arrays, or ""; ``None`` counts not."""
+    why = not_floats(*arrays)
+    return why or ("" if arrays[0].dtype == float32 else "only float32, not float64")
 
 
 def _why_not(x: tuple, w: tuple, stride: tuple, padding: tuple, groups: int) -> str:
@@ -62,7 +69,7 @@ def _supports(
     groups: int,
 ) -> str:
     why = _why_not(input.shape, weight.shape, stride, padding, groups)
-    return why or not_floats(input, weight, bias)
+    return why or _not_single(input, weight, bias)
 
 
 def _run(
@@ -93,7 +100,7 @@ def _supports_grad_input(
     groups: int,
 ) -> str:
     why = _why_not(input_size, weight.shape, stride, padding, groups)
-    return why or not_floats(grad_output, weight)
+    return why or _not_single(grad_output, weight)
 
 
 def _run_grad_input(
@@ -124,7 +131,7 @@ def _supports_grad_weight(
     groups: int,
 ) -> str:
     why = _why_not(input.shape, weight_size, stride, padding, groups)
-    return why or not_floats(grad_output, input)
+    return why or _not_single(grad_output, input)
 
 
 def _run_grad_weight(

@@ -60,6 +60,9 @@ class Kernel:
             The generic tests then ask for what is exact for inputs that differ by one rounding.
         trusted: ``(*arrays) -> ""`` if it may be chosen without being forced, else why not: a GPU
             kernel that no emulator runs must have passed ``make gpu-check`` on the architecture.
+        repeats: it runs on CUDA devices, and all that it does there are allocations and launches
+            that follow from dtypes, shapes, strides, alignment and parameters; see
+            :mod:`pyframe.backend.repeated`.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Kernel:
     into: Callable[..., bool] | None = None
     rounds: bool = False
     trusted: Callable[..., str] = lambda *arrays: ""
+    repeats: bool = False
 
 
 @dataclass(slots=True)
@@ -111,6 +115,8 @@ class Op:
             ``"lower"`` (to its dtype), ``"float32"``, ``"promote"`` (to the widest of them, at
             least to its dtype) or ``""`` (nothing).
         view: ``"always"`` if the output is a view of the first input, ``"maybe"`` if it can be.
+        part: ``(*params) -> index`` where the output is ``input[index]``, for numbers, slices and
+            ``...``. Its gradient is then added in that place, without an array of zeros.
         inplace: make the in-place twin ``NAME_``.
         random: the op draws from a generator (its forward gets ``seed`` and ``offset``).
         reference: float64 reference on NumPy arrays, written independently of ``forward``.
@@ -148,6 +154,7 @@ class Op:
     half: str = "float32"
     autocast: str = ""
     view: str = ""
+    part: Callable | None = None
     inplace: bool = False
     random: bool = False
     reference: Callable | None = None

@@ -6,6 +6,7 @@ the defaults of its numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -13,7 +14,18 @@ from typing import Any
 from .. import config
 from ..backend import backend_of
 from ..errors import ChoiceError, fail
-from ..expr import Expr, ScalarFunction, input_, trace, vjp
+from ..expr import (
+    Expr,
+    ScalarFunction,
+    cast,
+    input_,
+    maximum,
+    minimum,
+    scalar,
+    trace,
+    vjp,
+    where,
+)
 from ..op.registry import ops
 from ..tensor.pointwise import build
 from ..tensor.tensor import tensor_types
@@ -80,16 +92,58 @@ def of_sum(activation: str, bias: bool = True, both: bool = False) -> ScalarFunc
 
 
 @cache
-def of_convolution(activation: str, operands: tuple[str, ...]) -> ScalarFunction:
-    """f(s · scale + shift + residual) of those operands that are named, in that order."""
+def of_residual(bias: bool, residual: bool, dropout: bool) -> ScalarFunction:
+    """As an epilogue, residual + (s + bias) · kept of what there is; ``kept`` is dropout's."""
+    value: Expr = input_("s")
+    if bias:
+        value = value + input_("bias")
+    if dropout:
+        value = value * input_("kept")
+    if residual:
+        value = input_("residual") + value
+    given = {"bias": bias, "residual": residual, "kept": dropout}
+    names = ("s", *[name for name, there in given.items() if there])
+    return ScalarFunction("linear_residual", names, (), {}, value)
+
+
+@cache
+def of_convolution(
+    activation: str | None, operands: tuple[str, ...], dtype: Any = None
+) -> ScalarFunction:
+    """f(s · scale + shift + residual) of those operands that are named, in that order.
+
+    Without an activation, f keeps the value between the numbers ``min`` and ``max``. The result has
+    ``dtype`` where scale and shift are wider than it, else that of all.
+    """
     value: Expr = input_("s")
     if "scale" in operands:
         value = value * input_("scale")
     for name in ("shift", "residual"):
         if name in operands:
             value = value + input_(name)
-    name = f"{activation}_of_convolution"
-    return ScalarFunction(name, ("s", *operands), (), {}, ops[activation].expr(value))
+    numbers = () if activation else ("min", "max")
+    if activation:
+        value = ops[activation].expr(value)
+    else:
+        value = minimum(maximum(value, scalar("min")), scalar("max"))
+    if dtype is not None:
+        value = cast(value, dtype)
+    name = f"{activation or 'limits'}_of_convolution"
+    return ScalarFunction(name, ("s", *operands), numbers, {}, value)
+
+
+@cache
+def _limits() -> Callable:
+    function = trace(
+        lambda g, y, *, min=-math.inf, max=math.inf: where((y > min) & (y < max), g, 0.0),
+        "through_limits",
+    )
+    return build(function, promote=function.inputs).function
+
+
+def through_limits(g: Any, y: Any, min: float, max: float) -> Any:
+    """The cotangent where a value kept between two numbers is on neither."""
+    return g if (min, max) == (-math.inf, math.inf) else _limits()(g, y, min, max)
 
 
 @cache
@@ -110,11 +164,17 @@ def through(activation: str) -> Callable:
 
 
 @cache
-def through_output(activation: str) -> Callable | None:
+def slope_by_output(activation: str) -> ScalarFunction | None:
     """The same by g and the activation's output; ``None`` where the output does not tell f'."""
     function = ops[activation].expr
     found = vjp(function, function.inputs[0], use_output=True)
-    if found is None or found.output is None or set(found.inputs) & set(function.inputs):
+    if found is None or found.output is None or len(found.inputs) != 2:
         return None
-    alone = build(found, promote=found.inputs).function
-    return alone if len(found.inputs) == 2 else None
+    return None if set(found.inputs) & set(function.inputs) else found
+
+
+@cache
+def through_output(activation: str) -> Callable | None:
+    """:func:`slope_by_output` as a function, where there is one."""
+    function = slope_by_output(activation)
+    return None if function is None else build(function, promote=function.inputs).function

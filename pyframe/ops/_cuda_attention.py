@@ -16,11 +16,12 @@ from ..backend.capture import philox_arguments
 from ..backend.cuda_file import CudaFile
 from ..backend.cuda_geometry import address, broadcast_strides, element_strides, merged
 from ..dtypes import bfloat16, bool_, compute_dtype, float16, float32, float64
-from ..op.cuda_arrays import MOST, TYPES, ceil_div, not_cuda_floats, packed
+from ..op.cuda_arrays import MOST, TYPES, ceil_div, not_cuda_floats
 from ..op.cuda_kernel import cuda_kernel
 from ..op.memory_order import empty_rows_like
 from ..tensor.dispatch import unbroadcast
 from ._attention_native import shared_lead
+from ._cuda_copy import computing, fresh
 from ._cuda_gemm import too_old
 from ._dropped import keep_threshold, kept_scale
 
@@ -109,7 +110,7 @@ def _readable(x: Any) -> Any:
     """``x`` with aligned elements, those of a row one after the other; usually itself."""
     rows_joined = x.shape[-1] == 1 or x.strides[-1] == x.itemsize
     if not rows_joined or address(x) % x.itemsize or element_strides(x) is None:
-        x = backend_of(x).xp.array(x, order="C", copy=True)
+        x = fresh(x)
     return x
 
 
@@ -181,7 +182,7 @@ def _call(lead: tuple, operands: dict[str, Any]) -> _Call:
             if x is not None:
                 xp = backend_of(x).xp
                 full = xp.broadcast_to(x, lead + x.shape[-2:])
-                operands[name] = xp.array(full, order="C", copy=True)
+                operands[name] = fresh(full)
         call = _Call(lead, operands)
     return call
 
@@ -317,7 +318,7 @@ def attention_backward(
     """See the op of this name."""
     g, q, k, v, y = (_readable(x) for x in (grad, query, key, value, output))
     lead, length, other, compute = y.shape[:-2], q.shape[-2], k.shape[-2], compute_dtype(q.dtype)
-    log_mass = packed(log_mass.astype(compute, copy=False))
+    log_mass = computing(log_mass, q.dtype)
     delta = backend_of(q).empty(log_mass.shape, compute)
     shared = shared_lead(lead, k, v)
     gq = empty_rows_like(q, lead + q.shape[-2:])

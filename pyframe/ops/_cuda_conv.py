@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ..config import get_float32_matmul_precision
@@ -14,6 +13,7 @@ from . import _cuda_conv_direct as direct
 from . import _cuda_conv_gemm as gemm
 from ._after_product import of_convolution
 from ._cuda_gemm import multiply, not_cuda_gemm
+from ._cuda_gemm_fused import fused_best
 from .linear import linear
 from .matmul import matmul
 
@@ -85,6 +85,12 @@ def _as_rows(array: Any) -> Any:
     return direct.channels_last(array).reshape(-1, array.shape[1])
 
 
+def _from_rows(rows: Any, x: Any) -> Any:
+    """The reverse, of other channels at the positions of ``x``."""
+    y = rows.reshape(x.shape[0], *x.shape[2:], -1)
+    return y.transpose(0, y.ndim - 1, *range(1, y.ndim - 1))
+
+
 def _can_rows(*arrays: Any) -> bool:
     """Whether these are channels-last and can be read 16 bytes at a time as :func:`_as_rows`."""
     return all(
@@ -99,8 +105,7 @@ def _product(x: Any, weight: Any, bias: Any, transposed: bool) -> Any:
     if _can_rows(x):
         rows = _as_rows(x)
         y = matmul(rows, w) if transposed else linear(rows, w, bias)
-        y = y.reshape(x.shape[0], *x.shape[2:], -1)
-        return y.transpose(0, y.ndim - 1, *range(1, y.ndim - 1))
+        return _from_rows(y, x)
     if x.flags.c_contiguous and can_vector(positions, x):
         images = x.reshape(*x.shape[:2], positions)
         column = None if bias is None else bias.reshape(-1, 1)
@@ -154,65 +159,63 @@ def not_affine(
     scale: Any = None,
     shift: Any = None,
     residual: Any = None,
-    *,
-    min: float,
-    max: float,
     **params: Any,
 ) -> str:
-    """Why :func:`affine` cannot run, or ""."""
-    if direct.few_channels(weight.shape, params["groups"]):
+    """Why :func:`affine` and :func:`activated` cannot run, or ""."""
+    if few_channels(weight, params["groups"]):
         return "few channels per group: a convolution without a product of matrices"
     shapes = (input.shape, output_shape(input.shape, weight.shape, params))
-    return _why_not((input, weight, scale, shift, residual), shapes, weight.shape, params)
+    return _why_not((input, weight, residual), shapes, weight.shape, params)
 
 
-def affine(
+def few_channels(weight: Any, groups: int) -> bool:
+    """Whether convolutions with this weight are no products, and end in no epilogue."""
+    return direct.few_channels(weight.shape, groups)
+
+
+def affine(*arrays: Any, min: float, max: float, **params: Any) -> Any:
+    """See ``conv_affine``."""
+    return _finished(*arrays, activation=None, numbers=(min, max), params=params)
+
+
+def activated(*arrays: Any, activation: str, **params: Any) -> Any:
+    """See ``activated_conv``."""
+    return _finished(*arrays, activation=activation, numbers=(), params=params)
+
+
+def _finished(
     input: Any,
     weight: Any,
     scale: Any = None,
     shift: Any = None,
     residual: Any = None,
     *,
-    min: float,
-    max: float,
-    **params: Any,
+    activation: str | None,
+    numbers: tuple,
+    params: dict,
 ) -> Any:
-    """See ``conv_affine``."""
-    residual = None if residual is None else _batched(residual, weight.ndim)
-    finish = {"shift": shift, "scale": scale, "residual": residual, "between": (min, max)}
-    return _finished(input, weight, params, **finish)
-
-
-def _finished(input: Any, weight: Any, params: dict, **finish: Any) -> Any:
-    n, groups = weight.ndim, params["groups"]
+    n, groups, rest = weight.ndim, params["groups"], _geometry(params)
     shape = output_shape(input.shape, weight.shape, params)
     whole = shape if len(shape) == n else (1, *shape)
-    x, rest = _batched(input, n), _geometry(params)
-    y = gemm.gather(x, weight, whole, groups, rest, False, _tf32(), **finish)
-    return y if len(shape) == n else y[0]
-
-
-def not_activated(*arrays: Any, activation: str, **params: Any) -> str:
-    """Why :func:`activated` cannot run, or ""."""
-    return not_affine(*arrays, **params, min=-math.inf, max=math.inf)
-
-
-def activated(
-    input: Any,
-    weight: Any,
-    scale: Any = None,
-    shift: Any = None,
-    residual: Any = None,
-    *,
-    activation: str,
-    **params: Any,
-) -> Any:
-    """See ``activated_conv``."""
-    residual = None if residual is None else _batched(residual, weight.ndim)
+    x = _batched(input, n)
+    residual = None if residual is None else _batched(residual, n)
     given = {"scale": scale, "shift": shift, "residual": residual}
     found = {name: array for name, array in given.items() if array is not None}
-    after = gemm.After(of_convolution(activation, tuple(found)), tuple(found.values()))
-    return _finished(input, weight, params, after=after)
+    wide = any(array.dtype != x.dtype for array in found.values())
+    function = of_convolution(activation, tuple(found), x.dtype if wide else None)
+    if x.size and _is_product(weight.shape, params) and _can_rows(x):
+        if residual is not None:
+            found["residual"] = _as_rows(residual)
+        w = weight.reshape(weight.shape[:2]).T
+        rows = fused_best(_as_rows(x), w, function, tuple(found.values()), numbers)
+        y = _from_rows(rows, x)
+    elif activation is None:
+        finish = {**given, "between": numbers}
+        y = gemm.gather(x, weight, whole, groups, rest, False, _tf32(), **finish)
+    else:
+        after = gemm.After(function, tuple(found.values()))
+        y = gemm.gather(x, weight, whole, groups, rest, False, _tf32(), after=after)
+    return y if len(shape) == n else y[0]
 
 
 CONV: Kernel = cuda_kernel(forward, _supports, "kernels/conv_mma.cu")

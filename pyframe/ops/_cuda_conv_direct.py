@@ -8,8 +8,9 @@ from typing import Any
 from ..backend import backend_of
 from ..backend.cuda_file import CudaFile
 from ..dtypes import compute_dtype
-from ..op.cuda_arrays import TYPES, can_vector, ceil_div, instances, pack, packed
+from ..op.cuda_arrays import TYPES, can_vector, ceil_div, instances, pack
 from ..op.windows import pairs, product
+from ._cuda_copy import packed
 
 _MOST_IN, _MOST_OUT = 4, 8  # channels per group
 _ALL = tuple(TYPES.values())

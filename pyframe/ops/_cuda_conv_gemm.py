@@ -15,10 +15,10 @@ from ..backend.cuda_geometry import address, division
 from ..dtypes import bfloat16, compute_dtype, float16, float32, float64
 from ..expr import ScalarFunction
 from ..expr.cuda_epilogue import Epilogue, epilogue
-from ..op.cuda_arrays import TYPES, can_vector, ceil_div, computing, instances, packed
+from ..op.cuda_arrays import TYPES, can_vector, ceil_div, instances
 from ..op.windows import product
 from . import _cuda_conv_direct as direct
-from ._cuda_copy import copy_into
+from ._cuda_copy import computing, copy_into, packed
 from ._cuda_gemm_fused import generated
 
 BLOCKS = 128  # that a launch should have before it takes larger tiles

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..backend import backend_of
 from ..backend.cuda_file import CudaFile
-from ..backend.cuda_geometry import WIDE, element_strides, merged
-from ..dtypes import is_supported
+from ..backend.cuda_geometry import WIDE, address, element_strides, merged
+from ..dtypes import compute_dtype, is_supported
 from ..expr import trace
 from ..expr.node import call
 from ..expr.primitives import cast_primitive
@@ -32,6 +32,30 @@ def copied(x: Any) -> Any:
     out = backend_of(x).empty(x.shape, x.dtype)
     copy_into(out, x)
     return out
+
+
+def fresh(x: Any) -> Any:
+    """A copy in C order; of NumPy arrays by NumPy, since the emulator takes its time."""
+    if x.__class__ is np.ndarray or not_copied(x):
+        return backend_of(x).xp.array(x, order="C", copy=True)
+    return copied(x)
+
+
+def packed(array: Any) -> Any:
+    """``array`` in C order, itself if it is; ``None`` stays."""
+    if array is None or (array.flags.c_contiguous and address(array) % array.dtype.itemsize == 0):
+        return array
+    return fresh(array)
+
+
+def computing(array: Any, dtype: Any) -> Any:
+    """A small array, such as a weight, in C order in the dtype that ``dtype`` is computed in."""
+    if array is None:
+        return None
+    wanted = compute_dtype(dtype)
+    if array.__class__ is np.ndarray:
+        return packed(array.astype(wanted, copy=False))
+    return packed(cast_to(array, wanted))
 
 
 def copy_into(target: Any, source: Any) -> None:

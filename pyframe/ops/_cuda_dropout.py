@@ -9,7 +9,8 @@ from ..backend import backend_of
 from ..backend.capture import philox_arguments
 from ..backend.cuda_file import CudaFile
 from ..backend.cuda_geometry import address
-from ..op.cuda_arrays import TYPES, ceil_div, instances, not_cuda_floats, packed
+from ..op.cuda_arrays import TYPES, ceil_div, instances, not_cuda_floats
+from ._cuda_copy import packed
 from ._dropped import keep_threshold, kept_scale
 
 DROPOUT = CudaFile("dropout.cu", instances("dropout<{}>", TYPES.values()))

@@ -13,17 +13,10 @@ from ..backend.cuda_geometry import address
 from ..backend.device_errors import OutOfRange
 from ..dtypes import float32, float64, int32, int64
 from ..errors import PlaceError, RangeError, ShapeError
-from ..op.cuda_arrays import (
-    TYPES,
-    can_vector,
-    ceil_div,
-    instances,
-    not_cuda_floats,
-    pack,
-    packed,
-)
+from ..op.cuda_arrays import TYPES, can_vector, ceil_div, instances, not_cuda_floats, pack
 from ..op.native_arrays import split
 from ..op.record import Kernel
+from ._cuda_copy import packed
 
 SOURCE = "kernels/gather.cu"
 
@@ -49,13 +42,15 @@ GATHER = CudaFile(
 )
 
 _WHAT, _SIGNED = "index {value} is out of range", "Indices are in [-{size}, {last}]."
-TAKE_ROWS = OutOfRange("take_rows", _WHAT, _SIGNED)
+TAKE_ROWS = OutOfRange("take_rows", _WHAT, _SIGNED, shared=True)
 EMBEDDING = OutOfRange(
     "embedding",
     "index {value} is out of range for a table of {size} rows",
     "Indices are in [0, {last}].",
 )
-GATHER_ELEMENTS = OutOfRange("gather", _WHAT, "Indices are in [0, {last}].", PlaceError)
+GATHER_ELEMENTS = OutOfRange(
+    "gather", _WHAT, "Indices are in [0, {last}].", PlaceError, shared=True
+)
 
 
 def _launch(name: str, signature: str, threads: int, args: tuple, fixed: bool = True) -> None:
@@ -133,7 +128,7 @@ def check_range(op: str, index: Any, size: int, negative: bool, error: type[Rang
     wrong = _checks.get((op, negative, error))
     if wrong is None:
         fix = _SIGNED if negative else "Indices are in [0, {last}]."
-        wrong = _checks[op, negative, error] = OutOfRange(op, _WHAT, fix, error)
+        wrong = _checks[op, negative, error] = OutOfRange(op, _WHAT, fix, error, True)
     note_range(wrong, index, -size if negative else 0, size)
 
 

@@ -18,8 +18,8 @@ from ..backend import backend_of, launch
 from ..backend.cuda_file import CudaFile
 from ..backend.cuda_geometry import address, broadcast_strides, element_strides, merged
 from ..dtypes import bfloat16, compute_dtype, float16, float32, float64
-from ..op.cuda_arrays import MOST, TYPES, ceil_div, not_cuda_floats, packed
-from . import _cuda_gemm_calls as calls
+from ..op.cuda_arrays import MOST, TYPES, ceil_div, not_cuda_floats
+from ._cuda_copy import fresh, packed
 
 MULTIPROCESSORS = 132  # of an H100; any device gets the cut that fills this one
 _MOST_LINE = 1 << 24  # elements from one line to the next: loaders multiply them by 64 in 32 bits
@@ -164,8 +164,7 @@ def matrix(array: Any, along: int) -> Matrix:
             return Matrix(array, False, near if k > 1 else 0, strides[:-2])
         if (near == 1 or k == 1) and (rows == 1 or abs(far) < _MOST_LINE):
             return Matrix(array, True, far if rows > 1 else 0, strides[:-2])
-    copy = backend_of(array).xp.array(array, order="C", copy=True)
-    return matrix(copy, along)
+    return matrix(fresh(array), along)
 
 
 class Call(NamedTuple):
@@ -267,23 +266,13 @@ def multiply(
         alpha, beta: numbers.
         cut: how the work is cut; by default what :func:`plan` says.
     """
-    # Read once: what is kept under a family is a plan for it, whenever the precision is changed.
-    family = family_of(a.dtype) if cut is None else cut.family
-    place = calls.key((a, b, c), family, cut)
-    found = calls.find(place, a)
-    if found is None:
-        left, right, added, call, out = operands(a, b, [] if c is None else [c])
-        if not out.size:
-            return out
-        cut = cut or plan(out.dtype, call.m, call.n, call.k, call.members, family)
-        entries = _built_in(cut, out.dtype, left, right)
-        made = prepared(cut, left, right, call, [out], added, entries)
-        found = known(out, made, added, call), out
-        taken = (left.array, right.array, added[0] if added else None)
-        calls.remember(place, found[0], (a, b, c), taken, out)
-        a, b, c = taken
-    (_, ready, strides), out = found
-    start(ready, a, b, (out, c, *strides, alpha, 0 if c is None else beta))
+    left, right, added, call, out = operands(a, b, [] if c is None else [c])
+    if not out.size:
+        return out
+    dtype = out.dtype
+    cut = cut or plan(dtype, call.m, call.n, call.k, call.members)
+    scale = scaled(out, added, call, alpha, beta)
+    run(cut, left, right, call, [out], added, _built_in(cut, dtype, left, right), scale)
     return out
 
 
@@ -362,9 +351,10 @@ def strided(array: Any, call: Call, number: int) -> tuple:
     return (array, *call.steps[number], *last[-2:])
 
 
-def known(out: Any, ready: Any, added: list, call: Call) -> calls.Known:
-    """What :mod:`._cuda_gemm_calls` keeps of a product to which something is added, or nothing."""
-    return calls.Known(out.shape, ready, strided(added[0] if added else None, call, 2)[1:])
+def scaled(out: Any, added: list, call: Call, alpha: Any, beta: Any) -> tuple:
+    """The epilogue's arguments for alpha · product + beta · what is added, if anything is."""
+    operand = strided(added[0] if added else None, call, 2)
+    return (out, *operand, alpha, beta if added else 0)
 
 
 def vector_bits(outs: list, more: list, call: Call) -> int:
@@ -376,27 +366,7 @@ def vector_bits(outs: list, more: list, call: Call) -> int:
     return bits
 
 
-class Launch(NamedTuple):
-    """A kernel's launch but for the arrays before its numbers and the epilogue after them."""
-
-    file: CudaFile
-    name: str
-    codes: str
-    grid: tuple[int, ...]
-    block: tuple[int, ...]
-    numbers: tuple
-    shared: int
-
-
-class Ready(NamedTuple):
-    """A product that can be launched, and where several blocks share a tile its parts' addition."""
-
-    product: Launch
-    reduce: Launch | None
-    parts: tuple[tuple[int, ...], Any]  # shape and dtype
-
-
-def prepared(
+def run(
     cut: Plan,
     left: Matrix,
     right: Matrix,
@@ -404,41 +374,30 @@ def prepared(
     outs: list,
     more: list,
     entries: Entries,
-) -> Ready:
-    """What :func:`start` takes for these arrays, and for others that are laid out alike."""
+    epilogue: tuple,
+) -> None:
+    """Launches a product, and the addition of its parts where several blocks share a tile."""
     dtype, size = left.array.dtype, cut.size
     vector = _vector(left.array, left.line, *call.steps[0]) * 1
     vector |= _vector(right.array, right.line, *call.steps[1]) * 2
     vector |= vector_bits(outs, more, call)
+    partial = None
+    if cut.split:
+        partial = backend_of(outs[0]).empty((2 * cut.units, size.m, size.n), compute_dtype(dtype))
     layout = () if cut.family == "mma" else (left.inner + 2 * right.inner,)
-    numbers: tuple = (
-        *(call.m, call.n, call.k, call.batch[1]),
+    args = (
+        *(left.array, right.array, partial, call.m, call.n, call.k, call.batch[1]),
         *(left.line, *call.steps[0], right.line, *call.steps[1]),
-        *(cut.tiles, cut.steps, cut.per_unit, vector, *layout),
+        *(cut.tiles, cut.steps, cut.per_unit, vector, *layout, *epilogue),
     )
     codes = "PPPiiiiqqqqqqIIII" + "I" * len(layout) + entries.codes
-    grid: tuple[int, ...] = (cut.units,)
     block = (size.threads,)
-    product = Launch(entries.file, entries.name, codes, grid, block, numbers, size.shared)
-    computed, reduce = compute_dtype(dtype), None
+    entries.file.launch(entries.name, codes, (cut.units,), block, args, size.shared)
     if cut.split:
-        numbers = (call.m, call.n, call.batch[1], cut.steps, cut.per_unit, vector)
-        groups = size.m * size.n // (16 // computed.itemsize)
+        args = (partial, call.m, call.n, call.batch[1], cut.steps, cut.per_unit, vector, *epilogue)
+        groups = size.m * size.n // (16 // compute_dtype(dtype).itemsize)
         grid = (cut.tiles, 1 if entries.sums else ceil_div(groups, 1024))
-        codes = "PiiiIII" + entries.codes
-        reduce = Launch(entries.reduce_file, entries.reduce, codes, grid, (256,), numbers, 0)
-    return Ready(product, reduce, ((2 * cut.units, size.m, size.n), computed))
-
-
-def start(ready: Ready, left: Any, right: Any, epilogue: tuple) -> None:
-    """Launches a product, and the addition of its parts where several blocks share a tile."""
-    (file, name, codes, grid, block, numbers, shared), reduce, parts = ready
-    partial = None if reduce is None else backend_of(left).empty(*parts)
-    args = (left, right, partial, *numbers, *epilogue)
-    file.launch(name, codes, grid, block, args, shared)
-    if reduce is not None:
-        file, name, codes, grid, block, numbers, shared = reduce
-        file.launch(name, codes, grid, block, (partial, *numbers, *epilogue), shared)
+        entries.reduce_file.launch(entries.reduce, "PiiiIII" + entries.codes, grid, (256,), args)
 
 
 # ---------------------------------------------------------------- as ops have them

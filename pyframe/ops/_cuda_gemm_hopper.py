@@ -15,7 +15,6 @@ from ..backend.tensor_map import TensorMap, why_not
 from ..dtypes import bfloat16, float16
 from ..op.cuda_arrays import TYPES, ceil_div
 from . import _cuda_gemm as gemm
-from . import _cuda_gemm_calls as calls
 
 ROWS, DEPTH = 128, 64
 THREADS = 384
@@ -144,10 +143,7 @@ def _strides_of_copies(factor: Any) -> tuple[int, ...] | None:
 
 
 def _map(factor: gemm.Matrix, rows: int, steps: tuple[int, int], call: gemm.Call, box: int) -> Any:
-    """What a factor's tensor map takes beside it, and bits for the dimensions of the batch it has.
-
-    None: there can be no such map.
-    """
+    """A factor's tensor map, and bits for the dimensions of the batch it has; None: impossible."""
     size = factor.array.dtype.itemsize
     near, far = (call.k, rows) if factor.inner else (rows, call.k)
     # Of a single line no other one is ever read; its distance only has to be a legal one.
@@ -158,20 +154,18 @@ def _map(factor: gemm.Matrix, rows: int, steps: tuple[int, int], call: gemm.Call
         bits |= there << bit
         lengths.append(count if there else 1)
         strides.append(step * size if there else strides[-1] * lengths[-2])
-    found = (tuple(lengths), tuple(strides), (64, box if factor.inner else 64, 1, 1))
-    return None if why_not(address(factor.array), *found) else (found, bits)
+    boxes = (64, box if factor.inner else 64, 1, 1)
+    if why_not(address(factor.array), tuple(lengths), tuple(strides), boxes):
+        return None
+    return TensorMap(factor.array, tuple(lengths), tuple(strides), boxes), bits
 
 
 class _Ready(NamedTuple):
-    """A product that can be launched: the kernel's layout, its cut and its arguments.
-
-    ``maps``: what the factors' tensor maps take beside the arrays; ``numbers``: those after them.
-    """
+    """A product that can be launched: the kernel's layout, its cut and its first arguments."""
 
     inner: tuple[bool, bool]
     cut: Cut
-    maps: tuple[tuple, tuple]
-    numbers: tuple
+    args: tuple
 
 
 def prepared(
@@ -196,7 +190,7 @@ def prepared(
     (map_a, bits_a), (map_b, bits_b) = maps
     vector = gemm.vector_bits(outs, more, call)
     numbers = (call.m, call.n, call.k, call.batch[1], found.tiles, bits_a + 4 * bits_b, vector)
-    return _Ready((left.inner, right.inner), found, (map_a, map_b), numbers)
+    return _Ready((left.inner, right.inner), found, (map_a, map_b, *numbers))
 
 
 def _multiprocessors(array: Any) -> int:
@@ -206,12 +200,9 @@ def _multiprocessors(array: Any) -> int:
     return launch.host().multiprocessors(array.data.device_id)
 
 
-def start(
-    file: CudaFile, ready: _Ready, codes: str, left: Any, right: Any, epilogue: tuple
-) -> None:
+def start(file: CudaFile, ready: _Ready, codes: str, rest: tuple) -> None:
     grid, shared = (ready.cut.blocks,), shared_bytes(ready.cut.columns)
-    map_a, map_b = ready.maps
-    args = (TensorMap(left, *map_a), TensorMap(right, *map_b), *ready.numbers, *epilogue)
+    args = (*ready.args, *rest)
     file.launch(file.instances[0], "TTiiiiIII" + codes, grid, (THREADS,), args, shared)
 
 
@@ -234,24 +225,14 @@ def multiply(
         a, b, c, alpha, beta: as there.
         columns, blocks: of a tile, and that share the tiles; by default what :func:`cut` says.
     """
-    blocks = blocks or _multiprocessors(a)
-    place = calls.key((a, b, c), "hopper", columns, blocks)
-    found = calls.find(place, a)
-    if found is None:
-        left, right, added, call, out = gemm.operands(a, b, [] if c is None else [c])
-        if not out.size:
-            return out
-        made = prepared(left, right, call, [out], added, columns, blocks)
-        if made is None:
-            return gemm.multiply(a, b, c, alpha, beta)
-        found = gemm.known(out, made, added, call), out
-        taken = (left.array, right.array, added[0] if added else None)
-        calls.remember(place, found[0], (a, b, c), taken, out)
-        a, b, c = taken
-    (_, ready, strides), out = found
-    epilogue = (out, c, *strides, alpha, 0 if c is None else beta)
-    file = FILES[out.dtype, ready.cut.columns, ready.inner]
-    start(file, ready, "PPqqqqff", a, b, epilogue)
+    left, right, added, call, out = gemm.operands(a, b, [] if c is None else [c])
+    if not out.size:
+        return out
+    ready = prepared(left, right, call, [out], added, columns, blocks)
+    if ready is None:
+        return gemm.multiply(a, b, c, alpha, beta)
+    scale = gemm.scaled(out, added, call, alpha, beta)
+    start(FILES[out.dtype, ready.cut.columns, ready.inner], ready, "PPqqqqff", scale)
     return out
 
 

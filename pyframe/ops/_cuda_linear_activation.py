@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ..backend import backend_of
-from ..op.cuda_arrays import packed
 from ..op.cuda_kernel import cuda_kernel
 from . import _cublaslt as cublaslt
 from . import _cuda_gemm as gemm
-from . import _cuda_gemm_hopper as hopper
-from ._after_product import of_sum, slope
-from ._cuda_gemm_fused import fused, fused_hopper
+from ._after_product import of_sum, slope, slope_by_output
+from ._cuda_copy import packed
+from ._cuda_gemm_fused import fused_best
+from ._cuda_linear_residual import linear_residual, not_residual
 from .linear import as_rows, linear
-
-
-def _product(a: Any, b: Any, *given: Any, **how: Any) -> Any:
-    """A fused product, on Hopper by its own kernel where that is worth it."""
-    operands = given[1] if len(given) > 1 else ()
-    run = fused if hopper.not_hopper(a, b, *operands) else fused_hopper
-    return run(a, b, *given, **how)
 
 
 def not_activated(input: Any, weight: Any, bias: Any = None, **params: Any) -> str:
@@ -30,13 +24,23 @@ def not_activated(input: Any, weight: Any, bias: Any = None, **params: Any) -> s
 def activated(input: Any, weight: Any, bias: Any = None, *, activation: str) -> Any:
     """See ``activated_linear``."""
     more = () if bias is None else (bias,)
-    y = _product(as_rows(input), weight.T, of_sum(activation, bias is not None), more)
+    y = fused_best(as_rows(input), weight.T, of_sum(activation, bias is not None), more)
     return y.reshape((*input.shape[:-1], weight.shape[0]))
 
 
-def not_feed_forward(*arrays: Any, activation: str) -> str:
+def not_feed_forward(
+    input: Any,
+    weight1: Any,
+    weight2: Any,
+    bias1: Any = None,
+    bias2: Any = None,
+    residual: Any = None,
+    **params: Any,
+) -> str:
     """Why :func:`feed_forward` cannot run, or ""."""
-    return gemm.not_cuda_gemm(*arrays)
+    end = {"p": params["p"]}
+    why = gemm.not_cuda_gemm(input, weight1, weight2, bias1, bias2)
+    return why or not_residual(input, weight2, bias2, residual, **end)
 
 
 def feed_forward(
@@ -45,27 +49,36 @@ def feed_forward(
     weight2: Any,
     bias1: Any = None,
     bias2: Any = None,
+    residual: Any = None,
     *,
     activation: str,
+    keep: bool = True,
+    **dropout: Any,
 ) -> tuple:
-    """See ``recorded_feed_forward``."""
-    function = of_sum(activation, bias1 is not None, both=True)
+    """See ``recorded_feed_forward``; without ``keep`` see ``feed_forward_by_output``."""
+    function = of_sum(activation, bias1 is not None, both=keep)
     more = () if bias1 is None else (bias1,)
-    hidden, before = _product(as_rows(input), weight1.T, function, more)
+    made = fused_best(as_rows(input), weight1.T, function, more)
     shape = (*input.shape[:-1], weight1.shape[0])
-    hidden = hidden.reshape(shape)
-    return linear(hidden, weight2, bias2), hidden, before.reshape(shape)
+    kept = [array.reshape(shape) for array in (made if keep else (made,))]
+    if residual is None and not dropout["p"]:
+        return linear(kept[0], weight2, bias2), *kept
+    return linear_residual(kept[0], weight2, bias2, residual, **dropout), *kept
 
 
-def not_grad_activation(grad: Any, weight: Any, before: Any, **params: Any) -> str:
+def not_grad_activation(grad: Any, weight: Any, known: Any, **params: Any) -> str:
     """Why :func:`grad_activation` cannot run, or ""."""
-    return gemm.not_cuda_gemm(grad, weight, before)
+    return gemm.not_cuda_gemm(grad, weight, known)
 
 
-def grad_activation(grad: Any, weight: Any, before: Any, *, activation: str) -> tuple:
+def grad_activation(
+    grad: Any, weight: Any, known: Any, *, activation: str, by_output: bool = False
+) -> tuple:
     """See ``linear_grad_activation``."""
-    y, sums = _product(as_rows(grad), weight, slope(activation), (as_rows(before),), sums=True)
-    return y.reshape(before.shape), sums
+    function = slope_by_output(activation) if by_output else slope(activation)
+    assert function is not None  # checked
+    y, sums = fused_best(as_rows(grad), weight, function, (as_rows(known),), sums=True)
+    return y.reshape(known.shape), sums
 
 
 # ---------------------------------------------------------------- by cuBLASLt
@@ -91,25 +104,29 @@ def _activated_by_library(input: Any, weight: Any, bias: Any = None, *, activati
     return y.reshape((*input.shape[:-1], weight.shape[0]))
 
 
-def _not_grad_activation(grad: Any, weight: Any, before: Any, *, activation: str) -> str:
+def _not_grad_activation(
+    grad: Any, weight: Any, known: Any, *, activation: str, by_output: bool = False
+) -> str:
     if activation != "gelu_tanh":
         return f"cuBLASLt has no slope of {activation}"
-    if before.shape[-1] % 8:
+    if known.shape[-1] % 8:
         return "the number of features is no multiple of 8"
-    return cublaslt.why_not(grad, weight, before)
+    return cublaslt.why_not(grad, weight, known)
 
 
-def _grad_by_library(grad: Any, weight: Any, before: Any, *, activation: str) -> tuple:
+def _grad_by_library(
+    grad: Any, weight: Any, known: Any, *, activation: str, by_output: bool = False
+) -> tuple:
     """See ``linear_grad_activation``."""
-    sums = backend_of(grad).empty(before.shape[-1:], grad.dtype)
+    sums = backend_of(grad).empty(known.shape[-1:], grad.dtype)
     left: list[tuple] = []
 
     def otherwise() -> Any:
-        left.append(grad_activation(grad, weight, before, activation=activation))
+        left.append(grad_activation(grad, weight, known, activation=activation))
 
-    how = {"epilogue": "DGELU_BGRAD", "aux": packed(as_rows(before)), "gradient": sums}
+    how = {"epilogue": "DGELU_BGRAD", "aux": packed(as_rows(known)), "gradient": sums}
     y = cublaslt.multiply(as_rows(grad), weight, **how, otherwise=otherwise)
-    return left[0] if left else (y.reshape(before.shape), sums)
+    return left[0] if left else (y.reshape(known.shape), sums)
 
 
 ACTIVATED = [
@@ -120,6 +137,8 @@ GRAD_ACTIVATION = [
     cuda_kernel(grad_activation, not_grad_activation, "kernels/pyframe/gemm.cuh"),
     cublaslt.entry(_grad_by_library, _not_grad_activation),
 ]
-FEED_FORWARD = [
-    cuda_kernel(feed_forward, not_feed_forward, "kernels/pyframe/gemm_mma.cuh", rounds=True)
+_PRODUCT = "kernels/pyframe/gemm_mma.cuh"
+FEED_FORWARD = [cuda_kernel(feed_forward, not_feed_forward, _PRODUCT, rounds=True)]
+FEED_FORWARD_BY_OUTPUT = [
+    cuda_kernel(partial(feed_forward, keep=False), not_feed_forward, _PRODUCT, rounds=True)
 ]

@@ -9,18 +9,9 @@ from ..backend import backend_of
 from ..backend.cuda_file import CudaFile
 from ..backend.device_errors import OutOfRange
 from ..dtypes import compute_dtype
-from ..op.cuda_arrays import (
-    COMPUTED,
-    MOST,
-    TYPES,
-    can_vector,
-    ceil_div,
-    computing,
-    instances,
-    not_cuda_floats,
-    packed,
-)
+from ..op.cuda_arrays import COMPUTED, MOST, TYPES, can_vector, ceil_div, instances, not_cuda_floats
 from ._class_targets import classes_of, sizes, target_shape, targets_of
+from ._cuda_copy import computing, packed
 
 _LONG_ROW = 1024  # classes from which a row gets a block instead of a warp
 _CHUNK = 4096  # rows whose losses one block adds up

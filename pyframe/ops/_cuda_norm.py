@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..backend import backend_of
 from ..backend.cuda_file import CudaFile
@@ -14,12 +14,11 @@ from ..op.cuda_arrays import (
     TYPES,
     can_vector,
     ceil_div,
-    computing,
     instances,
     not_cuda_floats,
     pack,
-    packed,
 )
+from ._cuda_copy import computing, packed
 
 LONG_ROW = 1024  # columns from which a row gets a block of 256 threads instead of a warp
 _WARPS = 4  # rows, or channels, of a block with a warp each
@@ -123,6 +122,27 @@ def norm_backward(
     return gx
 
 
+class Limits(NamedTuple):
+    """Between which values an output z · weight + bias is kept, where its gradient passes."""
+
+    weight: Any = None
+    bias: Any = None
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def limited(self) -> int:
+        """Whether there is a limit."""
+        return int((self.low, self.high) != (-math.inf, math.inf))
+
+    def arguments(self) -> tuple:
+        """What kernels take last."""
+        return self.limited, self.low, self.high
+
+
+_UNLIMITED = Limits()
+
+
 def _chunks(n: int, channels: int, positions: int) -> tuple[bool, int, tuple, tuple]:
     """How :mod:`kernels/channel_sums.cu` shares out: COLUMNS, chunk length, grid and block."""
     columns = positions < 32
@@ -145,6 +165,7 @@ def weight_sums(
     sizes: tuple[int, int, int],
     where: tuple[int, int],
     bias: bool = True,
+    limits: Limits = _UNLIMITED,
 ) -> tuple:
     """Σ grad · (x - mean) · rstd and Σ grad over each channel of [N, C, S].
 
@@ -154,6 +175,7 @@ def weight_sums(
         sizes: N, C and S.
         where: (stride, per_group): statistics are at n · stride + c // per_group.
         bias: whether the second sum is wanted.
+        limits: of the output; ``grad`` counts only between them.
     """
     g, x, mean, rstd = packed(grad), packed(x), computing(mean, x.dtype), computing(rstd, x.dtype)
     n, channels, positions = sizes
@@ -164,11 +186,12 @@ def weight_sums(
     direct = grid[1] == 1
     products, totals = (product, total) if direct else _empty(x, *[(channels, grid[1])] * 2)
     args: tuple = (
-        *(g, x, mean, rstd, products, totals if bias else None, n * positions, channels),
-        *(max(positions, 1), chunk, *where, can_vector(positions, g, x)),
+        *(g, x, mean, rstd, limits.weight, limits.bias, products, totals if bias else None),
+        *(n * positions, channels, max(positions, 1), chunk, *where),
+        *(can_vector(positions, g, x), *limits.arguments()),
     )
     name = f"channel_sums<{TYPES[x.dtype]}, {'true' if columns else 'false'}>"
-    SUMS.launch(name, "PPPPPPiiiiiii", grid, block, args)
+    SUMS.launch(name, "PPPPPPPPiiiiiiiidd", grid, block, args)
     if not direct:
         args = (products, totals if bias else None, product, total, channels, grid[1])
         name = f"merge_sums<{TYPES[product.dtype]}>"
@@ -223,21 +246,36 @@ def _down_rows(name: str, *arrays: Any) -> tuple[str, tuple, tuple]:
     return f"{name}<{TYPES[arrays[0].dtype]}, {vector}>", (across, blocks), (lanes, down)
 
 
-def apply(x: Any, mean: Any, statistic: Any, weight: Any, bias: Any, eps: float | None) -> Any:
-    """(x - mean) · statistic · weight + bias per channel; ``eps``: the statistic is a variance."""
-    x = packed(x)
+def apply(
+    x: Any,
+    mean: Any,
+    statistic: Any,
+    weight: Any,
+    bias: Any,
+    eps: float | None,
+    residual: Any = None,
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> Any:
+    """(x - mean) · statistic · weight + bias + residual between two limits, per channel.
+
+    ``eps``: the statistic is a variance.
+    """
+    x, residual = packed(x), packed(residual)
     y = backend_of(x).empty(x.shape, x.dtype)
     if x.size:
         vectors = [computing(v, x.dtype) for v in (mean, statistic, weight, bias)]
         rows, channels, positions = _sizes(x)
+        last = (int(eps is not None), eps or 0.0, low, high)
+        whole = (x, y) if residual is None else (x, y, residual)
         if x.ndim == 2:
-            name, grid, block = _down_rows("rows_apply", x, y)
-            args: tuple = (x, *vectors, y, rows, channels, int(eps is not None), eps or 0.0)
-            CHANNELS.launch(name, "PPPPPPqiid", grid, block, args)
+            name, grid, block = _down_rows("rows_apply", *whole)
+            args: tuple = (x, *vectors, residual, y, rows, channels, *last)
+            CHANNELS.launch(name, "PPPPPPPqiiddd", grid, block, args)
             return y
-        name, grid, block = _elementwise("channel_apply", x, y)
-        args = (x, *vectors, y, x.size, channels, positions, int(eps is not None), eps or 0.0)
-        CHANNELS.launch(name, "PPPPPPqiiid", grid, block, args)
+        name, grid, block = _elementwise("channel_apply", *whole)
+        args = (x, *vectors, residual, y, x.size, channels, positions, *last)
+        CHANNELS.launch(name, "PPPPPPPqiiiddd", grid, block, args)
     return y
 
 
@@ -258,36 +296,62 @@ def _from_rows(rows: Any, shape: tuple) -> Any:
     return backend_of(rows).xp.moveaxis(rows.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
 
 
-def batch_forward(input: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5) -> tuple:
-    """See ``native_batch_norm``. Channels-last memory stays as it is."""
+def batch_forward(
+    input: Any,
+    weight: Any = None,
+    bias: Any = None,
+    residual: Any = None,
+    *,
+    eps: float = 1e-5,
+    min: float = -math.inf,
+    max: float = math.inf,
+) -> tuple:
+    """See ``native_batch_norm`` and ``limited_batch_norm``. Channels-last memory stays as it is."""
     last = _channels_last(input)
     x = _as_rows(input) if last else packed(input)
+    more = _as_rows(residual) if last and residual is not None else residual
     mean, var, rstd = batch_statistics(x, eps)
-    y = apply(x, mean, rstd, weight, bias, None)
+    y = apply(x, mean, rstd, weight, bias, None, more, min, max)
     return _from_rows(y, input.shape) if last else y, mean, var, rstd
 
 
-def batch_backward(grad: Any, input: Any, mean: Any, rstd: Any, weight: Any = None) -> tuple:
-    """See ``batch_norm_backward``. The gradient of channels-last memory is channels-last."""
+def batch_backward(
+    grad: Any,
+    input: Any,
+    mean: Any,
+    rstd: Any,
+    weight: Any = None,
+    bias: Any = None,
+    *,
+    min: float = -math.inf,
+    max: float = math.inf,
+) -> tuple:
+    """See ``batch_norm_backward`` and ``limited_batch_norm_backward``.
+
+    The gradient of channels-last memory is channels-last.
+    """
     if _channels_last(input):
         rows = (_as_rows(grad), _as_rows(input))
-        gx, gw, gb = batch_backward(*rows, mean, rstd, weight)
+        gx, gw, gb = batch_backward(*rows, mean, rstd, weight, bias, min=min, max=max)
         return _from_rows(gx, input.shape), gw, gb
     g, x = packed(grad), packed(input)
     n, channels, positions = _sizes(x)
-    mean, rstd = computing(mean, x.dtype), computing(rstd, x.dtype)
-    gw, gb = weight_sums(g, x, mean, rstd, (n, channels, positions), (0, 1))
+    mean, rstd, weight, bias = (computing(v, x.dtype) for v in (mean, rstd, weight, bias))
+    limits = Limits(weight, bias, min, max)
+    sizes = (n, channels, positions)
+    gw, gb = weight_sums(g, x, mean, rstd, sizes, (0, 1), limits=limits)
     gx = backend_of(x).empty(x.shape, x.dtype)
     if x.size:
-        weight = computing(weight, x.dtype)
+        last = limits.arguments()
         if x.ndim == 2:
             name, grid, block = _down_rows("rows_backward", g, x, gx)
-            args: tuple = (g, x, mean, rstd, weight, gw, gb, gx, n, channels)
-            CHANNELS.launch(name, "PPPPPPPPqi", grid, block, args)
+            args: tuple = (g, x, mean, rstd, weight, bias, gw, gb, gx, n, channels, *last)
+            CHANNELS.launch(name, "PPPPPPPPPqiidd", grid, block, args)
             return gx, gw, gb
         name, grid, block = _elementwise("channel_backward", g, x, gx)
-        args = (g, x, mean, rstd, weight, gw, gb, gx, x.size, channels)
-        CHANNELS.launch(name, "PPPPPPPPqiii", grid, block, (*args, positions, n * positions))
+        args = (g, x, mean, rstd, weight, bias, gw, gb, gx, x.size, channels)
+        args = (*args, positions, n * positions, *last)
+        CHANNELS.launch(name, "PPPPPPPPPqiiiidd", grid, block, args)
     return gx, gw, gb
 
 

@@ -7,16 +7,9 @@ from typing import Any
 from ..backend import backend_of
 from ..backend.cuda_file import CudaFile
 from ..dtypes import int64
-from ..op.cuda_arrays import (
-    MOST,
-    TYPES,
-    can_vector,
-    ceil_div,
-    instances,
-    not_cuda_floats,
-    packed,
-)
+from ..op.cuda_arrays import MOST, TYPES, can_vector, ceil_div, instances, not_cuda_floats
 from ..op.windows import product
+from ._cuda_copy import packed
 from ._pooling import adaptive_geometry, grad_geometry, pooled
 
 SOURCE = "kernels/pool.cu"

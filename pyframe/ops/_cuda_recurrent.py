@@ -11,18 +11,10 @@ from typing import Any
 from ..backend import backend_of
 from ..backend.cuda_file import CudaFile
 from ..dtypes import compute_dtype
-from ..op.cuda_arrays import (
-    COMPUTED,
-    MOST,
-    TYPES,
-    ceil_div,
-    computing,
-    instances,
-    not_cuda_floats,
-    packed,
-)
+from ..op.cuda_arrays import COMPUTED, MOST, TYPES, ceil_div, instances, not_cuda_floats
 from ..op.cuda_kernel import cuda_kernel
 from ..op.record import Kernel
+from ._cuda_copy import computing, packed
 from .linear import linear
 from .matmul import matmul
 from .sum import sum as add_up
@@ -107,6 +99,31 @@ def layer(cell: str) -> list[Kernel]:
     return [cuda_kernel(run, not_cuda_layer, SOURCE)]
 
 
+def weight_gradients(
+    d: Any, d_new: Any, x: Any, h0: Any, w_ih: Any, y: Any, reverse: bool
+) -> tuple:
+    """Gradients of the input, of both weights and of the biases.
+
+    Args:
+        d: gradients of the gates' inputs, of the GRU on the recurrent side; becomes the other side.
+        d_new: of the GRU's new gate on the other side, or ``None``.
+        x, h0, w_ih, y: of the layer.
+        reverse: as there.
+    """
+    lines, hidden = d.shape[0] * d.shape[1], h0.shape[1]
+    bits = f"i{x.itemsize}"  # values are moved as integers: not every CuPy has bfloat16
+    started = (h0[None], y[:-1]) if not reverse else (y[1:], h0[None])
+    joined = backend_of(x).xp.concatenate([a.view(bits) for a in started]).view(x.dtype)
+    flat = d.reshape(lines, d.shape[2])
+    gw_hh = matmul(flat.T, joined.reshape(lines, hidden))
+    sums = [add_up(flat, 0)]
+    if d_new is not None:
+        d.view(bits)[:, :, 2 * hidden :] = d_new.view(bits)
+        sums.insert(0, add_up(flat, 0))
+    gx = matmul(flat, w_ih).reshape(x.shape)
+    return (gx, matmul(flat.T, x.reshape(lines, x.shape[2])), gw_hh, *sums)
+
+
 def layer_backward(cell: str) -> list[Kernel]:
     """The kernel of a layer's backward; ``cell`` as for :func:`layer`."""
     states = 2 if cell == "lstm" else 1
@@ -121,7 +138,7 @@ def layer_backward(cell: str) -> list[Kernel]:
         w_ih, w_hh, y, all_gates, saved = (*rest, None, None)[:5]
         backend, hidden = backend_of(x), w_hh.shape[1]
         xp = backend.xp
-        steps, rows, width = x.shape
+        steps, rows, _ = x.shape
         d = backend.empty((steps, rows, gates * hidden), dtype)
         d_new = backend.empty((steps, rows, hidden), dtype) if cell == "gru" else None
         carry = ready[2].copy() if cell == "lstm" else xp.zeros_like(g_h) if cell else None
@@ -134,17 +151,8 @@ def layer_backward(cell: str) -> list[Kernel]:
             product = packed(matmul(d[t], w_hh))
         gh0 = product + carry if cell == "gru" else product
 
-        lines = steps * rows
-        started = (h0[None], y[:-1]) if not reverse else (y[1:], h0[None])
-        flat = d.reshape(lines, gates * hidden)
-        gw_hh = matmul(flat.T, xp.concatenate(started).reshape(lines, hidden))
-        sums = [add_up(flat, 0)]
-        if d_new is not None:
-            d[:, :, 2 * hidden :] = d_new
-            sums.insert(0, add_up(flat, 0))
-        gx = matmul(flat, w_ih).reshape(x.shape)
-        gw_ih = matmul(flat.T, x.reshape(lines, width))
+        gx, *others = weight_gradients(d, d_new, x, h0, w_ih, y, reverse)
         firsts = (gh0, carry) if cell == "lstm" else (gh0,)
-        return tuple([a.astype(given, copy=False) for a in (gx, *firsts, gw_ih, gw_hh, *sums)])
+        return tuple([a.astype(given, copy=False) for a in (gx, *firsts, *others)])
 
     return [cuda_kernel(run, not_cuda_layer, SOURCE)]

@@ -11,10 +11,11 @@ import numpy as np
 from ..backend import backend_of
 from ..backend.cuda_file import CudaFile
 from ..dtypes import compute_dtype
-from ..op.cuda_arrays import MOST, TYPES, ceil_div, instances, not_cuda_floats, packed
+from ..op.cuda_arrays import MOST, TYPES, ceil_div, instances, not_cuda_floats
 from ..op.cuda_kernel import cuda_kernel
 from ..op.record import Kernel
 from ..op.windows import product
+from ._cuda_copy import packed
 
 SOURCE = "kernels/resample.cu"
 _UNITS = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}

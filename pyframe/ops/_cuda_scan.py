@@ -9,11 +9,11 @@ import numpy as np
 from ..backend import backend_of
 from ..backend.cuda_file import CudaFile
 from ..dtypes import compute_dtype, float16, float64, int64
-from ..op.cuda_arrays import COMPUTED, MOST, TYPES, can_vector, ceil_div, instances, packed
+from ..op.cuda_arrays import COMPUTED, MOST, TYPES, can_vector, ceil_div, instances
 from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import split
 from ..op.record import Kernel
-from ._cuda_copy import cast_to
+from ._cuda_copy import cast_to, packed
 
 SOURCE = "kernels/scan.cu"
 _TYPES = {**TYPES, int64: "long long"}

@@ -9,10 +9,10 @@ import numpy as np
 from ..backend import backend_of
 from ..backend.cuda_file import CudaFile
 from ..dtypes import bool_, int64, is_floating
-from ..op.cuda_arrays import MOST, TYPES, ceil_div, packed
+from ..op.cuda_arrays import MOST, TYPES, ceil_div
 from ..op.cuda_kernel import cuda_kernel
 from ..op.record import Kernel
-from ._cuda_copy import copied
+from ._cuda_copy import copied, packed
 from ._cuda_radix import (
     UNITS,
     Radix,

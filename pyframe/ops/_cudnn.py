@@ -10,13 +10,13 @@ import numpy as np
 
 from ..backend import backend_of, cudnn
 from ..config import get_float32_matmul_precision
-from ..op.cuda_arrays import packed
 from ..op.cuda_kernel import library_kernel
 from ..op.record import Kernel
 from ..op.windows import pairs
 from . import _cuda_attention as attention
 from . import _cuda_conv as conv
 from . import _cuda_conv_direct as direct
+from ._cuda_copy import packed
 
 
 def _why_not(*arrays: Any) -> str:

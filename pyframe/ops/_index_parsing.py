@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from .. import dtypes
-from ..backend import backend_of, backends
+from ..backend import backend_of, backends, native
+from ..backend.copies import assign
 from ..errors import ArgumentTypeError, DeviceError, RangeError, fail
 from ..tensor.from_data import as_tensor
 from ..tensor.tensor import make, tensor_types
@@ -171,7 +172,8 @@ def stacked(arrays: list, self: Any) -> tuple[Any, tuple[int, ...]]:
         except ValueError:
             fail(RangeError, "index", "the indexing tensors do not broadcast", shapes=shapes)
     # The tape keeps it, so it must not share memory with the user's.
-    index = backend.xp.empty((len(raw), *shape), np.int64)
+    empty = native.empty if backend.name == "cpu" else backend.xp.empty
+    index = empty((len(raw), *shape), dtypes.int64)
     for k, a in enumerate(raw):
-        index[k] = a
+        assign(index[k, ...], a)
     return (make(index, self.device) if self.__class__ in tensor_types else index), dims

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..backend import backend_of
-from ..op.cuda_arrays import ceil_div, packed
+from ..op.cuda_arrays import ceil_div
 from ..op.numba_kernel import launch, load, numba_kernel
 from ..op.windows import conv_output, pairs, pool_output
+from ._cuda_copy import packed
 
 _THREADS = 64
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..backend import native
 from ..backend.copies import LARGE, copied, not_copied
+from ..dtypes import int64
 from ..errors import RangeError, ShapeError
 from ..op.native_arrays import packed
 from ..op.native_kernel import native_kernel
@@ -100,7 +101,7 @@ def _native_places(index: Any, shape: tuple, dims: tuple) -> Any:
     """Where the stacked index points along the joined dimension."""
     index = flat_index(index)
     lengths = np.array([shape[d] for d in dims], np.int64)
-    places = np.empty(index.shape[1:], np.int64)
+    places = native.empty(index.shape[1:], int64)
     native.module.flat_places(index, lengths, len(dims), places.size, places)
     return places
 

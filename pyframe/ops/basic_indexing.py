@@ -144,6 +144,7 @@ basic_index = register(
         short=_short,
         half="native",
         view="always",
+        part=lambda index: index,
         export=(),
         reference=lambda input, index: np.array(np.asarray(input)[index], np.float64),
         samples=_samples,

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from ..autograd.composed import gradients_of
-from ..backend import native
+from ..backend import backend_of, native
 from ..errors import ArgumentError, DtypeError, ParameterError, ShapeError, fail
+from ..expr import trace
 from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import packed as in_order
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
+from ..tensor import pointwise_cuda
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
 from ._channels import (
@@ -258,6 +260,11 @@ native_batch_norm = register(
 )
 
 
+_MOVED = trace(
+    lambda running, value, *, kept=0.9, share=0.1: running * kept + value * share, "moved_statistic"
+)
+
+
 def update_running(running: Any, value: Any, momentum: float, factor: float = 1.0) -> None:
     """Moves ``running`` towards value · factor by the share ``momentum``, off the tape."""
     if running is None:
@@ -266,8 +273,36 @@ def update_running(running: Any, value: Any, momentum: float, factor: float = 1.
         running._cell[0] += 1
         running = running.array
     value = getattr(value, "array", value)
+    if backend_of(running).name == "cuda" and value.dtype == running.dtype:
+        scalars = (float(1 - momentum), float(momentum * factor))
+        pointwise_cuda.launch(_MOVED, [running], (running, value), scalars)
+        return
     running *= 1 - momentum
     running += (momentum * factor * value).astype(running.dtype, copy=False)
+
+
+def check_running(input: Any, running_mean: Any, running_var: Any) -> None:
+    """Raises unless the running statistics, where there are any, fit ``input``."""
+    channels = input.shape[1:2]
+    for name, value in (("running_mean", running_mean), ("running_var", running_var)):
+        if value is not None and value.shape != channels:
+            fail(
+                ShapeError,
+                "batch_norm",
+                f"{name} must have one element for each channel",
+                input=input,
+                **{name: value},
+            )
+
+
+def update_statistics(
+    input: Any, running_mean: Any, running_var: Any, mean: Any, var: Any, momentum: float
+) -> None:
+    """Moves the running statistics towards those of a batch, the variance to its unbiased one."""
+    if running_mean is not None or running_var is not None:
+        n = input.shape[0] * math.prod(input.shape[2:])
+        update_running(running_mean, mean, momentum)
+        update_running(running_var, var, momentum, n / max(n - 1, 1))
 
 
 @composite(export=("functional",))
@@ -322,20 +357,7 @@ def batch_norm(
                 "Pass training=True to use the batch's own statistics.",
             )
         return batch_norm_inference(input, running_mean, running_var, weight, bias, eps)
-    shape = input.shape
-    channels = shape[1:2]
-    for name, value in (("running_mean", running_mean), ("running_var", running_var)):
-        if value is not None and value.shape != channels:
-            fail(
-                ShapeError,
-                "batch_norm",
-                f"{name} must have one element for each channel",
-                input=input,
-                **{name: value},
-            )
+    check_running(input, running_mean, running_var)
     y, mean, var, _ = native_batch_norm(input, weight, bias, eps)
-    if running_mean is not None or running_var is not None:
-        n = shape[0] * math.prod(shape[2:])
-        update_running(running_mean, mean, momentum)
-        update_running(running_var, var, momentum, n / max(n - 1, 1))
+    update_statistics(input, running_mean, running_var, mean, var, momentum)
     return y

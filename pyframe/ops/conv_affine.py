@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.composed import gradients_of
+from ..dtypes import compute_dtype
 from ..errors import ChoiceError, ShapeError, fail
 from ..op.cuda_kernel import cuda_kernel
 from ..op.record import Cost, Failing, Op, Sample
@@ -20,12 +21,10 @@ from ..op.samples import Maker
 from ..tensor.register import composite, register
 from . import _after_product as after
 from . import _cuda_conv as cuda
+from ._normalization import in_dtype
 from .arithmetic import mul
-from .comparison import gt, lt
 from .convolution import conv1d, conv2d, conv3d, conv_grad_input, conv_grad_weight
-from .logical import logical_and
 from .reshape import reshape
-from .select import where
 from .sum import sum as sum_
 
 _FUNCTIONS = {1: conv1d, 2: conv2d, 3: conv3d}
@@ -40,13 +39,23 @@ def _of(weight: Any) -> Op:
     return ops[f"conv{_dimensions(weight)}d"]
 
 
-def _conv(input: Any, weight: Any, *rest: Any, **params: Any) -> Any:
+def convolve(input: Any, weight: Any, *rest: Any, **params: Any) -> Any:
+    """``conv1d``, ``conv2d`` or ``conv3d``, by the weight's dimensions."""
     return _FUNCTIONS[_dimensions(weight)](input, weight, *rest, **params)
 
 
 def _column(vector: Any, n: int) -> tuple:
     """The shape in which a vector of channels broadcasts."""
     return (vector.shape[0],) + (1,) * n
+
+
+def placed(input: Any, weight: Any, **params: Any) -> tuple[tuple, tuple]:
+    """The checked stride, padding, dilation and groups of a convolution, and its output's shape."""
+    check = _of(weight).check
+    assert check is not None
+    geometry = check(input, weight, None, **params)
+    given = dict(zip(("stride", "padding", "dilation"), geometry, strict=False))
+    return geometry, cuda.output_shape(tuple(input.shape), tuple(weight.shape), given)
 
 
 def _check(
@@ -63,18 +72,21 @@ def _check(
     min: Any,
     max: Any,
 ) -> tuple:
+    params = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     check = _of(weight).check
     assert check is not None
-    params = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    stride, padding, dilation, groups = check(input, weight, shift, **params)
-    check(input, weight, scale, **params)
-    params = {"stride": stride, "padding": padding, "dilation": dilation}
-    expected = cuda.output_shape(tuple(input.shape), tuple(weight.shape), params)
+    geometry, expected = placed(input, weight, **params)
+    for name, vector in (("scale", scale), ("shift", shift)):
+        if vector is None or vector.dtype != compute_dtype(input.dtype) or vector.ndim != 1:
+            check(input, weight, vector, **params)
+        elif len(vector) != weight.shape[0]:
+            what = f"{name} must have {weight.shape[0]} elements"
+            fail(ShapeError, "conv_affine", what, weight=weight, **{name: vector})
     if residual is not None and tuple(residual.shape) != expected:
         what = f"residual must have the output's shape {expected}"
         fail(ShapeError, "conv_affine", what, input=input, weight=weight, residual=residual)
     low, high = -math.inf if min is None else float(min), math.inf if max is None else float(max)
-    return stride, padding, dilation, groups, low, high
+    return *geometry, low, high
 
 
 def _forward(
@@ -95,9 +107,9 @@ def _forward(
     n = weight.ndim - 2
     params = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     if scale is None:
-        y = _conv(input, weight, shift, **params)
+        y = convolve(input, weight, shift, **params)
     else:
-        y = _conv(input, weight, **params) * scale.reshape(_column(scale, n))
+        y = convolve(input, weight, **params) * scale.reshape(_column(scale, n))
         if shift is not None:
             y = y + shift.reshape(_column(shift, n))
     if residual is not None:
@@ -105,16 +117,11 @@ def _forward(
     return xp.minimum(xp.maximum(y, min), max)
 
 
-def _through(g: Any, y: Any, min: float, max: float) -> Any:
-    """The cotangent where the limits let it through."""
-    if min == -math.inf and max == math.inf:
-        return g
-    return where(logical_and(gt(y, min), lt(y, max)), g, 0.0)
-
-
 def _scaled(g: Any, y: Any, scale: Any, n: int, min: float, max: float) -> Any:
-    through = _through(g, y, min, max)
-    return through if scale is None else mul(through, reshape(scale, _column(scale, n)))
+    through = after.through_limits(g, y, min, max)
+    if scale is None:
+        return through
+    return in_dtype(mul(through, reshape(scale, _column(scale, n))), g.dtype)
 
 
 def _channel_sums(g: Any, n: int) -> Any:
@@ -161,6 +168,7 @@ def _grad_scale(
     y: Any,
     input: Any,
     weight: Any,
+    scale_dtype: Any,
     stride: tuple,
     padding: tuple,
     dilation: tuple,
@@ -168,12 +176,16 @@ def _grad_scale(
     min: float,
     max: float,
 ) -> Any:
-    products = _conv(input, weight, None, stride, padding, dilation, groups)
-    return _channel_sums(mul(_through(g, y, min, max), products), len(weight.shape) - 2)
+    products = convolve(input, weight, None, stride, padding, dilation, groups)
+    g = after.through_limits(g, y, min, max)
+    return in_dtype(_channel_sums(mul(g, products), len(weight.shape) - 2), scale_dtype)
 
 
-def _grad_shift(g: Any, y: Any, weight_shape: tuple, min: float, max: float) -> Any:
-    return _channel_sums(_through(g, y, min, max), len(weight_shape) - 2)
+def _grad_shift(
+    g: Any, y: Any, weight_shape: tuple, shift_dtype: Any, min: float, max: float
+) -> Any:
+    g = after.through_limits(g, y, min, max)
+    return in_dtype(_channel_sums(g, len(weight_shape) - 2), shift_dtype)
 
 
 def _reference(
@@ -207,11 +219,13 @@ def _samples(make: Maker) -> Iterator[Sample]:
     yield Sample(x, w, None, make(10), max=90, stride=(2, 1), padding=1)
     yield Sample(make(3, 7), make(9, 3, 3), make(9), padding="same")
     yield Sample(make(1, 4, 5, 5), make(4, 1, 3, 3), make(4), make(4), groups=4, min=-90, max=90)
+    last, near = (make(2, 4, 5, 8).transpose(0, 3, 1, 2) for _ in range(2))  # channels-last
+    yield Sample(last, make(8, 8, 1, 1), make(8), make(8), near, min=-90)
 
 
 def _errors(make: Maker) -> Iterator[Failing]:
     x, w = make(1, 6, 4, 5), make(10, 6, 2, 3)
-    yield Failing(ShapeError, "bias must have 10 elements", x, w, make(6))
+    yield Failing(ShapeError, "must have 10 elements", x, w, make(6))
     yield Failing(ShapeError, "residual must have", x, w, None, None, make(1, 10, 4, 5))
     yield Failing(ShapeError, "weight expects 5 input channels", x, make(10, 5, 2, 3))
 
@@ -232,7 +246,7 @@ conv_affine = register(
             "weight": _grad_weight,
             "scale": _grad_scale,
             "shift": _grad_shift,
-            "residual": lambda g, y, min, max: _through(g, y, min, max),
+            "residual": lambda g, y, min, max: after.through_limits(g, y, min, max),
         },
         check=_check,
         export=(),
@@ -313,12 +327,13 @@ def _samples_activated(make: Maker) -> Iterator[Sample]:
     near = make(2, 4, 5, 8).transpose(0, 3, 1, 2)
     rest = {"padding": 1, "groups": 1, "activation": "mish"}
     yield Sample(last, make(8, 8, 3, 3), make(8), make(8), near, **rest)
+    yield Sample(last, make(8, 8, 1, 1), None, make(8), activation="silu")
 
 
 def _errors_activated(make: Maker) -> Iterator[Failing]:
     x, w = make(1, 6, 4, 5), make(10, 6, 2, 3)
     yield Failing(ChoiceError, "must name a differentiable", x, w, activation="conv2d")
-    yield Failing(ShapeError, "bias must have 10 elements", x, w, make(6), activation="silu")
+    yield Failing(ShapeError, "must have 10 elements", x, w, make(6), activation="silu")
 
 
 def _cost_activated(input: Any, weight: Any, *rest: Any, activation: str, **params: Any) -> Cost:
@@ -337,7 +352,7 @@ activated_conv = register(
         samples=_samples_activated,
         errors=_errors_activated,
         cost=_cost_activated,
-        kernels={"cuda": [cuda_kernel(cuda.activated, cuda.not_activated, "kernels/conv_mma.cu")]},
+        kernels={"cuda": [cuda_kernel(cuda.activated, cuda.not_affine, "kernels/conv_mma.cu")]},
         kernels_from=1,
         doc="""``conv_affine`` with the pointwise op called ``activation`` instead of limits.
 
@@ -373,7 +388,7 @@ def conv_affine_functional(
 
     Args:
         input, weight: of a convolution of 1 to 3 dimensions.
-        scale, shift: (out,), of input's dtype, or ``None``.
+        scale, shift: (out,), of input's dtype or that in which it is computed, or ``None``.
         residual: of the output's shape, or ``None``.
         stride, padding, dilation, groups: of the convolution.
         min, max: numbers or ``None``; the gradient is 0 on the limits.

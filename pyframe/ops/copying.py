@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import config
 from ..backend.copies import converted, not_copied
 from ..backend.copies import copied as copy_of
 from ..errors import ArgumentError, ArgumentTypeError, ShapeError, fail
@@ -24,11 +25,12 @@ from ..op.record import Cost, Failing, Op, Sample
 from ..op.registry import get
 from ..op.samples import Maker, unary
 from ..tensor.dispatch import unbroadcast, zero_gradient
-from ..tensor.inplace import inplace
+from ..tensor.inplace import check_distinct, inplace
 from ..tensor.register import composite, register
 from ..tensor.tensor import Tensor, tensor_types
 from . import _cuda_copy
 from .cast import cast
+from .fill import overwrite
 
 
 def _contiguous(xp: Any, input: Any, *, memory_format: Any = None) -> Any:
@@ -280,4 +282,11 @@ def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
         )
     if src.device is not self.device:
         src = src.to(self.device)
+    mode = config.get_mode()
+    recorded = mode.grad and (self._edge or self._view or src._edge or src._cell[1])
+    target, source = self.array, src.array
+    plain = mode.plain and not recorded and target.__class__ is np.ndarray
+    if plain and source.shape == target.shape:  # 2 µs instead of 11
+        check_distinct("copy_", target)
+        return overwrite(self, "copy_", source)
     return inplace(get("copied"), self, (src,))

@@ -11,7 +11,7 @@ from ..autograd.composed import gradients_of
 from ..op.record import Op
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
-from . import _cuda_recurrent
+from . import _cuda_recurrent, _cuda_recurrent_persistent
 from ._recurrent import (
     backward_cost,
     backward_samples,
@@ -233,7 +233,10 @@ gru_backward = register(
         cost=backward_cost(1, 6),
         kernels={
             "cpu": native_layer_backward("gru"),
-            "cuda": _cuda_recurrent.layer_backward("gru"),
+            "cuda": [
+                _cuda_recurrent_persistent.layer_backward("gru"),
+                *_cuda_recurrent.layer_backward("gru"),
+            ],
         },
         kernels_from=1,
         export=(),
@@ -260,7 +263,10 @@ gru_layer = register(
         samples=layer_samples(3, False),
         errors=layer_errors(3, False),
         cost=layer_cost,
-        kernels={"cpu": native_layer("gru"), "cuda": _cuda_recurrent.layer("gru")},
+        kernels={
+            "cpu": native_layer("gru"),
+            "cuda": [_cuda_recurrent_persistent.layer("gru"), *_cuda_recurrent.layer("gru")],
+        },
         kernels_from=1,
         export=(),
         doc="""One GRU layer in one direction.

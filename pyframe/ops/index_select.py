@@ -232,7 +232,8 @@ def index_select(input: Any, dim: int, index: Any) -> Any:
     dim = normalize("index_select", dim, len(shape))
     raw = getattr(index, "array", index)
     check_index("index_select", raw, shape[dim] if shape else 1, dim, negative=False)
-    index = reshape(index, (-1,))
+    if not len(index.shape):
+        index = reshape(index, (-1,))
     if not shape:
         return reshape(take_rows(reshape(input, (1,)), index, 0), ())
     return take_rows(input, index, dim)

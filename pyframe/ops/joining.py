@@ -18,19 +18,16 @@ from ..tensor.register import composite, register
 from .reshape import reshape
 from .splitting import narrow, select
 
-
-def _skipped(shape: tuple) -> bool:
-    """PyTorch lets empty vectors go along with tensors of any shape."""
-    return tuple(shape) == (0,)
+_SKIPPED = (0,)  # PyTorch lets empty vectors go along with tensors of any shape
 
 
 def _check_cat(tensors: list, *, dim: Any) -> tuple:
     if not tensors:
         fail(ShapeError, "cat", "there must be at least one tensor")
     shape = tensors[0].shape
-    if shape and all(t.shape == shape for t in tensors):
+    if shape and {t.shape for t in tensors} == {shape}:
         return (normalize("cat", dim, len(shape)),)
-    first = next((t for t in tensors if not _skipped(t.shape)), tensors[0])
+    first = next((t for t in tensors if t.shape != _SKIPPED), tensors[0])
     for k, t in enumerate(tensors):
         if not t.ndim:
             fail(ShapeError, "cat", f"tensor {k} is 0-d", "Use stack().", tensors=tensors)
@@ -39,7 +36,7 @@ def _check_cat(tensors: list, *, dim: Any) -> tuple:
         fits = t.ndim == first.ndim and all(
             d == dim or a == b for d, (a, b) in enumerate(zip(t.shape, first.shape, strict=True))
         )
-        if not fits and not _skipped(t.shape):
+        if not fits and t.shape != _SKIPPED:
             fail(
                 ShapeError,
                 "cat",
@@ -51,7 +48,7 @@ def _check_cat(tensors: list, *, dim: Any) -> tuple:
 
 
 def _forward_cat(xp: Any, tensors: list, *, dim: int = 0) -> Any:
-    parts = [t for t in tensors if not _skipped(t.shape)] or tensors[:1]
+    parts = [t for t in tensors if t.shape != _SKIPPED] or tensors[:1]
     return in_c_order(xp, xp.concatenate(parts, axis=dim))
 
 
@@ -59,16 +56,11 @@ _FEW = 16  # parts
 
 
 def _native_cat(tensors: list, *, dim: int = 0) -> Any:
-    parts = [t for t in tensors if not _skipped(t.shape)] or tensors[:1]
+    parts = [t for t in tensors if t.shape != _SKIPPED] or tensors[:1]
     shape = list(parts[0].shape)
-    shape[dim] = sum(t.shape[dim] for t in parts)
+    shape[dim] = sum([t.shape[dim] for t in parts])
     out = native.empty(tuple(shape), parts[0].dtype)
-    rows = (slice(None),) * dim
-    start = 0
-    for t in parts:
-        stop = start + t.shape[dim]
-        assign(out[(*rows, slice(start, stop))], t)
-        start = stop
+    native.module.join(out, parts, dim, out.dtype.itemsize)
     return out
 
 
@@ -80,9 +72,7 @@ def _native_stack(tensors: list, *, dim: int = 0) -> Any:
         front = _native_stack(tensors, dim=0)
         assign(out, np.moveaxis(front, 0, -1))
         return out
-    rows: tuple = (slice(None),) * dim
-    for k, t in enumerate(tensors):
-        assign(out[(*rows, k, ...)], t)
+    native.module.join(out, tensors, dim, out.dtype.itemsize)
     return out
 
 
@@ -96,7 +86,7 @@ def _kernel(run: Any) -> dict:
 def _vjp_cat(g: Any, tensors_shape: list, dim: int) -> list:
     parts, start = [], 0
     for shape in tensors_shape:
-        if _skipped(shape):
+        if shape == _SKIPPED:
             # Of a vector of length 0, whatever g's other dimensions are.
             parts.append(reshape(narrow(reshape(g, (-1,)), 0, 0, 0), (0,)))
             continue

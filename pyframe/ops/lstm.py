@@ -11,7 +11,7 @@ from ..autograd.composed import gradients_of
 from ..op.record import Op
 from ..tensor.register import composite, register
 from ..tensor.tensor import tensor_types
-from . import _cuda_recurrent
+from . import _cuda_recurrent, _cuda_recurrent_persistent
 from ._recurrent import (
     backward_cost,
     backward_samples,
@@ -247,7 +247,10 @@ lstm_backward = register(
         cost=backward_cost(2, 6),
         kernels={
             "cpu": native_layer_backward("lstm"),
-            "cuda": _cuda_recurrent.layer_backward("lstm"),
+            "cuda": [
+                _cuda_recurrent_persistent.layer_backward("lstm"),
+                *_cuda_recurrent.layer_backward("lstm"),
+            ],
         },
         kernels_from=1,
         export=(),
@@ -274,7 +277,10 @@ lstm_layer = register(
         samples=layer_samples(4, True),
         errors=layer_errors(4, True),
         cost=layer_cost,
-        kernels={"cpu": native_layer("lstm"), "cuda": _cuda_recurrent.layer("lstm")},
+        kernels={
+            "cpu": native_layer("lstm"),
+            "cuda": [_cuda_recurrent_persistent.layer("lstm"), *_cuda_recurrent.layer("lstm")],
+        },
         kernels_from=1,
         export=(),
         doc="""One LSTM layer in one direction.

@@ -13,6 +13,7 @@ from ._normalization import in_dtype
 from .attention import masked_weights, scaled_dot_product_attention
 from .dropout import dropout
 from .linear import linear
+from .linear_residual import linear_residual
 from .matmul import matmul
 from .permute import transpose
 
@@ -45,6 +46,8 @@ def multi_head_attention_forward(
     average_attn_weights: bool = True,
     is_causal: bool = False,
     batch_first: bool = False,
+    residual: Any = None,
+    residual_dropout_p: float = 0.0,
 ) -> tuple:
     """Attention by several heads between linear layers; what nn.MultiheadAttention computes.
 
@@ -75,6 +78,9 @@ def multi_head_attention_forward(
         average_attn_weights: return the mean of the heads' weights.
         is_causal: a promise that attn_mask is causal, so that it need not be read; needs attn_mask.
         batch_first: query, key, value and output are [N, L, E] (an addition to PyTorch's).
+        residual: of the output's shape: the output is dropped out and added to it, see
+            ``linear_residual`` (an addition to PyTorch's).
+        residual_dropout_p: probability of that, whatever ``training`` is.
 
     Returns:
         The output [L, N, E], and the weights [N, L, S] ([N, heads, L, S]) or ``None``.
@@ -87,6 +93,7 @@ def multi_head_attention_forward(
     if not batched:
         if len(query.shape) != 2:
             fail(ShapeError, op, "query needs two or three dimensions", query=query)
+        residual = None if residual is None else residual.unsqueeze(int(not batch_first))
         query, key, value = _each(lambda x: x.unsqueeze(int(not batch_first)), query, key, value)
         if key_padding_mask is not None:
             key_padding_mask = key_padding_mask.unsqueeze(0)
@@ -140,7 +147,10 @@ def multi_head_attention_forward(
         out = scaled_dot_product_attention(q, k, v, mask, p, triangle)
     out = out.permute(back)
     out = out.reshape((*out.shape[:2], embed))
-    out = linear(out, out_proj_weight, out_proj_bias)
+    if residual is None:
+        out = linear(out, out_proj_weight, out_proj_bias)
+    else:
+        out = linear_residual(out, out_proj_weight, out_proj_bias, residual, residual_dropout_p)
     if not batched:
         out = out.squeeze(int(not batch_first))
         weights = None if weights is None else weights.squeeze(0)

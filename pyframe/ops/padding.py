@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..backend import native
-from ..backend.copies import assign, not_copied
+from ..backend.copies import not_copied
 from ..errors import ArgumentError, ShapeError, fail
+from ..op.native_arrays import packed
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
@@ -52,24 +53,20 @@ def _forward(xp: Any, input: Any, *, pad: tuple, value: Any = 0) -> Any:
     return out
 
 
-def _native(input: Any, *, pad: tuple, value: Any = 0) -> Any:
+# The numbers of csrc/pad.h.
+_BORDER = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
+
+
+def _native(input: Any, *, pad: tuple, value: Any = 0, kind: str = "constant") -> Any:
     widths = _widths(pad, input.ndim)
-    shape = tuple(s + a + b for s, (a, b) in zip(input.shape, widths, strict=True))
+    shape = tuple([s + a + b for s, (a, b) in zip(input.shape, widths, strict=True)])
     out = native.empty(shape, input.dtype)
-    middle: tuple = ()
-    for n, (a, b) in zip(shape, widths, strict=True):  # two slabs of every padded dimension
-        for slab in (slice(0, max(a, 0)), slice(n - max(b, 0), n)):
-            if slab.start < slab.stop:
-                assign(out[(*middle, slab)], input.dtype.type(value))
-        middle += (slice(max(a, 0), n - max(b, 0)),)
-    source = tuple(
-        slice(max(-a, 0), s - max(-b, 0)) for s, (a, b) in zip(input.shape, widths, strict=True)
-    )
-    assign(out[middle], input[source])
+    number = np.array(value, input.dtype)
+    native.module.pad(out, packed(input), pad, _BORDER[kind], number, out.itemsize)
     return out
 
 
-_NATIVE = native_kernel(_native, lambda input, **_: not_copied(input), "csrc/isa/copy.cpp")
+_NATIVE = native_kernel(_native, lambda input, **_: not_copied(input), "csrc/pad.cpp")
 
 
 def _reference(input: np.ndarray, pad: tuple, value: Any = 0) -> np.ndarray:
@@ -164,16 +161,6 @@ def _repeat_forward(xp: Any, input: Any, *, pad: tuple, kind: str) -> Any:
     return out
 
 
-def _repeat_native(input: Any, *, pad: tuple, kind: str) -> Any:
-    widths = _widths(pad, input.ndim)
-    shape = tuple(s + a + b for s, (a, b) in zip(input.shape, widths, strict=True))
-    out = native.empty(shape, input.dtype)
-    assign(out[tuple(_interior(input.shape, widths))], input)
-    for _, border, source in _each_border(kind, input.shape, widths):
-        out[border] = out[source]
-    return out
-
-
 def _repeat_grad_forward(xp: Any, grad_output: Any, *, pad: tuple, kind: str) -> Any:
     widths = _widths(pad, grad_output.ndim)
     size = tuple(s - a - b for s, (a, b) in zip(grad_output.shape, widths, strict=True))
@@ -241,10 +228,6 @@ def _repeat_errors(make: Maker) -> Iterator[Failing]:
     yield Failing(ShapeError, "too large for length 0", make(2, 0), pad=(1, 0), kind="replicate")
 
 
-_REPEATING = native_kernel(
-    _repeat_native, lambda input, **_: not_copied(input), "csrc/isa/copy.cpp"
-)
-
 repeat_pad: Any = register(
     Op(
         "repeat_pad",
@@ -252,7 +235,7 @@ repeat_pad: Any = register(
         vjp={"input": lambda g, pad, kind: repeat_pad_grad(g, pad, kind)},
         check=_check_repeat,
         half="native",
-        kernels={"cpu": [_REPEATING]},
+        kernels={"cpu": [_NATIVE]},
         export=(),
         reference=_repeat_reference,
         samples=_repeat_samples,
@@ -290,8 +273,6 @@ repeat_pad_grad: Any = register(
     )
 )
 
-_MODES = ("constant", "reflect", "replicate", "circular")
-
 
 @composite(export=("functional",))
 def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
@@ -315,8 +296,8 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
     """
     if mode == "constant":
         return constant_pad(input, pad, value)
-    if mode not in _MODES:
-        fail(ArgumentError, "pad", f"mode {mode!r} does not exist", f"Use one of {_MODES}.")
+    if mode not in _BORDER:
+        fail(ArgumentError, "pad", f"mode {mode!r} does not exist", f"Use one of {tuple(_BORDER)}.")
     if value is not None and value != 0:
         fail(ArgumentError, "pad", f"mode {mode!r} takes no value", value=value)
     widths = sizes("pad", pad)

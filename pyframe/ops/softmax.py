@@ -14,13 +14,13 @@ from ..dtypes import as_dtype, compute_dtype, is_floating, is_half
 from ..errors import DtypeError, RangeError, fail
 from ..op.axes import in_c_order, normalize
 from ..op.cuda_arrays import MOST, TYPES, can_vector, ceil_div, instances, not_cuda_floats
-from ..op.cuda_arrays import packed as in_order
 from ..op.cuda_kernel import cuda_kernel
 from ..op.native_arrays import not_floats, packed, split
 from ..op.native_kernel import native_kernel
 from ..op.record import Cost, Failing, Op, Sample
 from ..op.samples import Maker
 from ..tensor.register import composite, register
+from ._cuda_copy import packed as in_order
 from .arithmetic import mul, sub
 from .cast import cast
 

@@ -80,6 +80,7 @@ narrow = register(
         short=_short_narrow,
         half="native",
         view="always",
+        part=lambda dim, start, length: (*_before(dim), slice(start, start + length)),
         reference=lambda input, dim, start, length: np.take(
             np.asarray(input, np.float64), np.arange(start, start + length), dim
         ),
@@ -149,6 +150,7 @@ select = register(
         short=_short_select,
         half="native",
         view="always",
+        part=lambda dim, index: (*_before(dim), index, ...),
         reference=lambda input, dim, index: np.take(np.asarray(input, np.float64), index, dim),
         samples=_samples_select,
         errors=_errors_select,
@@ -230,7 +232,8 @@ def _parts(input: Any, places: list[tuple], covered: bool) -> tuple:
         covered: whether they hold every element.
     """
     mode = config.get_mode()
-    if input.__class__ not in tensor_types or not (mode.plain and mode.grad) or len(places) < 2:
+    recorded = mode.grad and mode.kernel is None and mode.trace is None  # autocast leaves views be
+    if input.__class__ not in tensor_types or not recorded or len(places) < 2:
         return tuple([basic_index(input, place) for place in places])
     edge = input._edge if input._cell[1] == 0 else current_edge(input)
     if edge is None:

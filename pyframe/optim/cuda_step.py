@@ -21,6 +21,7 @@ from .elementwise import scalar
 from .native_step import MOMENTUM
 
 _NUMBERS = 8  # per parameter, as in kernels/optim.cu
+_PRODUCT = 2  # of these the one that goes on from step to step, where an optimizer has one
 
 
 class Step:
@@ -40,6 +41,9 @@ class Step:
         self.counts_there: list[float] | None = []
         self.counts_shown: list[float] = []  # meanwhile, what the host has
         self.settings_there: list[float] = []
+        # The same of a plan's products.
+        self.products_there: list[float] | None = []
+        self.products_shown: list[float] = []
         if self.fits:
             empty, double = backend_of(self.arrays[0]).empty, np.dtype(np.float64)
             self.settings = empty((_NUMBERS,), double)
@@ -53,21 +57,41 @@ class Step:
             self.rows, self.known = Rows([self.arrays, grads, *self.states]), known
         return self.rows
 
-    def bring(self, before: list[float], settings: list[float], counted: bool) -> None:
-        """Writes counts and settings that are not those on the device, where a step follows."""
+    def bring(
+        self, optimizer: Any, plan: Any, group: dict, counts: list, settings: list[float]
+    ) -> None:
+        """Writes what is not as on the device, where the step with these counts follows."""
+        counted = optimizer.counted
+        before = [n - 1 for n in counts] if counted else counts
         if before != self.counts_there:
             capture.upload(self.counts, np.array(before))
-        self.counts_there = [n + 1 for n in before] if counted else [1.0] * len(before)
+        self.counts_there = list(counts) if counted else [1.0] * len(before)
+        products = [float(p) for p in plan.products]
+        if products != self.products_there:
+            self._write_products(products)
+        optimizer.carry(group, plan, counts)
+        self.products_there = [float(p) for p in plan.products]
         self._bring_settings(settings)
 
-    def bring_for_a_step_or_none(self, before: list[float], settings: list[float]) -> None:
+    def _write_products(self, products: list[float]) -> None:
+        rows = np.zeros(self.numbers.shape)  # a step writes all others anew
+        rows[:, _PRODUCT] = products
+        capture.upload(self.numbers, rows)
+
+    def bring_for_a_step_or_none(self, plan: Any, settings: list[float]) -> None:
         """The same where the device may skip the step: from here on, only it knows the counts.
 
         Those of the host stay until :meth:`settle`, so that a change there is somebody's wish.
         """
+        before, products = plan.known_counts(), [float(p) for p in plan.products]
         if before != (self.counts_shown if self.counts_there is None else self.counts_there):
             capture.upload(self.counts, np.array(before))
         self.counts_there, self.counts_shown = None, before
+        if products:
+            there = self.products_there
+            if products != (self.products_shown if there is None else there):
+                self._write_products(products)
+            self.products_there, self.products_shown = None, products
         self._bring_settings(settings)
 
     def settle(self, plan: Any) -> None:
@@ -76,6 +100,11 @@ class Step:
             found = backend_of(self.counts).to_numpy(self.counts).tolist()
             plan.set_counts(found)
             self.counts_there = found
+        if self.products_there is None and [float(p) for p in plan.products] == self.products_shown:
+            rows = backend_of(self.numbers).to_numpy(self.numbers)
+            for product, value in zip(plan.products, rows[:, _PRODUCT], strict=False):
+                product[...] = value
+            self.products_there = [float(p) for p in plan.products]
 
     def _bring_settings(self, settings: list[float]) -> None:
         if settings != self.settings_there:
@@ -109,11 +138,10 @@ def cuda_step(
         xp = backend_of(grads[0]).xp
         grads = [g if fits(g) else xp.array(g, order="C", copy=True) for g in grads]
         rows = table.place(grads)
-        counted, skip = optimizer.counted, optimizer.found_inf
+        skip = optimizer.found_inf
         captured = capture.current()
         if captured is None:
-            before = [n - 1 for n in counts] if counted else counts
-            table.bring(before, _values(settings_of(group)), counted)
+            table.bring(optimizer, plan, group, counts, _values(settings_of(group)))
         else:  # this step has not happened: each replay is one
             captured.kept.append((rows, table, skip))
             plan.retreat(counts)
@@ -140,15 +168,14 @@ def cuda_step(
 def _replayed(optimizer: Any, plan: Any, group: dict, settings_of: Callable) -> None:
     """Before a replay: counts it on the host, and brings what changed there to the device."""
     plan.cuda_table.settle(plan)
-    counts, counted = plan.advance(), optimizer.counted
-    before = [n - 1 for n in counts] if counted else counts
-    plan.cuda_table.bring(before, _values(settings_of(group)), counted)
+    counts = plan.advance()
+    plan.cuda_table.bring(optimizer, plan, group, counts, _values(settings_of(group)))
 
 
 def _replayed_or_skipped(optimizer: Any, plan: Any, group: dict, settings_of: Callable) -> None:
     """Before a replay whose step the device may skip: brings what changed on the host."""
     table = plan.cuda_table
-    table.bring_for_a_step_or_none(plan.known_counts(), _values(settings_of(group)))
+    table.bring_for_a_step_or_none(plan, _values(settings_of(group)))
     optimizer.count_later(plan, table.settle)
 
 

@@ -42,6 +42,9 @@ class Elementwise(Optimizer):
         """What :meth:`update` needs as numbers, for the update with this count."""
         raise NotImplementedError
 
+    def carry(self, group: dict[str, Any], plan: Plan, counts: list) -> None:
+        """Brings ``plan.products`` from before the steps with these counts to after them."""
+
     def update(
         self, xp: Any, group: dict, numbers: tuple, p: Any, g: Any, states: list, scratch: list
     ) -> None:
@@ -131,7 +134,7 @@ class Elementwise(Optimizer):
                 self,
                 "its numbers lie on the host, so that each replay would use "
                 "those of the first step",
-                "Capture the rest without it. Optimizers but NAdam can be captured, on "
+                "Capture the rest without it. All optimizers of pyframe.optim can be captured, on "
                 "parameters in float32 or float64.",
             )
         known: dict[tuple, tuple] = {}

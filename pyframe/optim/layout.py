@@ -141,6 +141,7 @@ class Plan:
         buckets: cover the parameters of ``order`` one after the other.
         order: positions of the parameters, in the order of the buckets.
         steps: how many updates each parameter had, float32 on the CPU; ``None`` if not counted.
+        products: what :meth:`Elementwise.carry` changes with each step: 0-d float32 on the CPU.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class Plan:
     ) -> None:
         self.key = [id(a) for a in arrays]
         self.loose = not small  # nothing is gathered
+        self.products: list[Any] = []
         self.arrays = arrays
         self.slots = slots
         self.buckets: list[Bucket] = []

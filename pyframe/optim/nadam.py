@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from ..backend import backend_of
 from ..tensor.tensor import make
+from .cuda_step import cuda_step
 from .elementwise import (
     Elementwise,
     add_quotient,
@@ -17,7 +19,22 @@ from .elementwise import (
     lerp_weight,
     scalar,
 )
+from .layout import Plan
+from .native_step import DECOUPLED, FROM_END, common_flags
 from .optimizer import check_betas, check_settings, refuse_differentiable
+
+
+def _flags(group: dict[str, Any]) -> int:
+    return (
+        common_flags(group)
+        | (DECOUPLED if group["decoupled_weight_decay"] else 0)
+        | (FROM_END if group["betas"][0] <= 0.5 else 0)
+    )
+
+
+def _settings(group: dict[str, Any]) -> tuple:
+    decays = group["weight_decay"], group["momentum_decay"]
+    return group["lr"], *group["betas"], group["eps"], *decays
 
 
 class NAdam(Elementwise):
@@ -39,6 +56,7 @@ class NAdam(Elementwise):
     """
 
     scratch = 3
+    fused: ClassVar = {"cuda": cuda_step(7, ("exp_avg", "exp_avg_sq"), _flags, _settings)}
 
     def __init__(
         self,
@@ -80,20 +98,31 @@ class NAdam(Elementwise):
     def slots(self, group: dict[str, Any]) -> dict[str, float]:
         return {"exp_avg": 0.0, "exp_avg_sq": 0.0}
 
-    def _step_group(
-        self, number: int, group: dict, params: list, arrays: list, grads: list
-    ) -> None:
-        # The product of all μ is state of its own in PyTorch, so that it is here too.
-        self._products: dict[float, float] = {}
-        for p in params:
-            state = self.state[p]
-            if "mu_product" not in state:
-                state["mu_product"] = make(np.array(1.0, np.float32))
-            step = float(state["step"]) + 1 if "step" in state else 1.0
-            product = state["mu_product"].array
+    def _plan(self, number: int, group: dict, params: list, arrays: list) -> Plan:
+        plan = super()._plan(number, group, params, arrays)
+        if not plan.products:
+            plan.products = [self._product(self.state[params[i]]) for i in plan.order]
+        return plan
+
+    @staticmethod
+    def _product(state: dict[str, Any]) -> np.ndarray:
+        """The product of all μ, which is state of its own in PyTorch, so that it is here too."""
+        known = state.get("mu_product")
+        if known is None or known.array.__class__ is not np.ndarray:
+            value = 1.0 if known is None else backend_of(known.array).to_numpy(known.array)
+            known = state["mu_product"] = make(np.array(value, np.float32))
+        return known.array
+
+    def carry(self, group: dict[str, Any], plan: Plan, counts: list) -> None:
+        for product, step in zip(plan.products, counts, strict=True):
             product *= np.float32(self._momentum(group, step))
-            self._products[step] = float(product)
-        super()._step_group(number, group, params, arrays, grads)
+
+    def _update_buckets(
+        self, plan: Plan, group: dict, arrays: list, grads: list, counts: list
+    ) -> None:
+        self.carry(group, plan, counts)
+        self._products = dict(zip(counts, map(float, plan.products), strict=True))
+        super()._update_buckets(plan, group, arrays, grads, counts)
 
     @staticmethod
     def _momentum(group: dict, step: float) -> float:

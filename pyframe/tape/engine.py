@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import config
 from ..errors import ArgumentTypeError, AutogradError, describe, fail
-from .node import Leaf, Node, Output
+from .node import Leaf, Node, Output, part_rules
 
 
 class _Pass(threading.local):
@@ -127,6 +127,11 @@ def _run(roots, targets, retain, graph, wrap, anomaly) -> dict[Node, Any]:
                 _add_output(pending, heap, parents[0], node.index, g, graph)
             continue
         rule = node.rule
+        place = part_rules.get(rule)
+        if place is not None and not (graph or anomaly) and _add_part(pending, node, g, place):
+            if uses:
+                _finish_leaves(uses, parents, pending, graph, wrap)
+            continue
         if graph:
             grads = rule.backward_graph(node, g, parents)
         else:
@@ -205,6 +210,19 @@ def _finish_leaves(uses: dict, parents: tuple, pending: dict, graph: bool, wrap:
                 if leaf.hooks:
                     g, owned = _call_hooks(leaf, g, graph, wrap), False
                 accumulate(leaf, g, owned, graph)
+
+
+def _add_part(pending: dict, node: Node, g: Any, place: Callable) -> bool:
+    """Adds ``g`` where its part lies in the gradient that there is of the whole, if it is ours.
+
+    The rule would make an array of zeros as large as the whole for each part.
+    """
+    entry = pending.get(-node.parents[0].order)  # type: ignore[union-attr]
+    if entry is None or not entry[2] or not entry[1].ndim or node.saved is None:
+        return False
+    part = entry[1][place(*node.saved[1:])]
+    part += g
+    return True
 
 
 def _plus(a: Any, b: Any) -> Any:

@@ -16,6 +16,12 @@ from ..errors import AutogradError, describe, fail
 # A node is always made after the nodes of its inputs, so descending order is a topological order.
 next_order = itertools.count(1).__next__
 
+part_rules: dict[Any, Callable] = {}
+"""``{rule: (*params) -> index}`` of the ops whose output is ``input[index]``, a view.
+
+Their nodes have saved the input's shape and the parameters.
+"""
+
 
 class Node:
     """One recorded call of an op.

@@ -7,6 +7,7 @@ written part through the write, and every other view makes its edge anew when it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -36,7 +37,8 @@ def inplace(op: Op, x: Tensor, others: tuple = (), params: tuple = ()) -> Tensor
         if operands is not None:
             # Small arrays of the CPU are copied sooner than a kernel is found.
             worth = x.array.size > choice.LARGE or x.array.__class__ is not np.ndarray
-            if worth and _straight_into(op, x, operands, params):
+            if worth and _straight_into(op, x.array, operands, params):
+                x._cell[0] += 1
                 return x
             return _store(op, x, op.function(*operands, *params))
     check_writable(op.name + "_", x, mode)
@@ -47,9 +49,26 @@ def inplace(op: Op, x: Tensor, others: tuple = (), params: tuple = ()) -> Tensor
     inputs = dispatch._converted(op, (x, *others), device)
     arrays = tuple(dispatch._raw(i) for i in inputs)
     params = dispatch.canonical(op, arrays, params)
-    named = dict(zip([p.name for p in op.params], params, strict=True))
-    result = choice.run(op, arrays, named, mode.kernel)
+    if mode.kernel is None and mode.trace is None and _keeps_its_form(op, x, inputs, arrays):
+        return write(op, mode, x, inputs, arrays, params, None)
+    result = choice.run(op, arrays, _named(op, params), mode.kernel)
     return write(op, mode, x, inputs, arrays, params, result)
+
+
+def _named(op: Op, params: tuple) -> dict[str, Any]:
+    return dict(zip([p.name for p in op.params], params, strict=True))
+
+
+def _keeps_its_form(op: Op, x: Tensor, inputs: tuple, arrays: tuple) -> bool:
+    """Whether the result surely is as large as ``x`` and of its dtype, so that a kernel can write
+    it there once the call is recorded: half of the memory traffic of large arrays.
+    """
+    target = x.array
+    large = target.size > choice.LARGE or target.__class__ is not np.ndarray
+    if not large or op.expr is None or op.vjp is None or inputs[0] is not x:
+        return False
+    alike = all(a.dtype is target.dtype and a.shape in (target.shape, ()) for a in arrays)
+    return alike and dtypes.is_floating(target.dtype)
 
 
 def _unrecorded(mode: config.Mode, x: Tensor, others: tuple) -> list | None:
@@ -72,18 +91,16 @@ def _unrecorded(mode: config.Mode, x: Tensor, others: tuple) -> list | None:
     return arrays
 
 
-def _straight_into(op: Op, x: Tensor, operands: list, params: tuple) -> bool:
-    """Lets a kernel write into the memory of ``x``, without an array for the result."""
+def _straight_into(op: Op, target: Any, operands: Sequence[Any], params: tuple) -> bool:
+    """Lets a kernel write into the memory of ``target``, without an array for the result."""
     if op.check_values:
         return False
-    target = x.array
-    if backends[target.__class__].name == "cuda":
-        written = pointwise_device.into(op, target, operands, params)
-        x._cell[0] += written
-        return written
+    backend = backends[target.__class__]
+    if backend.name == "cuda":
+        return pointwise_device.into(op, target, list(operands), params)
     arrays = tuple(
         [
-            dispatch.number_as_array(v, target.dtype, x.device.backend)
+            dispatch.number_as_array(v, target.dtype, backend)
             if v.__class__ is float or v.__class__ is int
             else v
             for v in operands
@@ -91,12 +108,8 @@ def _straight_into(op: Op, x: Tensor, operands: list, params: tuple) -> bool:
     )
     if target.dtype.kind in "iub" and any(v.__class__ is float for v in operands):
         return False
-    named = dict(zip([p.name for p in op.params], params, strict=True))
-    kernel = choice.choose(op, arrays, named)
-    if kernel is None or kernel.into is None or not kernel.into(target, arrays, params):
-        return False
-    x._cell[0] += 1
-    return True
+    kernel = choice.choose(op, arrays, _named(op, params))
+    return kernel is not None and kernel.into is not None and kernel.into(target, arrays, params)
 
 
 def check_writable(name: str, x: Tensor, mode: config.Mode) -> None:
@@ -136,11 +149,17 @@ def refuse_inference(name: str, x: Tensor) -> NoReturn:
 def write(
     op: Op, mode: config.Mode, x: Tensor, inputs: tuple, arrays: tuple, params: tuple, result: Any
 ) -> Tensor:
-    """Stores ``result`` in ``x``, bumps the version and records the call."""
-    _check_result(op, x, result)
+    """Stores ``result`` in ``x``, bumps the version and records the call.
+
+    ``None``: it is computed where it is stored, and surely has the shape and dtype of ``x``.
+    """
     target = x.array
+    if result is None:
+        check_distinct(op.name + "_", target)
+    else:
+        _check_result(op, x, result)
     if not mode.grad or op.vjp is None or not dtypes.is_floating(target.dtype):
-        _put(op, target, result)
+        _put(op, target, arrays, params, result)
         x._cell[0] += 1
         return x
     # The node must see the inputs as they were, the output as it will be.
@@ -156,21 +175,22 @@ def write(
         else:
             recorded.append(t)
     x._cell[0] += 1
-    if result.dtype == target.dtype:
+    converted = result is not None and result.dtype != target.dtype
+    if not converted:
         after = make(target, x.device)
         after._cell = x._cell
     else:
         after = make(result, x.device)
     op.record(tuple(recorded), arrays, params, (after,))
     node = after._edge
-    if node is not None and result.dtype != target.dtype:
+    if node is not None and converted:
         node = _stored_as(node, result.dtype)
     if node is not None:
         if root_of(x)[0]._view is not None:
             x._cell[0] -= 1
             refuse_lost_view(op.name + "_", x)
         _keep_overwritten(after._edge, shadows)
-    _put(op, target, result)
+    _put(op, target, arrays, params, result)
     if node is not None:
         move_edge(x, node)
     return x
@@ -229,7 +249,11 @@ def _store(op: Op, x: Tensor, result: Any) -> Tensor:
     return x
 
 
-def _put(op: Op, target: Any, result: Any) -> None:
+def _put(op: Op, target: Any, arrays: tuple, params: tuple, result: Any) -> None:
+    if result is None:
+        if _straight_into(op, target, arrays, params):
+            return
+        result = choice.run(op, arrays, _named(op, params))
     try:
         assign(target, result)
     except ValueError as error:

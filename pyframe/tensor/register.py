@@ -127,6 +127,17 @@ def _under_autocast(function: Callable, how: str) -> Callable:
     return converting
 
 
+def as_lowered(function: Callable, *arrays: Any) -> Any:
+    """``function(*arrays)``, in an autocast region with what a product there takes.
+
+    For a composite of which some arrays are a product's and others are not.
+    """
+    mode = config.get_mode()
+    if mode.autocast is None:
+        return function(*arrays)
+    return mode.autocast.run("lower", mode, function, arrays, {})
+
+
 def _install(
     name: str,
     function: Callable,

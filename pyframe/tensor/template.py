@@ -21,7 +21,7 @@ from ..errors import ArgumentError, fail
 from ..op import choice
 from ..op.choice import LARGE
 from ..op.record import Op
-from ..tape.node import Node, Output, freed, next_order, overwritten
+from ..tape.node import Node, Output, freed, next_order, overwritten, part_rules
 from . import dispatch
 from .lazy import lazy_function
 from .size import Size
@@ -123,6 +123,8 @@ def _compile_into(op: Op, namespace: dict[str, Any]) -> str:
             rule.backward = namespace["backward"]
             rule.backward_graph = namespace["backward_graph"]
             op.record = namespace["record"]
+        if op.part is not None:
+            part_rules[rule] = op.part
     return source
 
 

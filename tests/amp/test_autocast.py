@@ -479,6 +479,17 @@ def test_errors(error: type, match: str, arguments: tuple) -> None:
         pf.autocast(*arguments)
 
 
+def test_parts_are_divided_as_without_it() -> None:
+    """One node writes one gradient; each part by itself would have filled an array with zeros."""
+    x = pf.ones(2, 6, requires_grad=True)
+    with pf.autocast("cpu"):
+        parts = (x * 1.0).split(2, 1)
+    assert parts[0].grad_fn.parents[0] is parts[2].grad_fn.parents[0]
+    assert parts[0].grad_fn.rule.name == "split"
+    (parts[0].sum() + 3 * parts[2].sum()).backward()
+    assert x.grad.tolist() == [[1, 1, 0, 0, 3, 3]] * 2
+
+
 # ---- functions with a backward of their own
 
 

@@ -12,6 +12,7 @@ import torch
 
 import pyframe as pf
 from pyframe.errors import AutogradError
+from pyframe.tensor import inplace as inplace_module
 
 # ---------------------------------------------------------------------- random programs
 
@@ -398,3 +399,51 @@ def test_a_loop_of_writes_into_one_buffer() -> None:
         out[t] = h
     out.sum().backward()
     assert x.grad.tolist() == [62, 62, 62]
+
+
+# ---------------------------------------------------------------------- large arrays
+
+# Each changes its first argument, of 64 × 1000 values, for which kernels write where it lies.
+LARGE_WRITES: dict[str, Callable[[Any, Any], Any]] = {
+    "relu_": lambda x, z: x.relu_(),
+    "tanh_": lambda x, z: x.tanh_(),
+    "exp_": lambda x, z: x.exp_(),
+    "sin_": lambda x, z: x.sin_(),  # whose rule needs what was there
+    "add_": lambda x, z: x.add_(z),
+    "add_ alpha": lambda x, z: x.add_(z, alpha=2),
+    "mul_": lambda x, z: x.mul_(z),
+    "mul_ number": lambda x, z: x.mul_(2.5),
+    "pow_": lambda x, z: x.pow_(2),
+    "sub_ of one value": lambda x, z: x.sub_(z.sum()),
+    "another order": lambda x, z: x.t().relu_().t(),
+    "overlapping operand": lambda x, z: x.add_(x[:, :1]),
+    "a part": lambda x, z: (x[:, 10:900].mul_(z[:, 10:900]), x)[1],
+}
+
+
+@pytest.mark.parametrize("name", LARGE_WRITES)
+def test_recorded_writes_into_large_arrays(name: str) -> None:
+    random = np.random.default_rng(0)
+    a, b = (random.standard_normal((64, 1000)) for _ in range(2))
+    found = []
+    for framework in (pf, torch):
+        x, z = (framework.tensor(v).requires_grad_() for v in (a, b))
+        y = LARGE_WRITES[name](x * 1.0, z)
+        (y * y).backward(framework.ones_like(y))
+        used = [t.grad for t in (x, z) if t.grad is not None]
+        found.append([t.detach().numpy() for t in (y, *used)])
+    assert len(found[0]) == len(found[1])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_recorded_write_needs_no_second_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = pf.ones(64, 1000).requires_grad_() * -1.0
+    at = x.array
+    assigned: list = []
+    monkeypatch.setattr(inplace_module, "assign", lambda target, value: assigned.append(value))
+    x.relu_()
+    native = pf.backend.native.module is not None
+    assert bool(assigned) != native
+    assert x.array is at
+    assert not native or not at.any()

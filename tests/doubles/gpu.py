@@ -129,6 +129,31 @@ class Driver:
         extra: int,
     ) -> tuple:
         assert extra == 0
+        return self._launch("cuLaunchKernel", function, x, y, z, u, v, w, shared, stream, arguments)
+
+    def cuLaunchCooperativeKernel(self, *args: Any) -> tuple:
+        return self._launch("cuLaunchCooperativeKernel", *args)
+
+    def cuOccupancyMaxActiveBlocksPerMultiprocessor(
+        self, function: Any, threads: int, shared: int
+    ) -> tuple:
+        name = "cuOccupancyMaxActiveBlocksPerMultiprocessor"
+        return self._status(name, function, threads, shared), 65536 // shared
+
+    def _launch(
+        self,
+        name: str,
+        function: Any,
+        x: int,
+        y: int,
+        z: int,
+        u: int,
+        v: int,
+        w: int,
+        shared: int,
+        stream: Any,
+        arguments: int,
+    ) -> tuple:
         addresses = (ctypes.c_void_p * 8).from_address(arguments)
         count = len(self.sizes) if self.sizes is not None else 0
         raw = [ctypes.string_at(addresses[i], self.sizes[i]) for i in range(count)]
@@ -142,7 +167,7 @@ class Driver:
                 "arguments": raw,
             }
         )
-        return (self._status("cuLaunchKernel", function),)
+        return (self._status(name, function),)
 
 
 class Array:
@@ -191,6 +216,12 @@ class Host:
 
     def shared_memory(self, device: int) -> int:
         return 232_448
+
+    def shared_of_multiprocessor(self, device: int) -> int:
+        return 233_472
+
+    def cooperative(self, device: int) -> bool:
+        return True
 
     def multiprocessors(self, device: int) -> int:
         return 132

@@ -26,6 +26,7 @@ from tests.gpu import (
     check_ops,
     check_order,
     check_parallel,
+    check_recurrent,
 )
 from tests.gpu.check_ops import device_array, host, watched
 
@@ -353,6 +354,7 @@ ITEMS = (
     *check_libraries.ITEMS,
     check_ops.chosen_forward,
     check_ops.gradients,
+    *map(watched, check_recurrent.ITEMS),
     check_ops.every_file,
     sanitizer,
     check_ops.emulator_and_hardware,

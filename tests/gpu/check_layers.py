@@ -118,6 +118,10 @@ def _last(x: Any) -> Any:
     return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
+def _lasting(x: Any) -> Any:
+    return _last(x) if x.ndim == 4 else x
+
+
 def convolution_shapes(box: Box) -> dict[str, Any]:
     """Forward and both gradients, in both orders of memory, and transposed."""
 
@@ -151,8 +155,9 @@ def convolution_shapes(box: Box) -> dict[str, Any]:
 
 
 def hidden_layers(box: Box) -> dict[str, Any]:
-    """Two layers with an activation between them, and convolutions that end in one: epilogues."""
-    activated = ops["activated_conv"].function
+    """Epilogues: activations between layers and behind convolutions, ends of residual blocks."""
+    activated, ended = (ops[n].function for n in ("activated_conv", "residual_linear"))
+    limited = ops["limited_batch_norm"].function
 
     def cases() -> Iterator[tuple[str, Callable[..., Any], list, Any]]:
         rows, inputs, hidden, outputs = box.pick((2053, 264, 1032, 136), (5, 8, 16, 8))
@@ -164,7 +169,31 @@ def hidden_layers(box: Box) -> dict[str, Any]:
         images += [_random(i, 96) for i in (2, 3)] + [
             _random(4, *images[0].shape[:1], 96, side, side)
         ]
+        residual = _random(5, rows, outputs)
+        dropped = {"p": 0.25, "seed": 7, "offset": 3}
+        # Far from the limit on either side, where the gradient is the same in every precision.
+        signs = np.sign(_random(6, *images[4].shape))
+        normal = [3 * signs + images[4] / 8, abs(images[2]) + 0.5, images[3] / 8]
         for dtype in box.pick((pf.bfloat16, pf.float16, pf.float32), (pf.bfloat16,)):
+            yield (
+                f"linear, dropout, residual {dtype}",
+                lambda *a: ended(*a, **dropped),
+                [*layers[:2], layers[3], _random(7, rows, hidden)],
+                dtype,
+            )
+            yield (
+                f"feed_forward and residual {dtype}",
+                lambda *a: functional.feed_forward(*a, activation="gelu"),
+                [*layers, residual],
+                dtype,
+            )
+            for title, more in (("relu", []), ("residual, relu", [30 * signs])):
+                yield (
+                    f"batch_norm, {title} {dtype}",
+                    lambda *a: limited(*map(_lasting, a), min=0.0)[0],
+                    [*normal, *more],
+                    dtype,
+                )
             for name in box.pick(("gelu", "gelu_tanh", "relu"), ("gelu",)):
                 yield (
                     f"feed_forward {dtype} {name}",

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import pyframe as pf
+from benchmarks.gpu.no_device import Array as Layout
+from benchmarks.gpu.no_device import no_device
 from pyframe.backend import backend_of, device_errors, launch
 from pyframe.errors import PlaceError, RangeError, ShapeError
 from pyframe.op.registry import ops
@@ -199,3 +201,34 @@ def test_whatever_waits_raises(cupy: Any, wait: Callable) -> None:  # noqa: F811
     with pytest.raises(RangeError, match="lookup: index 7"):
         wait(x)
     wait(x)
+
+
+NAMED: dict[str, Callable] = {
+    "index_select": lambda x, i, e: x.index_select(0, i),
+    "index": lambda x, i, e: x[i],
+    "take": lambda x, i, e: x.take(i),
+    "gather": lambda x, i, e: x.gather(0, e),
+    "take_along_dim": lambda x, i, e: pf.take_along_dim(x, e, 0),
+    "embedding": lambda x, i, e: pf.nn.functional.embedding(i, x),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_function_that_was_called_is_named(name: str) -> None:
+    """Though an op inside of it has the kernel, and other functions call that too."""
+    with no_device() as place:
+        x, i, e = (
+            pf.make(Layout(shape, dtype), place)
+            for shape, dtype in (((6, 4), "float32"), ((3,), "int64"), ((3, 4), "int64"))
+        )
+        for _ in range(2):
+            NAMED["take"](x, i, e)
+            device_errors.raise_noted()
+            before = set(device_errors._slots)
+            NAMED[name](x, i, e)
+            new = set(device_errors._slots) - before
+            for slot in new or [s for s in before if s.name == name]:
+                slot.words[:3] = 1, 9, 6
+            with pytest.raises(RangeError, match=rf"^{name}: index 9 is out.*noticed when"):
+                device_errors.raise_noted()
+        device_errors.forget()

@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 
 import pyframe as pf
+from pyframe import philox
 from pyframe.backend import nvrtc
+from pyframe.backend.capture import OnDevice
 from pyframe.errors import ArgumentError
 from pyframe.expr import philox_bits, tanh, trace
 from pyframe.expr.cuda_epilogue import epilogue
 from pyframe.ops import _cuda_conv_gemm as conv
 from pyframe.ops import _cuda_gemm as gemm
 from pyframe.ops import _cuda_gemm_hopper as hopper
-from pyframe.ops._after_product import of_convolution, slope
-from pyframe.ops._cuda_gemm_fused import fused
+from pyframe.ops._after_product import of_convolution, of_residual, slope
+from pyframe.ops._cuda_gemm_fused import Dropout, fused, fused_hopper
 from pyframe.testing.accuracy import epsilon
 from tests import sweeps
 
@@ -325,18 +327,58 @@ _TIGHT = [
     ("family", "dtype", "instance"), [_TIGHT[0], *sweeps.in_ci(_TIGHT[1:], "epilogues by NVRTC")]
 )
 def test_epilogues_leave_no_registers_in_memory(family: str, dtype: Any, instance: str) -> None:
-    """Of the backward of a hidden layer, with its sums; of a residual block with a gelu."""
+    """Of a hidden layer's backward, with its sums, and of ends of residual blocks."""
     if why := nvrtc.why_not():
         pytest.skip(why)
     if family == "conv_mma":
         function = of_convolution("gelu", ("scale", "shift", "residual"))
+        all_made = [epilogue(function, (dtype,) * 4, (), family)]
     else:
-        function = slope("gelu")
-    dtypes = (dtype,) * len(function.inputs)
-    made = epilogue(function, dtypes, (), family, sums=family != "conv_mma")
+        dropped = of_residual(bias=True, residual=True, dropout=True)
+        dtypes = (dtype, dtype, np.dtype(np.float32), dtype)
+        all_made = [
+            epilogue(slope("gelu"), (dtype,) * 2, (), family, sums=True),
+            epilogue(dropped, dtypes, (), family, dropout=True),
+        ]
     for arch in ["sm_90a"] if family == "hopper" else ["sm_80", "sm_100"]:
-        found = nvrtc.compile_verbosely(made.text, "epilogue.cu", f"{made.name}::{instance}", arch)
-        assert "0 bytes spill stores, 0 bytes spill loads" in found.log
+        for made in all_made:
+            entry = f"{made.name}::{instance}"
+            found = nvrtc.compile_verbosely(made.text, "epilogue.cu", entry, arch)
+            assert "0 bytes spill stores, 0 bytes spill loads" in found.log
+
+
+DROPPED = [
+    ("mma", pf.bfloat16, (150, 96, 76), 5),
+    ("mma", pf.float32, (70, 48, 68), 0),
+    ("simt", pf.float32, (70, 33, 68), 2),
+    ("simt", pf.float64, (66, 17, 12), 0),
+    ("hopper", pf.bfloat16, (130, 72, 136), 0),
+]
+
+
+@pytest.mark.parametrize(("family", "dtype", "sizes", "per_unit"), DROPPED)
+def test_residual_and_dropout_in_the_epilogue(
+    family: str, dtype: Any, sizes: tuple, per_unit: int
+) -> None:
+    """Of integers, so exactly, with the bits of dropout alone; the residual is wider."""
+    m, k, n = sizes
+    a, b, bias = (rng.integers(-2, 3, s).astype(dtype) for s in ((m, k), (k, n), (n,)))
+    residual = rng.integers(-9, 9, (m, n)).astype(np.float64 if dtype == np.float64 else np.float32)
+    words = np.array([7, 1 << 33], np.uint64)  # as a captured graph has them
+    function = of_residual(bias=True, residual=True, dropout=True)
+    for stream in ((7, (1 << 33) + 5), (None, OnDevice(words, 1, 5))):
+        given = (function, (bias, residual))
+        dropout = Dropout(0.5, *stream)
+        if family == "hopper":
+            y = fused_hopper(a, b, *given, dropout=dropout)
+        else:
+            cut = cut_of(family, a, n)
+            cut = cut._replace(per_unit=per_unit or cut.steps)
+            y = fused(a, b, *given, cut=cut, dropout=dropout)
+        kept = philox.bernoulli_mask(np, 7, (1 << 33) + 5, (m, n), 0.5)
+        exact = residual + (wide(a) @ wide(b) + wide(bias)) * kept * 2
+        assert y.dtype == residual.dtype
+        np.testing.assert_array_equal(y, exact)
 
 
 def test_dropout_in_the_epilogue_has_the_bits_of_its_stream() -> None:

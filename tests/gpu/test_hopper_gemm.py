@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import struct
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +21,7 @@ from pyframe.op.registry import ops
 from pyframe.ops import _cuda_gemm_hopper as hopper
 from pyframe.ops._cuda_gemm_fused import fused_hopper
 from tests.doubles.gpu import Driver, Host
+from tests.gpu.disassembly import disassembled
 
 BF16, F16 = pf.bfloat16, pf.float16
 random = np.random.default_rng(11)
@@ -268,33 +266,13 @@ def test_a_tensor_map_is_encoded_once_and_passed_by_value(
 # ---- machine code
 
 
-def _tool(name: str) -> str:
-    import nvidia
-
-    places = [Path(p) / "cu13" / "bin" / name for p in nvidia.__path__]
-    found = next((str(p) for p in places if p.is_file()), shutil.which(name))
-    assert found, f"{name} is not installed: pip install nvidia-cuda-{name} (extra dev)"
-    return found
-
-
 @pytest.fixture(scope="module")
 def machine_code(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """The disassembly of the largest tile's kernel, and what the compiler said."""
     name = hopper.instance(BF16, 256, (True, True))
     source = hopper.FILES[BF16, 256, (True, True)].source
     compiled = nvrtc.compile_verbosely(source, "gemm_hopper.cu", name, "sm_90a")
-    cubin = tmp_path_factory.mktemp("sass") / "gemm_hopper.cubin"
-    cubin.write_bytes(compiled.cubin)
-    folder = str(Path(_tool("nvdisasm")).parent)
-    done = subprocess.run(
-        [_tool("cuobjdump"), "-sass", str(cubin)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-        env={**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"},
-    )
-    return done.stdout, compiled.log
+    return disassembled(compiled.cubin, tmp_path_factory.mktemp("sass")), compiled.log
 
 
 def test_machine_code_uses_the_units_of_hopper(machine_code: tuple[str, str]) -> None:

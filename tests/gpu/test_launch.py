@@ -154,6 +154,37 @@ def test_threads_do_not_share_the_room_of_their_arguments(gpu: SimpleNamespace) 
     assert seen == {0xAAAA, 0xBBBB}
 
 
+# ---- blocks that wait for each other
+
+
+def test_a_cooperative_launch(gpu: SimpleNamespace) -> None:
+    file = CudaFile("scale.cu", ["scale"], SCALE, cooperative=True)
+    gpu.host.stream = 77
+    run(file, Array(0x1000), Array(0x2000), (2, 3), (64, 2), 512)
+    gpu.driver.fail("cuLaunchCooperativeKernel", 201)
+    run(file, Array(0x1000), Array(0x2000), (2, 3), (64, 2), 512)
+    names = [name for name, _ in gpu.driver.calls]
+    assert names.count("cuLaunchCooperativeKernel") == 3 and "cuLaunchKernel" not in names
+    assert names.count("cuOccupancyMaxActiveBlocksPerMultiprocessor") == 1  # it is kept
+    made = gpu.driver.launches[-1]
+    assert made["grid"] == (2, 3, 1) and made["block"] == (64, 2, 1)
+    assert made["shared"] == 512 and made["stream"] == ("stream", 77)
+    expected = struct.pack("=QQifd?", 0x1000, 0x2000, 7, 0.5, 2.5, True)
+    assert b"".join(made["arguments"]) == expected
+
+
+@pytest.mark.parametrize(("blocks", "fits"), [(264, True), (265, False)])
+def test_all_blocks_have_to_run_at_once(gpu: SimpleNamespace, blocks: int, fits: bool) -> None:
+    """Two blocks of 32,768 bytes on each of 132 multiprocessors."""
+    file = CudaFile("scale.cu", ["scale"], SCALE, cooperative=True)
+    if fits:
+        run(file, Array(1), Array(2), (blocks,), shared=32768)
+        return
+    with pytest.raises(KernelError, match="scale needs 265 blocks at once; cuda:0 holds 264"):
+        run(file, Array(1), Array(2), (blocks,), shared=32768)
+    assert not gpu.driver.launches
+
+
 # ---- messages
 
 

@@ -31,6 +31,12 @@ CASES = [
         pf.optim.RAdam,
         {"lr": 0.01, "betas": (0.9, 0.5), "weight_decay": 0.1, "decoupled_weight_decay": True},
     ),
+    (pf.optim.NAdam, {"lr": 0.01, "weight_decay": 0.1}),
+    (
+        pf.optim.NAdam,
+        {"lr": 0.01, "betas": (0.4, 0.9), "momentum_decay": 0.1, "maximize": True},
+    ),
+    (pf.optim.NAdam, {"lr": 0.01, "weight_decay": 0.1, "decoupled_weight_decay": True}),
 ]
 
 

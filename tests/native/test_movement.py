@@ -14,7 +14,7 @@ import pytest
 
 import pyframe as pf
 from pyframe.backend import copies, native
-from pyframe.ops import segments
+from pyframe.ops import basic_indexing, segments, splitting
 from pyframe.ops.advanced_indexing import advanced_sum
 from pyframe.ops.gather import scatter_sum
 from pyframe.ops.index_select import add_rows
@@ -97,6 +97,16 @@ def test_assignment_of_overlapping_memory() -> None:
     assert np.array_equal(a, expected)
 
 
+def test_what_does_not_broadcast_is_refused() -> None:
+    a = np.zeros((70, 80))
+    for shape in [(79,), (70, 1, 80), (69, 80), (0,), (2, 70, 80)]:
+        with pytest.raises(ValueError, match="broadcast"):
+            copies.assign(a, np.ones(shape))
+    assert not a.any()
+    copies.assign(a, np.ones((70, 1)))
+    assert a.all()
+
+
 def test_large_outputs_are_written_past_the_caches() -> None:
     for dtype, n in (("f4", 2560), ("f8", 1792), ("u2", 3584)):
         a = np.arange(n * n).reshape(n, n).astype(dtype)
@@ -136,6 +146,13 @@ def test_casts_have_the_bits_of_numpy(source: str, target: str) -> None:
             assert _bits(np.where(nan, b.type(0), out)) == _bits(np.where(nan, b.type(0), expected))
 
 
+def _spread(x: np.ndarray) -> np.ndarray:
+    """Of the whole range of 64 bits: key and place do not fit into one word."""
+    x = x.astype("u8") * np.uint64(0x9E3779B97F4A7C15)
+    x[:2] = 0, 0xFFFFFFFFFFFFFFFF
+    return x.view("i8")
+
+
 def _calls() -> dict[str, tuple[Any, tuple, dict]]:
     rng = np.random.default_rng(3)
     x = rng.standard_normal((61, 37, 23)).astype("f4")
@@ -172,6 +189,28 @@ def _calls() -> dict[str, tuple[Any, tuple, dict]]:
     calls["line sum"] = (
         scatter_sum, (np.resize(line, 50021), places), {"dim": 0, "shape": (40009,)}
     )  # fmt: skip
+    calls["line scatter"] = (
+        scatter_elements, (line, places, np.resize(line, 50021)), {"dim": 0, "accumulate": False}
+    )  # fmt: skip
+    # Tables of 16 MB, of which each thread writes a part.
+    large, places = np.zeros(5 << 20, "f4"), rng.integers(0, 5 << 20, 30011)
+    places[10000:20000] = places[:10000]
+    values = rng.standard_normal(30011).astype("f4")
+    calls["large sum"] = (scatter_sum, (values, places), {"dim": 0, "shape": large.shape})
+    calls["large scatter"] = (
+        scatter_elements, (large, places, values), {"dim": 0, "accumulate": False}
+    )  # fmt: skip
+    pairs = (large.reshape(-1, 2), places.reshape(-1, 1) // 2, values.reshape(-1, 1))
+    calls["large scatter of columns"] = (
+        scatter_elements, pairs, {"dim": 0, "accumulate": True}
+    )  # fmt: skip
+    wide = rng.standard_normal((300, 1001)).astype("f4")  # columns in several strips
+    index = rng.integers(0, 300, (290, 1001))
+    calls["gather wide"] = (lambda x, k: pf.gather(x, 0, k), (wide, index), {})
+    calls["scatter_sum wide"] = (scatter_sum, (wide, index), {"dim": 0, "shape": wide.shape})
+    calls["scatter wide"] = (
+        scatter_elements, (wide, index, wide[::-1]), {"dim": 0, "accumulate": False}
+    )  # fmt: skip
     joint = np.stack([rng.integers(-61, 61, 9001), rng.integers(-37, 37, 9001)])
     calls["x[i, j]"] = (lambda x, i: x[i[0], i[1]], (pf.tensor(x), joint), {})
     picked = x[joint[0], joint[1]]
@@ -187,6 +226,10 @@ def _calls() -> dict[str, tuple[Any, tuple, dict]]:
     calls["nonzero"] = (lambda m: pf.argwhere(m), (mask,), {})
     calls["sort"] = (lambda x: pf.sort(x, 1), (x,), {})
     calls["sort long"] = (lambda x: pf.sort(x), (np.resize(x, 1 << 17).round(1),), {})
+    whole = rng.integers(0, 1 << 40, 1 << 17)
+    calls["sort long integers"] = (lambda x: pf.sort(x), (whole,), {})
+    calls["sort short integers"] = (lambda x: pf.sort(x, -1, True), (whole % 1000,), {})
+    calls["sort all integers"] = (lambda x: pf.sort(x, -1), (_spread(whole),), {})
     calls["argsort"] = (lambda x: pf.argsort(x, -1, True), (x.round(1),), {})
     calls["topk"] = (lambda x: pf.topk(x, 5, 0), (x.round(1),), {})
     calls["median"] = (lambda x: pf.median(x, 2), (x.round(1),), {})
@@ -263,6 +306,81 @@ def test_sorting_is_stable_with_nan_last(n: int, dtype: str) -> None:
     for k in {1, n // 2 + 1, n}:
         _, indices = pf.kthvalue(pf.tensor(x), k)
         assert np.array_equal(indices.numpy(), np.argsort(x, -1, kind="stable")[:, k - 1])
+
+
+@pytest.mark.parametrize("dtype", ITEMS)
+@pytest.mark.parametrize("count", [2, 3, 7, 8, 40])
+def test_joining_parts_of_any_layout(count: int, dtype: str) -> None:
+    rng = np.random.default_rng(count)
+    for dim in (0, 1, 2):
+        shapes = [[11, 30, 17] for _ in range(count)]
+        for shape in shapes:
+            shape[dim] = int(rng.integers(0, 40))
+        parts = [rng.integers(0, 250, shape).astype(dtype) for shape in shapes]
+        parts[0] = parts[0].copy(order="F")
+        parts[-1] = np.repeat(parts[-1], 2, 1)[:, ::2]
+        expected = np.concatenate(parts, dim)
+        out = native.empty(expected.shape, expected.dtype)
+        native.module.join(out, parts, dim, out.itemsize)
+        assert np.array_equal(out, expected)
+    parts = [rng.integers(0, 250, (9, 70)).astype(dtype) for _ in range(count)]
+    parts[1] = parts[1].copy(order="F")
+    for dim in (0, 1, 2):
+        out = native.empty((*parts[0].shape[:dim], count, *parts[0].shape[dim:]), parts[0].dtype)
+        native.module.join(out, parts, dim, out.itemsize)
+        assert np.array_equal(out, np.stack(parts, dim))
+
+
+def test_copy_in_place() -> None:
+    x, y = pf.zeros(100, 80), pf.arange(8000.0).reshape(100, 80)
+    version = x._cell[0]
+    assert x.copy_(y) is x
+    assert x._cell[0] > version
+    assert np.array_equal(x.numpy(), y.numpy())
+    assert np.array_equal(x.copy_(y.double() * 2).numpy(), y.numpy() * 2)
+    assert np.array_equal(x.copy_(y[3]).numpy(), np.broadcast_to(y.numpy()[3], (100, 80)))
+    with pytest.raises(pf.errors.ShapeError, match="same place"), pf.no_grad():
+        pf.zeros(1, 80).expand(100, 80).copy_(y)
+    a = pf.ones(100, 80, requires_grad=True)
+    z = a * 2
+    z.copy_(y)
+    z.sum().backward()
+    assert np.array_equal(a.grad.numpy(), np.zeros((100, 80)))
+    z = pf.zeros(100, 80)
+    a.grad = None
+    z.copy_(a)
+    z.sum().backward()
+    assert np.array_equal(a.grad.numpy(), np.ones((100, 80)))
+    with pytest.raises(pf.errors.AutogradError, match="leaf"):
+        a.copy_(y)
+
+
+def test_views_add_their_gradients_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    unindex = basic_indexing.unindex
+    for module in (basic_indexing, splitting):
+        monkeypatch.setattr(module, "unindex", lambda *a: made.append(a) or unindex(*a))
+    x = pf.tensor(np.arange(60.0).reshape(5, 4, 3), requires_grad=True)
+    parts = [x[i] for i in range(5)] + [x[1:3, :, 0], x[-1, 2], x[..., None, 2], x[0, 0, 0]]
+    parts += [x.narrow(1, 1, 3), x.select(-1, 1), x.select(0, -2)]
+    expected = np.zeros((5, 4, 3))
+    total = 0
+    for k, part in enumerate(parts):
+        total = total + (part * (k + 1)).sum()
+    for k in range(5):
+        expected[k] += k + 1
+    expected[1:3, :, 0] += 6
+    expected[-1, 2] += 7
+    expected[..., 2] += 8
+    expected[0, 0, 0] += 9
+    expected[:, 1:] += 10
+    expected[:, :, 1] += 11
+    expected[-2] += 12
+    total.backward(retain_graph=True)
+    assert np.array_equal(x.grad.numpy(), expected)
+    assert len(made) == 1  # the first makes the gradient of the whole
+    (g,) = pf.autograd.grad(total, x, create_graph=True)
+    assert np.array_equal(g.numpy(), expected)
 
 
 @pytest.mark.parametrize("dim", [0, 1, -1])

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import pyframe
 import pyframe as pf
 from pyframe.errors import ArgumentError, DtypeError, RangeError, ShapeError
+from tests.doubles.strict import from_strict, to_strict
 from tests.parity.against_torch import close, compare, ours, theirs
 
 DTYPES = ("float32", "float64")
@@ -326,6 +327,87 @@ def test_embedding_bag(mode: str) -> None:
             [w],
             second=False,
         )
+
+
+_TWELVE = [3, 1, 4, 1, 4, 2, 4, 3, 4, 0, 4, 4]
+BAGS: dict[str, tuple[list, list | None, dict]] = {
+    "empty bags": (_TWELVE, [0, 0, 5, 5, 9, 12], {}),
+    "the last offset too": (_TWELVE, [0, 3, 3, 12], {"include_last_offset": True}),
+    "padding": (_TWELVE, [0, 4, 6, 7], {"padding_idx": 4}),
+    "padding from the end": (_TWELVE, [0, 2, 4, 5, 6], {"padding_idx": -1}),
+    "padding alone": ([4, 4, 1], [0, 2], {"padding_idx": 4}),
+    "one long bag": (_TWELVE, [0, 1, 11], {}),
+    "two dimensions with padding": ([_TWELVE[:6], _TWELVE[6:]], None, {"padding_idx": 1}),
+    "no indices": ([], [0, 0], {}),
+}
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max", "weighted"])
+@pytest.mark.parametrize("case", BAGS)
+def test_bags(case: str, mode: str) -> None:
+    indices, starts, more = BAGS[case]
+    index = np.array(indices, np.int64)
+    rest = [] if starts is None else [np.array(starts)]
+    w, weights = normal("float64", 5, 3), normal("float64", *index.shape)
+    inputs = [w, weights] if mode == "weighted" else [w]
+    how = {"mode": "sum" if mode == "weighted" else mode, **more}
+
+    def call(function: Callable, convert: Callable, w: Any, weights: Any = None) -> Any:
+        arrays = [convert(index), w, *map(convert, rest)]
+        return function(*arrays, per_sample_weights=weights, **how)
+
+    compare(
+        lambda *a: call(P.embedding_bag, ours, *a),
+        lambda *a: call(F.embedding_bag, theirs, *a),
+        inputs,
+        second=False,
+    )
+
+
+def test_bags_of_equal_values_and_nan() -> None:
+    """The gradient of the largest goes to the first row that has it, and NaN is the largest."""
+    table = np.array([[1.0, 2.0], [1.0, np.nan], [3.0, 1.0], [1.0, np.nan]])
+    w = ours(table).requires_grad_()
+    y = P.embedding_bag(ours(np.array([[0, 1, 3], [2, 0, 2]])), w, mode="max")
+    np.testing.assert_array_equal(y.detach().numpy(), [[1, np.nan], [3, 2]])
+    y.sum().backward()
+    np.testing.assert_array_equal(w.grad.numpy(), [[1, 1], [0, 1], [1, 0], [0, 0]])
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("case", BAGS)
+def test_bags_of_another_array_module(case: str, mode: str) -> None:
+    """With CuPy's functions only, and no look at a value."""
+    indices, starts, more = BAGS[case]
+    arrays = [np.array(indices, np.int64), normal("float32", 5, 3)]
+    arrays += [] if starts is None else [np.array(starts)]
+    expected = P.embedding_bag(*arrays, mode=mode, **more)
+    found = P.embedding_bag(*map(to_strict, arrays), mode=mode, **more)
+    np.testing.assert_allclose(from_strict(found), expected, rtol=1e-6)
+
+
+def test_bags_do_not_depend_on_other_bags() -> None:
+    """Sums are added in the order of the rows: alone or among others, the bits are the same."""
+    w, random = ours(normal("float32", 50, 7)), np.random.default_rng(2)
+    index = random.integers(0, 50, 300)
+    starts = np.sort(random.choice(300, 20, replace=False))
+    starts[0] = 0
+    for mode in ("sum", "mean", "max"):
+        together = P.embedding_bag(ours(index), w, ours(starts), mode=mode).numpy()
+        for k, (a, b) in enumerate(zip(starts, [*starts[1:], 300], strict=True)):
+            alone = P.embedding_bag(ours(index[a:b]), w, ours(np.array([0])), mode=mode)
+            assert alone.numpy().tobytes() == together[k].tobytes()
+
+
+def test_bags_that_do_not_fit() -> None:
+    table, index = pyframe.zeros(4, 3), pyframe.tensor([0, 1, 2])
+    for offsets in ([1], [0, 2, 1], [0, 4]):
+        with pytest.raises(ArgumentError, match="embedding_bag: offsets must begin with 0, not"):
+            P.embedding_bag(index, table, pyframe.tensor(offsets))
+    with pytest.raises(ArgumentError, match="the last offset must be the number of indices, 3"):
+        P.embedding_bag(index, table, pyframe.tensor([0, 2]), include_last_offset=True)
+    with pytest.raises(RangeError, match="embedding_bag: index 4 is out of range"):
+        P.embedding_bag(pyframe.tensor([[4]]), table)
 
 
 def test_one_hot() -> None:
