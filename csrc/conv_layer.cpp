@@ -83,6 +83,9 @@ bool slice_rows(Correlation<T>& p, int64_t distance) {
 template <class T>
 void correlate_apart(const Correlation<T>& p) {
   constexpr int64_t kPixels = 256, kChannels = 32;
+  for (const std::vector<int64_t>& places : p.place) {
+    if (places.empty()) return correlate(p);  // no tap reaches these outputs
+  }
   const int64_t rows = apart(p, 1), columns = winograd_form(every(p, 1, rows, 0)) ? 1 : apart(p, 2);
   const int64_t phases = std::min(rows, p.out.size[1]) * std::min(columns, p.out.size[2]);
   const int64_t pixels = p.batch * p.out.size[0] * p.out.size[1] * p.out.size[2];

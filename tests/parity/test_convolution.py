@@ -33,6 +33,7 @@ CASES: list[tuple[int, tuple, tuple, dict[str, Any]]] = [
     (2, (3, 8, 7), (4, 3, 2, 3), {"padding": "same", "dilation": (2, 1)}),
     (2, (2, 3, 9, 11), (5, 3, 3, 2), {"stride": (2, 3), "padding": (1, 0)}),
     (2, (2, 3, 9, 11), (5, 3, 3, 3), {"stride": (4, 5), "padding": 3}),
+    (2, (2, 9, 9, 11), (17, 9, 3, 3), {"stride": (4, 5), "padding": 3}),
     (2, (2, 4, 8, 8), (6, 2, 3, 3), {"groups": 2, "padding": 1}),
     (2, (2, 4, 8, 8), (8, 1, 3, 3), {"groups": 4, "padding": 1, "stride": 2}),
     (2, (2, 4, 8, 8), (4, 1, 5, 5), {"groups": 4, "padding": 2}),
