@@ -99,7 +99,7 @@ sanitize: $(VENV)/.stamp-dev
 	runtime=$$(ldd build/sanitize-$(SANITIZE)/module/_native*.so | sed -n 's/.*=> \(.*lib[atu][a-z]*san[^ ]*\).*/\1/p'); \
 	LD_PRELOAD="$$runtime $$(g++ -print-file-name=libstdc++.so.6)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 TSAN_OPTIONS=die_after_fork=0:allocator_may_return_null=1 \
 	  PYFRAME_NATIVE_PATH=$$(echo $(CURDIR)/build/sanitize-$(SANITIZE)/module/_native*.so) \
-	  $(BIN)/python -m pytest -p no:cacheprovider tests/packaging/test_native.py tests/packaging/test_thread_pool.py
+	  $(BIN)/python -m pytest -n $(JOBS) -p no:cacheprovider tests/packaging/test_native.py tests/packaging/test_thread_pool.py tests/native
 
 # The thread pool and the matrix product without Python (tests/native/selftest.cpp), in a minute: under ThreadSanitizer,
 # and cross-compiled to 64-bit ARM and run in an emulator (Debian: apt install g++-aarch64-linux-gnu qemu-user).
