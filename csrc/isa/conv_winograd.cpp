@@ -164,46 +164,36 @@ void result(const T* from, int64_t plane, int64_t columns, T* to, int64_t row) {
   }
 }
 
-template <class T, class Y, class X>
-void source_lanes(const T* from, int64_t row, int64_t pixel, int64_t count, T* to, int64_t plane, int64_t step) {
-  for (int64_t t = 0; t < count; ++t, from += X::kOuts * X::kStep * pixel, to += step) {
-    Vec<T> rows[Y::kReach][X::kReach];
-#pragma GCC unroll 8
-    for (int j = 0; j < X::kReach; ++j) {
-      Vec<T> d[Y::kReach], m[Y::kReach];
-#pragma GCC unroll 8
-      for (int i = 0; i < Y::kReach; ++i) d[i] = load(from + i * row + j * pixel);
-      Y::template source<T>(d, m);
-#pragma GCC unroll 8
-      for (int i = 0; i < Y::kReach; ++i) rows[i][j] = m[i];
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < Y::kReach; ++i) {
-      Vec<T> m[X::kReach];
-      X::template source<T>(rows[i], m);
-#pragma GCC unroll 8
-      for (int j = 0; j < X::kReach; ++j) store<T>(to + (i * X::kReach + j) * plane, m[j]);
-    }
-  }
-}
+// What is transformed for the gradient of the weight: tiles of the source, or of the outputs' gradients.
+struct OfSource {
+  template <class F> static constexpr int kCount = F::kReach;
+  template <class F> static constexpr int kApart = F::kOuts * F::kStep;
+  template <class F, class T> static PYFRAME_INLINE void run(const Vec<T>* d, Vec<T>* m) { F::template source<T>(d, m); }
+};
+struct OfGradients {
+  template <class F> static constexpr int kCount = F::kOuts;
+  template <class F> static constexpr int kApart = F::kOuts;
+  template <class F, class T> static PYFRAME_INLINE void run(const Vec<T>* e, Vec<T>* m) { F::template spread<T>(e, m); }
+};
 
-template <class T, class Y, class X>
-void spread_lanes(const T* from, int64_t row, int64_t pixel, int64_t count, T* to, int64_t plane, int64_t step) {
-  for (int64_t t = 0; t < count; ++t, from += X::kOuts * pixel, to += step) {
-    Vec<T> rows[Y::kReach][X::kOuts];
-#pragma GCC unroll 2
-    for (int j = 0; j < X::kOuts; ++j) {
-      Vec<T> e[Y::kOuts], m[Y::kReach];
-#pragma GCC unroll 2
-      for (int i = 0; i < Y::kOuts; ++i) e[i] = load(from + i * row + j * pixel);
-      Y::template spread<T>(e, m);
+template <class Of, class T, class Y, class X>
+void transform_lanes(const T* from, int64_t row, int64_t pixel, int64_t count, T* to, int64_t plane, int64_t step) {
+  constexpr int kHeight = Of::template kCount<Y>, kWidth = Of::template kCount<X>;
+  for (int64_t t = 0; t < count; ++t, from += Of::template kApart<X> * pixel, to += step) {
+    Vec<T> rows[Y::kReach][kWidth];
+#pragma GCC unroll 8
+    for (int j = 0; j < kWidth; ++j) {
+      Vec<T> d[kHeight], m[Y::kReach];
+#pragma GCC unroll 8
+      for (int i = 0; i < kHeight; ++i) d[i] = load(from + i * row + j * pixel);
+      Of::template run<Y, T>(d, m);
 #pragma GCC unroll 8
       for (int i = 0; i < Y::kReach; ++i) rows[i][j] = m[i];
     }
 #pragma GCC unroll 8
     for (int i = 0; i < Y::kReach; ++i) {
       Vec<T> m[X::kReach];
-      X::template spread<T>(rows[i], m);
+      Of::template run<X, T>(rows[i], m);
 #pragma GCC unroll 8
       for (int j = 0; j < X::kReach; ++j) store<T>(to + (i * X::kReach + j) * plane, m[j]);
     }
@@ -285,7 +275,8 @@ void result_lanes(const T* from, int64_t plane, int64_t step, int64_t count, con
 }
 
 template <class T, class Y, class X>
-constexpr WinogradAdjoint<T> adjoint{&source_lanes<T, Y, X>, &spread_lanes<T, Y, X>, &gather_lanes<T, Y, X>};
+constexpr WinogradAdjoint<T> adjoint{
+    &transform_lanes<OfSource, T, Y, X>, &transform_lanes<OfGradients, T, Y, X>, &gather_lanes<T, Y, X>};
 
 template <class T, class Y, class X, int Gap = 1>
 constexpr WinogradForm<T> form(int64_t channels, const WinogradAdjoint<T>* adjoint) {
